@@ -1,0 +1,38 @@
+# `make demo` and `make test` work on a new machine: they make .venv and install what they need, once.
+PYTHON ?= python3
+BIN := .venv/bin
+DEPTHS := block1_conv2,block2_conv2,block3_conv3,block4_conv3,block5_conv3
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/installed
+	$(BIN)/cnnviz predict gallery/photos/cat.jpg --model vgg16-mini --top 3
+	$(BIN)/cnnviz featuremaps gallery/photos/cat.jpg --model vgg16-mini --layers $(DEPTHS) -o pictures
+	@echo "The pictures are in $(CURDIR)/pictures: what five layers see in the cat, from edges to parts."
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python tests/benchmarks/sheets.py
+
+clean:
+	rm -rf .venv pictures build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cnnviz needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/installed-%: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch .venv/installed $@

@@ -1,0 +1,68 @@
+"""cnnviz: see inside convolutional networks.
+
+    network = cnnviz.load("vgg16-mini")
+    maps = cnnviz.feature_maps(network, "cat.jpg", "block4_conv2")
+    maps.sheet().save("maps.png")
+
+Names are imported when they are first used, so that ``import cnnviz`` costs nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnnviz.architecture import Layer, layer_table
+    from cnnviz.errors import CnnvizError
+    from cnnviz.featuremaps import FeatureMaps, feature_maps
+    from cnnviz.hooks import activations
+    from cnnviz.models import load
+    from cnnviz.network import Network, wrap
+    from cnnviz.pictures import Picture, read_picture
+    from cnnviz.predictions import Prediction, predict
+    from cnnviz.sheets import Sheet, Tile, sheet
+
+_HOMES = {
+    "architecture": ("Layer", "layer_table"),
+    "errors": ("CnnvizError",),
+    "featuremaps": ("FeatureMaps", "feature_maps"),
+    "hooks": ("activations",),
+    "models": ("load",),
+    "network": ("Network", "wrap"),
+    "pictures": ("Picture", "read_picture"),
+    "predictions": ("Prediction", "predict"),
+    "sheets": ("Sheet", "Tile", "sheet"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CnnvizError",
+    "FeatureMaps",
+    "Layer",
+    "Network",
+    "Picture",
+    "Prediction",
+    "Sheet",
+    "Tile",
+    "__version__",
+    "activations",
+    "feature_maps",
+    "layer_table",
+    "load",
+    "predict",
+    "read_picture",
+    "sheet",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("cnnviz")
+    if name in _HOME:
+        return getattr(import_module(f"cnnviz.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'cnnviz' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

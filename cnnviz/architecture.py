@@ -1,0 +1,123 @@
+"""The table of layers: kernels, output shapes, parameters, receptive fields, for any CNN.
+
+Nothing is looked up: the network runs once on tensors that have shapes but no numbers (`cnnviz.receptive` follows what
+depends on what). The textbook's formulas, (H - F + 2P) / S + 1 for the size of a map and K (F F D + 1) for the
+parameters of a convolution, are what comes out.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.errors import ShapeError
+from cnnviz.network import Network
+from cnnviz.receptive import Field, Fields
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the table.
+
+    Attributes:
+        name, alias: PyTorch's name and, in the VGG family, the one like block4_conv2.
+        kind: the module's class.
+        kernel, stride, padding: (height, width) in positions, or None where the layer has none.
+        output: shape without the batch: (C, H, W) for maps; empty if the layer did not run.
+        parameters: how many numbers it learns.
+        receptive_field: (height, width) in input pixels, not cut at the picture's border; infinite where every output
+            depends on the whole picture; None where it is not known.
+        step: (height, width) in input pixels between neighbouring outputs, likewise.
+    """
+
+    name: str
+    alias: str
+    kind: str
+    kernel: tuple[int, int] | None
+    stride: tuple[int, int] | None
+    padding: tuple[int, int] | None
+    output: tuple[int, ...]
+    parameters: int
+    receptive_field: tuple[float, float] | None
+    step: tuple[float, float] | None
+
+
+def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> list[Layer]:
+    """Every layer without sublayers, in the order in which they run, then those with parameters that do not run.
+
+    Modules with sublayers get a row as well if they hold parameters of their own. A module that is used more than once
+    is listed at its first use.
+
+    Args:
+        input_size: (height, width) in pixels of the picture; the network's own by default.
+
+    Raises:
+        ShapeError: if the network does not take pictures of that size.
+    """
+    height, width = input_size or network.input_size
+    images = torch.zeros(1, network.channels, height, width)
+    try:
+        traced, seen = _trace(network.on_meta(), images.to("meta"))
+    except (NotImplementedError, RuntimeError):  # a network that looks at values needs some
+        try:
+            traced, seen = _trace(network.twin(), images.to(network.device))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ShapeError(f"{network.name} cannot take a picture of {width} x {height} px ({reason}).") from error
+    names = {part: name for name, part in traced.module.named_modules() if name}
+    aliases = {name: alias for alias, name in network.aliases.items()}
+    idle = (part for part in _rows(traced) if part not in seen and count_parameters(part))
+    order = [*seen, *idle]
+    return [_row(names[part], aliases.get(names[part], ""), part, *seen.get(part, ((), None))) for part in order]
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers the module learns, each counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+Seen = dict[nn.Module, tuple[tuple[int, ...], Field | None]]
+
+
+@torch.no_grad()
+def _trace(network: Network, images: Tensor) -> tuple[Network, Seen]:
+    """Shapes and fields of all rows that run; `network` is a copy of our own and keeps the hooks."""
+    seen: Seen = {}
+    fields = Fields()
+    fields.start(images)
+
+    def note(module: nn.Module, _: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            seen.setdefault(module, (tuple(output.shape[1:]), fields.known.get(output)))
+
+    for part in _rows(network):
+        part.register_forward_hook(note)
+    with fields:
+        network(images)
+    return network, seen
+
+
+def _rows(network: Network) -> list[nn.Module]:
+    parts = [part for name, part in network.module.named_modules() if name]
+    return [part for part in parts if not list(part.children()) or list(part.parameters(recurse=False))]
+
+
+def _row(name: str, alias: str, module: nn.Module, output: tuple[int, ...], field: Field | None) -> Layer:
+    return Layer(
+        name=name,
+        alias=alias,
+        kind=type(module).__name__,
+        kernel=_pair(getattr(module, "kernel_size", None)),
+        stride=_pair(getattr(module, "stride", None)),
+        padding=_pair(getattr(module, "padding", None)),
+        output=output,
+        parameters=sum(parameter.numel() for parameter in module.parameters(recurse=False)),
+        receptive_field=(field.spans[0].size, field.spans[1].size) if field else None,
+        step=(field.spans[0].step, field.spans[1].step) if field else None,
+    )
+
+
+def _pair(value: object) -> tuple[int, int] | None:
+    if isinstance(value, int):
+        return (value, value)
+    return (int(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) == 2 else None

@@ -1,0 +1,46 @@
+"""The command line. Commands read their arguments, call the library and say what they did; only they print.
+
+Nothing here imports torch before a command runs, so that help and completion come at once.
+"""
+
+import sys
+from typing import Any
+
+import click
+
+from cnnviz.cli.featuremaps import featuremaps
+from cnnviz.cli.networks import classes, layers, models, weights
+from cnnviz.cli.predict import predict
+from cnnviz.errors import CnnvizError
+
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Tells a caller's faults in one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CnnvizError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            sys.stderr.close()  # or Python complains once more when it flushes
+            ctx.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="cnnviz", message="%(prog)s %(version)s")
+def cli() -> None:
+    """See inside convolutional networks.
+
+    Start with `cnnviz featuremaps PICTURE --layer block4_conv2`. The network is VGG16 unless --model names another;
+    `cnnviz models` lists them, `cnnviz layers` lists what can be looked at.
+    """
+
+
+for command in (featuremaps, predict, layers, models, classes, weights):
+    cli.add_command(command)

@@ -1,0 +1,166 @@
+"""`cnnviz featuremaps`: what layers see in pictures."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnviz.cli.options import (
+    Channels,
+    Chosen,
+    fit_option,
+    json_option,
+    network_options,
+    picture_argument,
+    quiet_option,
+    say_json,
+)
+
+if TYPE_CHECKING:
+    from cnnviz.featuremaps import FeatureMaps
+    from cnnviz.network import Network
+
+
+@click.command()
+@picture_argument
+@click.option("--layer", "single", multiple=True, help="A layer, as `cnnviz layers` lists it; may be repeated.")
+@click.option("--layers", "listed", help="Several layers, separated by commas, or 'all' convolutions.")
+@click.option("--channels", type=Channels(), help="Which channels to draw, such as 0-63,128; all by default.")
+@click.option("--top", type=click.IntRange(min=1), help="Draw the N most active channels, the first one first.")
+@click.option("--by", type=click.Choice(["mean", "max"]), default="mean", show_default=True, help="What --top goes by.")
+@click.option(
+    "--scale",
+    type=click.Choice(["channel", "shared"]),
+    default="channel",
+    show_default=True,
+    help="Let each map use all colours, or give one scale to all.",
+)
+@click.option("--cmap", default="viridis", show_default=True, help="One of matplotlib's colour maps.")
+@click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
+@fit_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png, .jpg or .webp file; a folder for several.")
+@click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
+@network_options
+@json_option
+@quiet_option
+def featuremaps(
+    pictures: tuple[Path, ...],
+    single: tuple[str, ...],
+    listed: str | None,
+    channels: tuple[int, ...] | None,
+    top: int | None,
+    by: Any,
+    scale: Any,
+    cmap: str,
+    size: int | None,
+    fit: Any,
+    output: Path | None,
+    save_arrays: Path | None,
+    chosen: Chosen,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show what layers see in PICTURE: a sheet with a tile for each channel.
+
+    \b
+    Example:
+      cnnviz featuremaps cat.jpg --layer block4_conv2 --top 32 -o maps.png
+    """
+    if not single and listed is None:
+        raise click.UsageError("name a layer with --layer, or take --layers all; `cnnviz layers` lists them.")
+    if channels is not None and top is not None:
+        raise click.UsageError("--channels and --top both choose channels; give one of them.")
+    if save_arrays is not None and save_arrays.suffix != ".npz":
+        raise click.UsageError(f"--save-arrays writes .npz files, not {save_arrays.name!r}.")
+    from cnnviz.featuremaps import maps_of_layers
+    from cnnviz.inputs import show
+    from cnnviz.pictures import colour_map
+
+    colour_map(cmap)
+    network = chosen.load(quiet=quiet)
+    layers = _layers(network, single, listed)
+    files = _files(pictures, layers, network.name, output)
+    arrays, rows = {}, []
+    for picture in pictures:
+        shown = show(network, picture, fit=fit, size=size)
+        if save_arrays:
+            arrays[_key(picture, "image", pictures)] = shown.images[0].cpu().numpy()
+        for layer, found in maps_of_layers(network, shown, layers).items():
+            drawn = found.order(by)[:top] if top else channels
+            file = found.sheet(drawn, scale=scale, cmap=cmap).save(files[picture, layer])
+            rows.append(_row(picture, found, drawn, file))
+            if save_arrays:
+                arrays[_key(picture, layer, pictures)] = found.maps[0].numpy()
+            if not (quiet or as_json):
+                click.echo(_summary(rows[-1]))
+    if save_arrays:
+        _save(save_arrays, arrays, say=not (quiet or as_json))
+    if as_json:
+        say_json(rows)
+
+
+def _layers(network: "Network", single: tuple[str, ...], listed: str | None) -> list[str]:
+    """The layers asked for, each once; unknown names are noticed before any work."""
+    from torch import nn
+
+    named = [*single, *((listed or "").split(",") if listed != "all" else ())]
+    if listed == "all":
+        convolutions = [name for name, part in network.layers.items() if isinstance(part, nn.Conv2d)]
+        named += [alias for alias in network.aliases if re.fullmatch(r"block\d+_conv\d+", alias)] or convolutions
+    layers = list(dict.fromkeys(name.strip() for name in named if name.strip()))
+    for layer in layers:
+        network.qualified(layer)
+    return layers
+
+
+def _files(
+    pictures: tuple[Path, ...], layers: list[str], network: str, output: Path | None
+) -> dict[tuple[Path, str], Path]:
+    """Where each sheet goes."""
+    from cnnviz.sheets import picture_format
+
+    keys = [(picture, layer) for picture in dict.fromkeys(pictures) for layer in layers]
+    if output is not None and output.suffix and not output.is_dir():
+        picture_format(output)
+        if len(keys) > 1:
+            raise click.UsageError(f"{len(keys)} sheets do not fit into one file; give -o a folder.")
+        return {keys[0]: output}
+    folder = output or Path()
+    files = {
+        (picture, layer): folder / (re.sub(r"[^\w.-]+", "-", f"{picture.stem}_{network}_{layer}") + ".png")
+        for picture, layer in keys
+    }
+    if len(set(files.values())) < len(files):
+        raise click.UsageError("two of the pictures have the same name, and so would their sheets; take them in turn.")
+    return files
+
+
+def _key(picture: Path, layer: str, pictures: tuple[Path, ...]) -> str:
+    return layer if len(pictures) == 1 else f"{picture.stem}/{layer}"
+
+
+def _row(picture: Path, found: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:
+    network = {"name": found.network.name, "weights": found.network.weights}
+    channels = list(drawn) if drawn is not None else list(range(found.maps.shape[1]))
+    head = {"picture": str(picture), "network": network, "layer": found.layer}
+    return head | found.statistics() | {"channels": channels, "file": str(file)}
+
+
+def _summary(row: dict[str, Any]) -> str:
+    count, height, width = row["shape"]
+    return (
+        f"{row['file']}: {row['layer']} of {row['network']['name']}, {count} maps of {width} x {height},"
+        f" {row['silent']} silent, values {row['min']:.3g} to {row['max']:.3g}"
+    )
+
+
+def _save(path: Path, arrays: dict[str, Any], *, say: bool) -> None:
+    import numpy as np
+
+    from cnnviz.files import whole_file
+
+    with whole_file(path) as file:
+        np.savez_compressed(file, **arrays)
+    if say:
+        click.echo(f"{path}: {len(arrays)} arrays, float32")

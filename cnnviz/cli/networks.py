@@ -1,0 +1,164 @@
+"""`cnnviz layers`, `models`, `classes`, `weights`: what there is to look into."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnviz.cli.options import Chosen, json_option, network_options, quiet_option, say_json
+
+if TYPE_CHECKING:
+    from cnnviz.architecture import Layer
+
+
+@click.command()
+@click.option("--size", type=click.IntRange(min=1), help="Side of the picture, in pixels; the network's own by default.")
+@network_options
+@json_option
+def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
+    """List every layer: its names, kernel, output, parameters and receptive field.
+
+    The receptive field is the part of the picture that one output depends on; the step is how far apart the fields of
+    neighbouring outputs lie; both in pixels of the picture.
+
+    \b
+    Example:
+      cnnviz layers --model resnet18
+    """
+    from cnnviz.architecture import count_parameters, layer_table
+
+    network = chosen.outline()
+    shown = (size, size) if size else network.input_size
+    table, total = layer_table(network, shown), count_parameters(network)
+    if as_json:
+        rows = [_finite(asdict(row)) for row in table]
+        say_json({"network": network.name, "input_size": shown, "parameters": total, "layers": rows})
+        return
+    columns = ["layer", "also called", "kind", "kernel", "stride", "padding", "output", "parameters", "field", "step"]
+    cells = [_cells(row) for row in table]
+    keep = [index for index, name in enumerate(columns) if name != "also called" or network.aliases]
+    _print_table([columns[index] for index in keep], [[row[index] for index in keep] for row in cells], right=4)
+    rest = total - sum(row.parameters for row in table)
+    outside = f", {rest:,} of them in no layer" if rest else ""
+    click.echo(f"{network.name} at {shown[0]} x {shown[1]}: {len(table)} layers, {total:,} parameters{outside}")
+
+
+@click.command()
+@click.argument("word", required=False, default="")
+@json_option
+def models(word: str, as_json: bool) -> None:
+    """List the networks that can be named, or those with WORD in their name.
+
+    \b
+    Example:
+      cnnviz models resnet
+    """
+    from cnnviz.models import shipped, zoo
+
+    rows = [shipped.describe(), *(zoo.describe(name) for name in zoo.names())]
+    rows = [row for row in rows if word.lower() in row["name"]]
+    if as_json:
+        say_json(rows)
+        return
+    cells = [
+        [row["name"], f"{row['parameters']:,}", f"{row['top1']:.1f} %", str(row["classes"]), row["here"]] for row in rows
+    ]
+    _print_table(["model", "parameters", "top-1", "classes", "weights"], cells, right=1)
+    click.echo("A network of your own: --model file.py:factory, with --input-size, --mean, --std, --weights, --labels.")
+
+
+@click.command()
+@click.argument("word", required=False, default="")
+@network_options
+@json_option
+def classes(word: str, chosen: Chosen, as_json: bool) -> None:
+    """List the classes a network knows, or those with WORD in their names.
+
+    \b
+    Example:
+      cnnviz classes --model vgg16 cat
+    """
+    labels = chosen.outline().labels
+    if labels is None:
+        raise click.UsageError("this network has no class names; give them with --labels FILE.")
+    found = {index: label for index, label in enumerate(labels) if word.lower() in label.lower()}
+    if as_json:
+        say_json([{"index": index, "label": label} for index, label in found.items()])
+        return
+    for index, label in found.items():
+        click.echo(f"{index:5d}  {label}")
+    if not found:
+        click.echo(f"none of the {len(labels)} classes has {word!r} in its name", err=True)
+
+
+@click.command()
+@click.argument("names", metavar="[MODEL]...", nargs=-1)
+@json_option
+@quiet_option
+def weights(names: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """List the pretrained weights on this machine; download those of MODEL, if named.
+
+    \b
+    Example:
+      cnnviz weights vgg16
+    """
+    from cnnviz.models import zoo
+
+    for name in names:
+        zoo.published(name)
+    for name in names:
+        zoo.download(name, progress=not quiet)
+    rows = [zoo.describe(name) for name in names or zoo.names()]
+    cached = [row for row in rows if row["file"]]
+    if as_json:
+        say_json({"folder": str(zoo.cache_folder()), "weights": cached})
+    elif not quiet:
+        for row in cached:
+            click.echo(f"{row['name']}: {row['file']} ({row['megabytes']:.0f} MB)")
+        if not cached:
+            click.echo(f"no pretrained weights in {zoo.cache_folder()}; `cnnviz weights vgg16` downloads VGG16's.")
+
+
+def _cells(row: "Layer") -> list[str]:
+    return [
+        row.name,
+        row.alias,
+        row.kind,
+        _sides(row.kernel),
+        _sides(row.stride),
+        _sides(row.padding),
+        " x ".join(map(str, row.output)) or "not run",
+        f"{row.parameters:,}" if row.parameters else "",
+        _sides(row.receptive_field, unknown="?" if row.output else ""),
+        _sides(row.step, unknown="?" if row.output else ""),
+    ]
+
+
+def _sides(pair: Sequence[float] | None, unknown: str = "") -> str:
+    if pair is None:
+        return unknown
+    first, second = ("all" if math.isinf(side) else f"{side:g}" for side in pair)
+    return first if first == second else f"{first} x {second}"
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity: the whole picture is written as null, and said so."""
+    for name in ("receptive_field", "step"):
+        pair = row[name]
+        row[name] = "whole picture" if pair is not None and math.inf in pair else pair
+    return row
+
+
+def _print_table(columns: list[str], rows: list[list[str]], right: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index >= len(columns) - right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    wanted = Console(width=10_000).measure(table).maximum
+    Console(highlight=False, markup=False, width=wanted).print(table)  # a narrow terminal wraps lines, never cuts them

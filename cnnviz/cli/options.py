@@ -1,0 +1,155 @@
+"""Options that several commands share, and the network they describe."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from cnnviz.network import Network
+
+DEFAULT, STANDIN = "vgg16", "vgg16-mini"
+
+picture_argument = click.argument(
+    "pictures", metavar="PICTURE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+fit_option = click.option(
+    "--fit",
+    type=click.Choice(["whole", "crop"]),
+    default="whole",
+    show_default=True,
+    help="Show the network the whole picture, or the centre that its published preprocessing leaves.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
+
+
+class Numbers(click.ParamType):
+    """Real numbers separated by commas: 0.485,0.456,0.406."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 0.13 or 0.485,0.456,0.406.", param, ctx)
+
+
+class Size(click.ParamType):
+    """A side in pixels, 224, or height x width, 28x32."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
+        if not match or len(value) > 11 or int(match[1]) < 1 or int(match[2] or 1) < 1:
+            self.fail(f"{value!r} is no size such as 224 or 28x32 (height x width).", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+class Channels(click.ParamType):
+    """Numbers and ranges separated by commas, 0-63,128: each number once, in the order given."""
+
+    name = "channels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        found: dict[int, None] = {}
+        for part in value.split(","):
+            match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
+            if not match or int(match[2] or match[1]) < int(match[1]):
+                self.fail(f"{part!r} is no channel or range of channels; write them like 0-63,128.", param, ctx)
+            found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The network that a command line asks for, as it was asked for."""
+
+    model: str | None
+    weights: str | None
+    device: str
+    input_size: tuple[int, int] | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    labels: Path | None
+
+    def name(self) -> str:
+        """The network's name: the one given, or the default, or the embedded one where that is out of reach."""
+        from cnnviz.models import zoo
+
+        if self.model is not None:
+            return self.model
+        if self.weights is not None or zoo.within_reach(DEFAULT):
+            return DEFAULT
+        click.echo(
+            f"warning: no internet and no cached weights of {DEFAULT}: using the small built-in {STANDIN} instead;"
+            f" when online, `cnnviz weights {DEFAULT}` gets them (528 MB).",
+            err=True,
+        )
+        return STANDIN
+
+    def load(self, *, quiet: bool = False) -> "Network":
+        """The network with its weights, on its device."""
+        from cnnviz.models import load
+
+        name = self.name()
+        if self.weights == "random":
+            click.echo(f"warning: {name} has RANDOM weights (seed 0): nothing it shows was learned.", err=True)
+        return load(name, weights=self.weights, device=self._device(), progress=not quiet, **self._own())
+
+    def outline(self) -> "Network":
+        """The network for its layers alone: nothing is downloaded."""
+        from cnnviz.models import outline
+
+        return outline(self.name(), weights=self.weights, **self._own())
+
+    def _own(self) -> dict[str, Any]:
+        labels = self.labels.read_text(encoding="utf-8").splitlines() if self.labels else None
+        return {"input_size": self.input_size, "mean": self.mean, "std": self.std, "labels": labels}
+
+    def _device(self) -> str:
+        import torch
+
+        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if self.device == "auto":
+            return next(name for name in ("cuda", "mps", "cpu") if available[name])
+        if not available[self.device]:
+            raise click.UsageError(f"PyTorch finds no {self.device} device here; take --device auto.")
+        return self.device
+
+
+def network_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that describe a network, handed to it as `chosen`."""
+
+    @wraps(command)
+    def with_network(**arguments: Any) -> None:
+        chosen = Chosen(**{field.name: arguments.pop(field.name) for field in fields(Chosen)})
+        command(chosen=chosen, **arguments)
+
+    options = [
+        click.option("--model", help="A name from `cnnviz models`, or file.py:factory, package.module:factory of yours."),
+        click.option("--weights", help="A .pth or .safetensors file, or 'random'."),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+        click.option("--input-size", type=Size(), help="Of your own network: a side, or HEIGHTxWIDTH, in pixels."),
+        click.option("--mean", type=Numbers(), help="Of your own network: subtracted from pixels in [0, 1]."),
+        click.option("--std", type=Numbers(), help="Of your own network: what they are then divided by."),
+        click.option(
+            "--labels",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="Of your own network: a file with a class name per line.",
+        ),
+    ]
+    for option in reversed(options):
+        with_network = option(with_network)
+    return with_network
+
+
+def say_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))

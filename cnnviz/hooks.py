@@ -1,0 +1,58 @@
+"""Activations of chosen layers, by forward hooks that never outlive one call."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from cnnviz.errors import LayerError
+from cnnviz.network import Network
+
+
+class _AllSeen(BaseException):
+    """Ends a forward pass once every layer asked for has run; no ``except Exception`` of a user's forward stops it."""
+
+
+def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """What chosen layers give for a batch of images.
+
+    The network runs no further than the last of these layers to run. A module that is used more than once gives its
+    first output. Outputs are safe from in-place operations behind the layer, and carry gradients where `images` does.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], on any device.
+        layers: names that `network` answers to.
+
+    Returns:
+        The outputs by the names that were asked for, in that order: (N, C', H', W') for layers with feature maps.
+
+    Raises:
+        UnknownNameError: if a name is not among ``network.layers``.
+        LayerError: if a layer gives no tensor or does not run.
+    """
+    modules = {layer: network.layers[network.qualified(layer)] for layer in layers}
+    names = {module: layer for layer, module in modules.items()}
+    seen: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, _: object, output: object) -> Tensor | None:
+        if module in seen:
+            return None
+        if not isinstance(output, Tensor):
+            kind = type(output).__name__
+            raise LayerError(f"layer {names[module]!r} gives a {kind}, not a tensor; choose a layer inside it.")
+        seen[module] = output
+        if len(seen) == len(names):
+            raise _AllSeen
+        return output.clone()  # whatever follows may write into its input, as F.relu(x, inplace=True) does
+
+    handles = [module.register_forward_hook(keep) for module in names]
+    try:
+        network(images.to(network.device))
+    except _AllSeen:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, module in modules.items():
+        if module not in seen:
+            raise LayerError(f"layer {layer!r} of {network.name} does not run when the network classifies a picture.")
+    return {layer: seen[module] for layer, module in modules.items()}

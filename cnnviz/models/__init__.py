@@ -1,0 +1,76 @@
+"""Networks by name: the embedded one, torchvision's, and a user's own.
+
+    load("vgg16")                       torchvision's, with its pretrained weights
+    load("vgg16-mini")                  the small VGG16 that cnnviz carries with it
+    load("vgg16", weights="random")     no training, seed 0
+    load("net.py:Net", weights="net.pth", input_size=28, mean=[0.13], std=[0.38])
+
+To add a kind of network, write a function that returns a `Network` and name it in `load`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnnviz.errors import ModelError
+from cnnviz.models import custom, shipped, zoo
+from cnnviz.models.weights import RANDOM
+from cnnviz.network import Network
+
+
+def load(
+    name: str = "vgg16",
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    labels: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Network:
+    """A network ready to be looked into.
+
+    Args:
+        name: "vgg16-mini", a classification model of torchvision, or a factory of a user's own as
+            "package.module:factory" or "file.py:factory" (whose code is then run).
+        weights: None for the network's own, pretrained where there are any; "random" for untrained ones (seed 0);
+            or a file, .pth (read with ``weights_only=True``) or .safetensors.
+        device: where to put the network; the CPU by default.
+        input_size, mean, std, labels: as for `wrap`; for a user's own network.
+        progress: whether a download draws a progress bar on stderr.
+
+    Raises:
+        UnknownNameError: if there is no network of that name.
+        WeightsError: if weights cannot be downloaded, read, or do not fit.
+        ModelError: if a user's factory cannot be found or makes no network, or settings of a user's own network are
+            given for another.
+    """
+    own = {"input_size": input_size, "mean": mean, "std": std, "labels": labels}
+    _refuse(name, own)
+    if ":" in name:
+        network = custom.build(name, weights, input_size=input_size, mean=mean, std=std, labels=labels)
+    elif name == shipped.NAME:
+        network = shipped.build(weights)
+    else:
+        network = zoo.build(name, weights, progress=progress)
+    return network.to(device) if device is not None else network
+
+
+def outline(name: str, *, weights: str | Path | None = None, **own: Any) -> Network:
+    """A network for its layers, shapes and labels alone; arguments as for `load`.
+
+    Nothing is downloaded, and a network of torchvision's holds no numbers at all, unless `weights` is a file.
+    """
+    _refuse(name, own)
+    if ":" in name or name == shipped.NAME or weights not in (None, RANDOM):
+        return load(name, weights=weights, **own)
+    return zoo.outline(name)
+
+
+def _refuse(name: str, own: Mapping[str, object]) -> None:
+    given = [key for key, value in own.items() if value is not None]
+    if given and ":" not in name:
+        raise ModelError(f"{name} brings its own {given[0].replace('_', ' ')}; it is for a network as file.py:factory.")

@@ -1,0 +1,66 @@
+"""vgg16-mini: VGG16's thirteen convolutions and five pools at a fraction of its width.
+
+The network that cnnviz carries in its package, so that a first picture needs no download. Layer positions equal those
+of torchvision's VGG16 (``features.0`` to ``features.30``); a global average and one linear layer replace VGG16's three
+large ones, so any picture of at least 32 x 32 pixels fits. It is trained with batch normalisation (`vgg16_mini` with
+``batch_norm=True``), which `folded` then merges into the convolutions.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+CONVOLUTIONS = (2, 2, 3, 3, 3)  # per block, as in VGG16
+WIDTHS = (16, 32, 64, 192, 192)  # VGG16 has 64, 128, 256, 512, 512
+CLASSES = 200
+
+
+class VGGMini(nn.Module):
+    """VGG's blocks, the mean over positions, one linear layer: images (N, 3, H, W) to logits (N, classes)."""
+
+    def __init__(self, features: nn.Sequential, channels: int, classes: int) -> None:
+        super().__init__()
+        self.features = features
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(OrderedDict(flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.avgpool(self.features(images)))
+        return logits
+
+
+def vgg16_mini(*, batch_norm: bool = False, classes: int = CLASSES) -> VGGMini:
+    """The network with PyTorch's default initialisation, in training mode."""
+    return VGGMini(nn.Sequential(*_blocks(batch_norm)), WIDTHS[-1], classes)
+
+
+def _blocks(batch_norm: bool) -> Iterator[nn.Module]:
+    channels = 3
+    for convolutions, width in zip(CONVOLUTIONS, WIDTHS, strict=True):
+        for _ in range(convolutions):
+            yield nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=not batch_norm)
+            if batch_norm:
+                yield nn.BatchNorm2d(width)
+            yield nn.ReLU(inplace=True)
+            channels = width
+        yield nn.MaxPool2d(2)
+
+
+def folded(trained: VGGMini) -> VGGMini:
+    """The same function without batch normalisation: each one merged into the convolution before it.
+
+    Args:
+        trained: a network made with ``batch_norm=True``, in eval mode.
+    """
+    layers: list[nn.Module] = []
+    for layer in trained.features:
+        if isinstance(layer, nn.BatchNorm2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+        else:
+            layers.append(layer)
+    plain = vgg16_mini(classes=trained.classifier.linear.out_features)
+    plain.features.load_state_dict(nn.Sequential(*layers).state_dict())
+    plain.classifier.load_state_dict(trained.classifier.state_dict())
+    return plain.eval()

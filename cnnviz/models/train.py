@@ -1,0 +1,196 @@
+"""Train the embedded network: ``python -m cnnviz.models.train --data tiny-imagenet-200 --out runs/mini``.
+
+Stops may come at any time: the same command continues after the last finished epoch, and draws what an uninterrupted
+run would have drawn. The folder ``--out`` holds ``checkpoint.pt``, ``log.jsonl`` (a line per epoch) and, at the end,
+``vgg16-mini.safetensors``: the averaged weights, batch norm folded away, in half precision.
+
+The recipe: SGD with Nesterov momentum, one-cycle rate, label smoothing, random resized crops, flips and colour;
+pictures grow from stage to stage (`STAGES`), so that the early epochs are cheap and larger photographs still mean
+something to the network at the end; the weights that are kept are an exponential moving average.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cnnviz.models.mini import folded, vgg16_mini
+from cnnviz.models.photographs import class_names, read_split
+from cnnviz.models.shipped import MEAN, STD, write_weights
+
+STAGES = ((6, 48, 64), (5, 64, 80), (4, 80, 96), (2, 96, 128))  # epochs, smallest and largest side in pixels
+SIDE_STEP = 16
+BATCH = 128
+PEAK_RATE = 0.2
+WEIGHT_DECAY = 5e-4
+LABEL_SMOOTHING = 0.1
+AVERAGING = 0.999
+SMALLEST_CROP = 0.35  # share of the picture's area
+COLOUR = 0.3  # brightness, contrast and saturation change by up to this factor
+VALIDATION_SAMPLE = 2000
+
+console = Console(stderr=True)
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/mini"), show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(data: Path, out: Path, seed: int) -> None:
+    """Train vgg16-mini on the Tiny ImageNet folder DATA, or go on where a stopped run left off."""
+    out.mkdir(parents=True, exist_ok=True)
+    run = Run(out, seed)
+    sides = [(low, high) for epochs, low, high in STAGES for _ in range(epochs)]
+    if run.epoch < len(sides):
+        pictures, classes = read_split(data, "train", _say_read)
+        sample = _sample(*read_split(data, "val", _say_read), seed)
+        for low, high in sides[run.epoch :]:
+            run.train_epoch(pictures, classes, low, high, total_steps=len(sides) * (len(classes) // BATCH))
+            run.finish_epoch(sample, high)
+    labels = class_names(data)
+    write_weights(out / "vgg16-mini.safetensors", folded(run.average.module.eval()), labels)
+    console.print(f"wrote {out / 'vgg16-mini.safetensors'}")
+
+
+class Run:
+    """What a checkpoint holds: the network, its average, the optimiser and the number of finished epochs."""
+
+    def __init__(self, out: Path, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.out, self.seed, self.epoch = out, seed, 0
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = vgg16_mini(batch_norm=True).to(self.device, memory_format=torch.channels_last)
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING), use_buffers=True)
+        self.optimiser = torch.optim.SGD(_groups(self.network), PEAK_RATE, momentum=0.9, nesterov=True)
+        self.log: dict[str, Any] = {}
+        if (out / "checkpoint.pt").exists():
+            self._load(torch.load(out / "checkpoint.pt", map_location=self.device, weights_only=True))
+
+    def train_epoch(self, pictures: Tensor, classes: Tensor, low: int, high: int, total_steps: int) -> None:
+        """One pass over the pictures, every batch enlarged to a side drawn from [low, high]."""
+        draws = torch.Generator().manual_seed(self.seed * 1000 + self.epoch)
+        order = torch.randperm(len(classes), generator=draws)
+        steps = len(classes) // BATCH
+        started, losses = time.monotonic(), 0.0
+        self.network.train()
+        for step in _progress(steps, f"epoch {self.epoch + 1}, {low} to {high} px"):
+            rows = order[step * BATCH : (step + 1) * BATCH]
+            side = low + SIDE_STEP * int(torch.randint((high - low) // SIDE_STEP + 1, (), generator=draws))
+            for group in self.optimiser.param_groups:
+                group["lr"] = one_cycle((self.epoch * steps + step) / total_steps)
+            losses += self._step(augmented(pictures[rows], side, draws), classes[rows])
+        self.log = dict(epoch=self.epoch + 1, sides=[low, high], loss=round(losses / steps, 4))
+        self.log["seconds"] = round(time.monotonic() - started)
+        self.epoch += 1
+
+    def _step(self, images: Tensor, classes: Tensor) -> float:
+        images = images.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            logits = self.network(images)
+        loss = F.cross_entropy(logits.float(), classes.to(self.device), label_smoothing=LABEL_SMOOTHING)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        self.average.update_parameters(self.network)
+        return loss.item()
+
+    def finish_epoch(self, sample: tuple[Tensor, Tensor], side: int) -> None:
+        """Measure the averaged network on a sample of the validation pictures, save, and log."""
+        self.log["top1"] = round(accuracy(self.average.module, *sample, side), 4)
+        state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
+        partial = self.out / "checkpoint.partial"
+        torch.save(state | {"epoch": self.epoch, "seed": self.seed}, partial)
+        os.replace(partial, self.out / "checkpoint.pt")
+        with (self.out / "log.jsonl").open("a") as log:
+            log.write(json.dumps(self.log) + "\n")
+        console.print(self.log)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        if state["seed"] != self.seed:
+            raise click.UsageError(f"{self.out} holds a run with --seed {state['seed']}.")
+        for name in ("network", "average", "optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        self.epoch = state["epoch"]
+        console.print(f"continuing after epoch {self.epoch}")
+
+
+def one_cycle(done: float, warm_up: float = 0.15) -> float:
+    """The learning rate when a share `done` in [0, 1) of all steps is behind: a linear rise, then half a cosine."""
+    if done < warm_up:
+        return PEAK_RATE * (0.04 + 0.96 * done / warm_up)
+    return PEAK_RATE * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * (done - warm_up) / (1 - warm_up)))))
+
+
+def augmented(pictures: Tensor, side: int, draws: torch.Generator) -> Tensor:
+    """Random resized crops, flipped and recoloured: (N, 3, H, W) uint8 to (N, 3, side, side), normalised."""
+    count = len(pictures)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.empty(count).uniform_(low, high, generator=draws)
+
+    area, stretch = uniform(SMALLEST_CROP, 1), uniform(-0.28, 0.28).exp()
+    width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
+    flip = uniform(0, 1).round() * 2 - 1
+    matrices = torch.zeros(count, 2, 3)
+    matrices[:, 0, 0], matrices[:, 0, 2] = width * flip, uniform(-1, 1) * (1 - width)
+    matrices[:, 1, 1], matrices[:, 1, 2] = height, uniform(-1, 1) * (1 - height)
+    grid = F.affine_grid(matrices, [count, 3, side, side], align_corners=False)
+    images = F.grid_sample(pictures.float() / 255, grid, padding_mode="reflection", align_corners=False)
+
+    brightness, contrast, saturation = (uniform(1 - COLOUR, 1 + COLOUR).view(-1, 1, 1, 1) for _ in range(3))
+    images = torch.lerp(images.mean(1, keepdim=True), images, saturation)
+    images = torch.lerp(images.mean((1, 2, 3), keepdim=True), images, contrast) * brightness
+    return normalised(images)
+
+
+def normalised(images: Tensor) -> Tensor:
+    return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+@torch.inference_mode()
+def accuracy(network: nn.Module, pictures: Tensor, classes: Tensor, side: int) -> float:
+    """Share of pictures (N, 3, H, W), uint8, whose class comes out on top when they are enlarged to `side`."""
+    network.eval()
+    device = next(network.parameters()).device
+    right = 0
+    for batch, truth in zip(pictures.split(BATCH), classes.split(BATCH), strict=True):
+        images = F.interpolate(batch.float() / 255, (side, side), mode="bilinear", antialias=True)
+        right += int((network(normalised(images).to(device)).argmax(1).cpu() == truth).sum())
+    return right / len(classes)
+
+
+def _groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Weight decay for kernels only: on biases and batch norm it would pull filters towards silence."""
+    kernels = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    rest = [parameter for parameter in network.parameters() if parameter.ndim == 1]
+    return [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _sample(pictures: Tensor, classes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    rows = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))[:VALIDATION_SAMPLE]
+    return pictures[rows], classes[rows]
+
+
+def _say_read(done: int, total: int) -> None:
+    if done == total:
+        console.print(f"read {total} pictures")
+
+
+def _progress(steps: int, title: str) -> Iterator[int]:
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(range(steps), description=title)
+
+
+if __name__ == "__main__":
+    main()

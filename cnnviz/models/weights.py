@@ -1,0 +1,107 @@
+"""Weights into a network: random ones, a file's, or a download through torch hub's cache.
+
+Nothing here ever runs code from a file: ``.pth`` files are read with ``weights_only=True``.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.errors import WeightsError
+
+RANDOM = "random"
+
+
+Prepare = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
+
+
+def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = lambda _, tensors: tensors) -> str:
+    """Put weights into a network that was just built; returns where they came from, for people.
+
+    Args:
+        weights: "random", which keeps what `module` was built with (see `seeded`), or a file.
+        prepare: changes the tensors of a file, given the network's name, before they are put in.
+
+    Raises:
+        WeightsError: if the file cannot be read or does not fit; names missing and extra keys.
+    """
+    if weights == RANDOM:
+        return "random, seed 0"
+    path = Path(weights)
+    fit(module, prepare(name, read_weights(path)), name, path.name)
+    return path.name
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Networks built inside get the same random weights every time; the caller's random state is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file or a ``.pth`` state dict, by name.
+
+    A checkpoint that keeps its state dict under ``state_dict`` or ``model`` is understood, and so are the ``module.``
+    prefixes that data parallel training leaves.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there are no weights at {path}; give a .pth or .safetensors file, or 'random'.")
+    try:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{path.name} cannot be read as weights: it is damaged, no .pth or .safetensors file, or holds more than"
+            " tensors (save `model.state_dict()`)."
+        ) from error
+    for key in ("state_dict", "model"):
+        content = content[key] if isinstance(content.get(key), Mapping) else content
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not tensors or len(tensors) < len(content):
+        raise WeightsError(f"{path.name} holds no state dict; save `model.state_dict()` and give that file.")
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def fit(module: nn.Module, tensors: Mapping[str, Tensor], name: str, source: str) -> None:
+    """Copy tensors into the module's own, by name.
+
+    Raises:
+        WeightsError: unless names and shapes agree; names what is missing, what is extra and what has another shape.
+    """
+    own = module.state_dict()
+    missing, extra = [key for key in own if key not in tensors], [key for key in tensors if key not in own]
+    other = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
+    faults = {"missing": missing, "extra": extra, "of another shape": other}
+    if any(faults.values()):
+        listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
+        raise WeightsError(f"{source} does not fit {name}: {listed}; give weights of this network, or name their network.")
+    module.load_state_dict(dict(tensors))
+
+
+def _read_safetensors(path: Path) -> dict[str, object]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_pth(path: Path) -> dict[str, object]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        raise ValueError("no mapping")
+    return dict(content)
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

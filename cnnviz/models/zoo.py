@@ -1,0 +1,177 @@
+"""torchvision's classification networks, with their published weights, preprocessing and labels.
+
+Weights lie in torch hub's cache (``$TORCH_HOME/hub/checkpoints``), are downloaded when first needed, and their hash is
+checked when they arrive, all by torch hub itself.
+"""
+
+import pickle
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.errors import UnknownNameError, WeightsError, did_you_mean
+from cnnviz.models.weights import fill, fit, seeded
+from cnnviz.network import Crop, Network, wrap
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
+
+DEFAULT = "vgg16"
+PATIENCE = 3.0  # seconds to wait for an answer before the weights' server counts as out of reach
+STALL = 30.0  # seconds without a byte after which a download is given up
+
+
+def names() -> list[str]:
+    """Every classification network of torchvision."""
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
+def published(name: str) -> "WeightsEnum":
+    """The weights torchvision recommends for a network; for "vgg16", ``VGG16_Weights.IMAGENET1K_V1``.
+
+    Raises:
+        UnknownNameError: if torchvision has no such network.
+    """
+    from torchvision.models import get_model_weights
+
+    if name not in names():
+        hint = did_you_mean(name, ["vgg16-mini", *names()])
+        raise UnknownNameError(f"no network named {name!r}{hint} List them with `cnnviz models`.")
+    return get_model_weights(name).DEFAULT  # type: ignore[attr-defined, no-any-return]
+
+
+def build(name: str, weights: str | Path | None, *, progress: bool) -> Network:
+    """A network of torchvision as a `Network`; ``weights=None`` means the published ones."""
+    known = published(name)
+    with seeded():
+        module = skeleton(name)
+    if weights is None:
+        fit(module, _without_auxiliary(name, download(name, progress=progress)), name, cache_file(name).name)
+        source = str(known)
+    else:
+        source = fill(module, weights, name, _without_auxiliary)
+    return _as_published(name, module, source)
+
+
+def skeleton(name: str) -> nn.Module:
+    """The network before any weights; GoogLeNet without the heads that only its training used."""
+    from torchvision.models import get_model
+
+    options = {
+        "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": True},
+        "inception_v3": {"transform_input": True, "init_weights": True},
+    }
+    return get_model(name, weights=None, **options.get(name, {}))
+
+
+def outline(name: str) -> Network:
+    """The network without numbers, for its layers and shapes: made at once, nothing is downloaded."""
+    with torch.device("meta"):
+        module = skeleton(name)
+    return _as_published(name, module, "none").to("meta")
+
+
+def _as_published(name: str, module: nn.Module, source: str) -> Network:
+    known = published(name)
+    preset = known.transforms()
+    side = preset.crop_size[0]
+    return wrap(
+        module,
+        name=name,
+        input_size=side,
+        mean=preset.mean,
+        std=preset.std,
+        labels=known.meta["categories"],
+        weights=source,
+        crop=Crop(preset.resize_size[0], side, preset.interpolation.name),
+    )
+
+
+def _without_auxiliary(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    heads = ("aux1.", "aux2.") if name == "googlenet" else ()
+    return {key: value for key, value in tensors.items() if not key.startswith(heads)} if heads else tensors
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What is known of a network without building it."""
+    known, file = published(name), cache_file(name)
+    here = file.is_file()
+    return {
+        "name": name,
+        "parameters": known.meta["num_params"],
+        "top1": known.meta["_metrics"]["ImageNet-1K"]["acc@1"],
+        "classes": len(known.meta["categories"]),
+        "here": "cached" if here else f"to download, {known.meta['_file_size']:.0f} MB",
+        "file": str(file) if here else None,
+        "megabytes": file.stat().st_size / 1e6 if here else known.meta["_file_size"],
+    }
+
+
+def cache_folder() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def cache_file(name: str) -> Path:
+    """Where torch hub keeps, or would keep, the published weights of a network."""
+    return cache_folder() / published(name).url.rsplit("/", 1)[-1]
+
+
+def download(name: str, *, progress: bool) -> dict[str, Tensor]:
+    """The published weights, from the cache or, hash checked, from their server.
+
+    Raises:
+        WeightsError: if the server is out of reach, the download is not what it should be, or the cached file is bad.
+    """
+    file = cache_file(name)
+    ways = "connect to the internet, give a file with --weights, or take --model vgg16-mini (built in)"
+    try:
+        with _stalls_noticed():
+            state = published(name).get_state_dict(progress=progress, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"the weights of {name} cannot be downloaded ({_reason(error)}): {ways}.") from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        if file.exists():
+            raise WeightsError(f"the cached weights {file} cannot be read; delete that file, or {ways}.") from error
+        raise WeightsError(f"the download of {name}'s weights arrived damaged ({error}); try again, or {ways}.") from error
+    return dict(state)
+
+
+def within_reach(name: str) -> bool:
+    """Whether the weights of a network are in the cache, or their server answers within `PATIENCE` seconds."""
+    if cache_file(name).exists():
+        return True
+    answered = threading.Event()
+
+    def ask() -> None:
+        with suppress(OSError), urlopen(Request(published(name).url, method="HEAD"), timeout=PATIENCE):
+            answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)  # looking up a name can hang longer than any timeout
+    thread.start()
+    thread.join(PATIENCE)
+    return answered.is_set()
+
+
+@contextmanager
+def _stalls_noticed() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _reason(error: OSError) -> str:
+    inner = getattr(error, "reason", error)
+    return str(getattr(inner, "strerror", None) or inner)

@@ -1,0 +1,241 @@
+"""Network: an image classifier as the rest of cnnviz sees it.
+
+Whatever it was made from, a `Network` takes images in [0, 1], is frozen and in eval mode, overwrites no tensor it has
+given away, and names its layers. `wrap` makes one of any ``nn.Module``; `cnnviz.load` makes the known ones.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A network's published preprocessing: short side resized, then the centre cut out. Lengths in pixels."""
+
+    resize: int
+    side: int
+    interpolation: str  # the name of a ``PIL.Image.Resampling``
+
+
+class Network(nn.Module):
+    """A frozen classifier over images in [0, 1].
+
+    Made by `wrap` or `cnnviz.load`, not by its constructor.
+
+    Attributes:
+        name: what the user calls it.
+        input_size: (height, width) in pixels of the images it was made for.
+        channels: colour channels of its images, 1 or 3 as a rule.
+        labels: a name per class, or None where none are known.
+        weights: where the weights came from, for people.
+        crop: its published preprocessing, or None where there is none.
+        layers: its modules by name: PyTorch's qualified names (``features.19``) and, for the VGG family,
+            ``block4_conv2`` (after the ReLU), ``block4_conv2:pre`` (before it) and ``block4_pool``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        input_size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        labels: Sequence[str] | None,
+        weights: str,
+        crop: Crop | None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
+        self.labels = tuple(labels) if labels is not None else None
+        self.channels = _colour_channels(module, default=len(mean))
+        self.register_buffer("mean", _per_channel(mean, self.channels, "mean"), persistent=False)
+        self.register_buffer("std", _per_channel(std, self.channels, "std"), persistent=False)
+        modules = {layer: found for layer, found in module.named_modules() if layer}
+        self.aliases: Mapping[str, str] = vgg_aliases(module)
+        named = modules | {alias: modules[layer] for alias, layer in self.aliases.items()}
+        self.layers: Mapping[str, nn.Module] = named
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) with values in [0, 1].
+
+        Raises:
+            ShapeError: if the images have another number of dimensions or channels.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            given = "x".join(map(str, images.shape))
+            raise ShapeError(f"{self.name} takes images of shape N x {self.channels} x H x W; these are {given}.")
+        logits: Tensor = self.module((images.to(self.mean) - self.mean) / self.std)
+        return logits
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def qualified(self, layer: str) -> str:
+        """PyTorch's name of a layer that may be given by any of its names.
+
+        Raises:
+            UnknownNameError: if there is none of that name; says which are close.
+        """
+        name = layer.replace("-", "_") if layer.startswith("block") else layer
+        if name in self.aliases:
+            return self.aliases[name]
+        if layer in self.layers:
+            return layer
+        hint = did_you_mean(name, [*self.aliases, *self.layers])
+        raise UnknownNameError(
+            f"{self.name} has no layer named {layer!r}{hint} List them with `cnnviz layers --model {self.name}`."
+        )
+
+    @cached_property
+    def takes_any_size(self) -> bool:
+        """Whether images of other sizes than `input_size` give logits too; found out by shapes alone."""
+        height, width = self.input_size
+        try:
+            expected = self.shape_of_logits(height, width)
+            return self.shape_of_logits(height + 32, width + 64) == expected
+        except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, AttributeError):
+            return False
+
+    def shape_of_logits(self, height: int, width: int) -> torch.Size:
+        """What one image of that size gives, computed without arithmetic."""
+        with torch.no_grad():
+            logits: Tensor = self.on_meta().module(torch.empty(1, self.channels, height, width, device="meta"))
+        return logits.shape
+
+    def on_meta(self) -> "Network":
+        """The same network without numbers: tensors have shapes only, so a forward pass costs nothing."""
+        return structural_copy(self, lambda tensor: tensor.to("meta"))
+
+    def twin(self) -> "Network":
+        """The same network in modules of its own, to hook as one likes; the weights are shared."""
+        return structural_copy(self, Tensor.detach)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256, in hexadecimal, of the names and bytes of all weights and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def label(self, index: int) -> str:
+        """The name of a class for people: its first synonym, or its number."""
+        return self.labels[index].split(", ")[0] if self.labels else f"class {index}"
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    name: str,
+    input_size: int | tuple[int, int],
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    labels: Sequence[str] | None = None,
+    weights: str = "as given",
+    crop: Crop | None = None,
+) -> Network:
+    """Any image classifier as a `Network`; the module itself stays exactly as it is.
+
+    Works on a structural copy that shares the weights' storage. The copy is frozen, in eval mode, and its in-place
+    activations write elsewhere; hooks, flags, gradients and modes of the original are not touched.
+
+    Args:
+        module: takes images (N, C, H, W) normalised by `mean` and `std`, gives logits (N, classes).
+        name: what to call it in pictures and messages.
+        input_size: side, or (height, width), in pixels of the images it was made for.
+        mean, std: one number per colour channel, or one for all, in units of the [0, 1] range.
+        labels: a name per class.
+
+    Raises:
+        ModelError: if a size, mean or std makes no sense.
+    """
+    size = (input_size, input_size) if isinstance(input_size, int) else (int(input_size[0]), int(input_size[1]))
+    if min(size) < 1:
+        raise ModelError(f"the input size of {name} must be at least 1 pixel, not {size[0]} x {size[1]}.")
+    frozen = structural_copy(module, lambda tensor: tensor.detach()).eval()
+    for part in frozen.modules():
+        if getattr(part, "inplace", False) is True:
+            part.inplace = False
+    network = Network(
+        frozen, name=name, input_size=size, mean=mean, std=std, labels=labels, weights=weights, crop=crop
+    )
+    home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point()), None)
+    network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))
+    return network.eval()
+
+
+def structural_copy(module: Module, convert: Callable[[Tensor], Tensor]) -> Module:
+    """A copy of the modules in which every tensor is `convert` of the original's; no parameter asks for gradients."""
+    memo: dict[int, object] = {}
+    for part in module.modules():
+        held = {**part._parameters, **part._buffers, **vars(part)}
+        for tensor in held.values():
+            if isinstance(tensor, nn.Parameter):
+                memo[id(tensor)] = nn.Parameter(convert(tensor.detach()), requires_grad=False)
+            elif isinstance(tensor, Tensor):
+                memo[id(tensor)] = convert(tensor)
+    return copy.deepcopy(module, memo)
+
+
+def vgg_aliases(module: nn.Module) -> dict[str, str]:
+    """``blockX_convY``, ``blockX_convY:pre`` and ``blockX_pool`` to PyTorch's names; empty outside the VGG family."""
+    features = getattr(module, "features", None)
+    if not isinstance(features, nn.Sequential) or not _is_vgg(features):
+        return {}
+    aliases: dict[str, str] = {}
+    block, convolution = 1, 0
+    for index, layer in features.named_children():
+        if isinstance(layer, nn.Conv2d):
+            convolution += 1
+        elif isinstance(layer, nn.ReLU):
+            aliases[f"block{block}_conv{convolution}"] = f"features.{index}"
+        elif isinstance(layer, nn.MaxPool2d):
+            aliases[f"block{block}_pool"] = f"features.{index}"
+            block, convolution = block + 1, 0
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+            aliases[f"block{block}_conv{convolution}:pre"] = f"features.{index}"
+    return aliases
+
+
+def _is_vgg(features: nn.Sequential) -> bool:
+    """Whether these are 3 x 3 convolutions, each with a ReLU, in blocks that end in a pool of 2 x 2."""
+    kinds = "".join(
+        {nn.Conv2d: "c", nn.BatchNorm2d: "b", nn.ReLU: "r", nn.MaxPool2d: "p"}.get(type(layer), "?")
+        for layer in features
+    )
+    blocks = kinds.replace("cbr", "c").replace("cr", "c").split("p")
+    small = all(layer.kernel_size in (3, (3, 3)) for layer in features if isinstance(layer, nn.Conv2d))
+    return small and len(blocks) > 1 and blocks[-1] == "" and all(set(block) == {"c"} for block in blocks[:-1])
+
+
+def _colour_channels(module: nn.Module, default: int) -> int:
+    """How many channels the first convolution takes."""
+    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), default)
+
+
+def _per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:
+    if len(values) not in (1, channels):
+        raise ModelError(f"{what} has {len(values)} numbers; the network has {channels} colour channels.")
+    numbers = torch.tensor([float(value) for value in values])
+    if not numbers.isfinite().all() or (what == "std" and bool((numbers <= 0).any())):
+        raise ModelError(f"{what} must be finite numbers{', above zero' * (what == 'std')}, not {list(values)}.")
+    return numbers.expand(channels).reshape(1, channels, 1, 1).clone()

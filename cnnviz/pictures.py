@@ -1,0 +1,106 @@
+"""Picture files in, colour maps on.
+
+A `Picture` is what a person sees when the file is opened: upright, its colours as RGB, or grey; nothing cropped.
+"""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cnnviz.errors import PictureError, UnknownNameError, did_you_mean
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, upright: a ``PIL.Image`` of mode RGB or L, the file's base name, and the sha256 of its bytes."""
+
+    image: Image.Image
+    name: str
+    sha256: str
+
+    def pixels(self) -> Pixels:
+        """(H, W, 3), 0 to 255."""
+        return np.asarray(self.image.convert("RGB"))
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Read JPEG, PNG, WebP, GIF (its first frame), TIFF, BMP or whatever else Pillow knows.
+
+    The EXIF orientation is applied, transparency is laid over white, 16 bits become 8.
+
+    Raises:
+        PictureError: if the file is missing, is no picture, is damaged, or is larger than Pillow thinks safe.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PictureError(f"{path} is {'not a file' if path.exists() else 'not there'}; give the path of a picture.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot read {path}: {error.strerror}.") from error
+    if not content:
+        raise PictureError(f"{path} is empty; give the path of a picture.")
+    return picture_from_bytes(content, path.name)
+
+
+def picture_from_bytes(content: bytes, name: str) -> Picture:
+    """A picture from a file's bytes, under a name to show; see `read_picture`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a wrong tag in a file that opens all the same is nobody's business
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(content))
+            opened.load()
+            image = as_shown(ImageOps.exif_transpose(opened), name)
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            f"{name} is not a picture; cnnviz reads JPEG, PNG, WebP, GIF, TIFF, BMP and what else Pillow knows."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(f"{name} has too many pixels to be opened safely; make it smaller first.") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PictureError(f"{name} is damaged and cannot be read: {error}".rstrip(".") + ".") from error
+    return Picture(image, name, hashlib.sha256(content).hexdigest())
+
+
+def as_shown(image: Image.Image, name: str) -> Image.Image:
+    """`image` as RGB, or L if it has no colours, the way a person sees it."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image, dtype=np.float64), image.mode, name))
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), layers).convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _eight_bits(values: NDArray[np.float64], mode: str, name: str) -> Pixels:
+    """Grey values of 16 bits, or real numbers from 0 to 1, as 8 bits."""
+    full = 1.0 if mode == "F" else 65535.0
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > full:
+        raise PictureError(f"{name} has grey values outside 0 to {full:g}; scale it to that range, or save it as 8 bits.")
+    return np.rint(values * (255 / full)).astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def colour_map(name: str) -> Pixels:
+    """One of matplotlib's colour maps as a table of 256 colours: (256, 3), 0 to 255.
+
+    Raises:
+        UnknownNameError: if matplotlib has none of that name; says which are close.
+    """
+    from matplotlib import colormaps
+
+    if name not in colormaps:
+        hint = did_you_mean(name, list(colormaps))
+        raise UnknownNameError(f"no colour map named {name!r}{hint} Any name of matplotlib's will do, such as magma.")
+    table: Pixels = colormaps[name].resampled(256)(np.arange(256), bytes=True)[:, :3]
+    return table

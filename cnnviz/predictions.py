@@ -1,0 +1,51 @@
+"""What a network takes a picture for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cnnviz.errors import ModelError, ShapeError
+from cnnviz.inputs import Fit, show
+from cnnviz.network import Network
+from cnnviz.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class by number and label, and its probability in [0, 1]."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@torch.no_grad()
+def predict(
+    network: Network,
+    picture: str | Path | Picture | Image.Image | Tensor,
+    *,
+    top: int = 5,
+    fit: Fit = "crop",
+) -> list[Prediction]:
+    """The most probable classes of one picture, the first one first.
+
+    Args:
+        picture: a file, a PIL image, or a tensor (C, H, W) with values in [0, 1].
+        top: how many classes; all of them if there are fewer.
+        fit: "crop", the network's published preprocessing, or "whole"; see `cnnviz.inputs`.
+
+    Raises:
+        PictureError, ShapeError: if the picture cannot be read or shown to the network.
+        ModelError: if the network's output is not one row of logits per picture.
+    """
+    if top < 1:
+        raise ShapeError(f"the number of classes to show must be at least 1, not {top}.")
+    logits = network(show(network, picture, fit=fit).images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        raise ModelError(f"{network.name} is no classifier of single pictures: it gives no single row of logits.")
+    probabilities, indices = logits[0].float().softmax(0).topk(min(top, logits.shape[1]))
+    pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
+    return [Prediction(index, network.label(index), probability) for index, probability in pairs]

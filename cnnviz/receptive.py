@@ -1,0 +1,227 @@
+"""Receptive fields of whatever a network computes, branches and functional calls included.
+
+While `Fields` is active, every function of torch hands on which pixels its result depends on. To teach it a function,
+write a rule and enter it in `RULES`; what has no rule counts as elementwise if it keeps the map's size.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+
+@dataclass(frozen=True)
+class Span:
+    """The pixels along one axis that outputs depend on: output i on low + i * step to high + i * step."""
+
+    low: float
+    high: float
+    step: float
+
+    @property
+    def size(self) -> float:
+        return self.high - self.low + 1
+
+    def windowed(self, kernel: int, stride: float, padding: int = 0, dilation: int = 1) -> "Span":
+        """The span after a convolution or pool."""
+        if math.isinf(self.low):
+            return replace(self, step=self.step * stride)
+        low = self.low - padding * self.step
+        return Span(low, low + (self.high - self.low) + (kernel - 1) * dilation * self.step, self.step * stride)
+
+
+WHOLE = Span(-math.inf, math.inf, math.inf)
+PIXEL = Span(0, 0, 1)
+
+
+@dataclass(frozen=True)
+class Field:
+    """The spans of a tensor along height and width, and which of its axes those are; none if it has no positions."""
+
+    spans: tuple[Span, Span]
+    axes: tuple[int, int] | None
+
+
+Arguments = Mapping[str, Any]
+Rule = Callable[[Field, Tensor, Tensor, Arguments], Field | None]  # of the first source; its tensor, and the result
+
+
+class Fields(TorchFunctionMode):
+    """While active, keeps the field of every tensor that comes from one whose field is known.
+
+    Attributes:
+        known: the fields by tensor. None stands for a field that could not be followed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: Any = WeakTensorKeyDictionary()
+
+    def start(self, images: Tensor) -> None:
+        """Let every position of `images`, (N, C, H, W), be one pixel."""
+        self.known[images] = Field((PIXEL, PIXEL), (2, 3))
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        sources = [tensor for tensor in _tensors([*args, *(kwargs or {}).values()]) if tensor in self.known]
+        if sources:
+            for output in _tensors([result]):
+                self.known[output] = self._field(func, sources, output, args, kwargs or {})
+        return result
+
+    def _field(
+        self, func: Callable[..., Any], sources: list[Tensor], output: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Field | None:
+        rule, names = RULES.get(getattr(func, "__name__", ""), (_elementwise, ()))
+        arguments = {**dict(zip(names, args, strict=False)), **kwargs, "rest": args[len(names) :]}
+        fields = [self.known[source] for source in sources]
+        if None in fields:
+            return None
+        results = [rule(field, source, output, arguments) for field, source in zip(fields, sources, strict=True)]
+        return _union(result for result in results if result is not None) if None not in results else None
+
+
+def _union(fields: Iterable[Field]) -> Field:
+    """What depends on several sources at once, as the sum at the end of a residual block does."""
+    listed = list(fields)
+    spans = tuple(
+        Span(min(one.low for one in along), max(one.high for one in along), min(one.step for one in along))
+        for along in zip(*(field.spans for field in listed), strict=True)
+    )
+    return Field((spans[0], spans[1]), next((field.axes for field in listed if field.axes), None))
+
+
+def _elementwise(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    """Positions stay what they are, if the map keeps its size; a map that was flattened depends on all of it."""
+    if field.axes is None:
+        return field
+    size = _size(source, field.axes)
+    trailing = (output.ndim - 2, output.ndim - 1)
+    was_trailing = field.axes == (source.ndim - 2, source.ndim - 1)
+    if output.ndim >= 3 and was_trailing and (_size(output, trailing) == size or size == (1, 1)):
+        return replace(field, axes=trailing)
+    if output.ndim == source.ndim and _size(output, field.axes) == size:
+        return field
+    if output.ndim >= 3 and output.ndim == source.ndim:
+        return None
+    return replace(field, axes=None) if size == (1, 1) else Field((WHOLE, WHOLE), None)
+
+
+def _window(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    """A convolution or a pool over neighbouring positions."""
+    if field.axes != (2, 3):
+        return None
+    kernel = tuple(arguments["weight"].shape[2:]) if "weight" in arguments else _pair(arguments["kernel_size"])
+    stride = _pair(arguments.get("stride") or (1 if "weight" in arguments else kernel))
+    dilation = _pair(arguments.get("dilation", 1))
+    padding = arguments.get("padding", 0)
+    if isinstance(padding, str):
+        padding = [d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
+    each = zip(field.spans, kernel, stride, _pair(padding), dilation, strict=True)
+    rows, columns = (span.windowed(*window) for span, *window in each)
+    return replace(field, spans=(rows, columns))
+
+
+def _adaptive(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    """A pool whose windows share out the map."""
+    if field.axes != (2, 3):
+        return None
+    spans = [
+        WHOLE if after == 1 < before else span.windowed(_largest_share(before, after), before / after)
+        for span, before, after in zip(field.spans, source.shape[2:], output.shape[2:], strict=True)
+    ]
+    return replace(field, spans=(spans[0], spans[1]))
+
+
+def _largest_share(positions: int, windows: int) -> int:
+    return max(
+        math.ceil((index + 1) * positions / windows) - index * positions // windows for index in range(windows)
+    )
+
+
+def _padded(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    before = list(arguments["pad"][::2])[:2]  # left, top
+    if field.axes != (source.ndim - 2, source.ndim - 1) or len(before) < 2:
+        return None
+    rows, columns = (
+        Span(span.low - shift * span.step, span.high - shift * span.step, span.step)
+        for span, shift in zip(field.spans, before[::-1], strict=True)
+    )
+    return replace(field, spans=(rows, columns))
+
+
+def _permuted(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    dims = arguments["dims"]  # permute(x, (0, 2, 3, 1)) or x.permute(0, 2, 3, 1)
+    order = [axis % source.ndim for axis in ([dims, *arguments["rest"]] if isinstance(dims, int) else dims)]
+    if field.axes is None:
+        return field
+    return replace(field, axes=(order.index(field.axes[0]), order.index(field.axes[1])))
+
+
+def _transposed(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    swapped = {arguments["first"] % source.ndim, arguments["second"] % source.ndim}
+    if field.axes is None or swapped & set(field.axes):
+        return None
+    return field
+
+
+def _over_channels(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    """A linear layer: works on the last axis, at every position apart."""
+    positions_last = field.axes is not None and source.ndim - 1 in field.axes
+    return Field((WHOLE, WHOLE), None) if positions_last else field
+
+
+def _mixing(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    """Everything may depend on everything, as in attention."""
+    return Field((WHOLE, WHOLE), field.axes)
+
+
+def _lost(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+    return None
+
+
+RULES: Mapping[str, tuple[Rule, tuple[str, ...]]] = {
+    "conv2d": (_window, ("input", "weight", "bias", "stride", "padding", "dilation")),
+    "max_pool2d": (_window, ("input", "kernel_size", "stride", "padding", "dilation")),
+    "avg_pool2d": (_window, ("input", "kernel_size", "stride", "padding")),
+    "lp_pool2d": (_window, ("input", "norm_type", "kernel_size", "stride")),
+    "adaptive_avg_pool2d": (_adaptive, ()),
+    "adaptive_max_pool2d": (_adaptive, ()),
+    "pad": (_padded, ("input", "pad")),
+    "permute": (_permuted, ("input", "dims")),
+    "transpose": (_transposed, ("input", "first", "second")),
+    "linear": (_over_channels, ()),
+    "matmul": (_mixing, ()),
+    "bmm": (_mixing, ()),
+    "softmax": (_mixing, ()),
+    "scaled_dot_product_attention": (_mixing, ()),
+    "multi_head_attention_forward": (_mixing, ()),
+    "roll": (_lost, ()),
+    "flip": (_lost, ()),
+}
+
+
+def _size(tensor: Tensor, axes: tuple[int, int]) -> tuple[int, int]:
+    return tensor.shape[axes[0]], tensor.shape[axes[1]]
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)

@@ -1,0 +1,217 @@
+"""Sheets: labelled tiles under a header, composed as one array.
+
+A sheet reads like a contact print: the picture it is about and what is shown at the top, then the tiles in reading
+order, each with its label and, at the right, one number or word about it.
+"""
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from cnnviz.errors import OutputError
+from cnnviz.files import whole_file
+
+Pixels = NDArray[np.uint8]
+ENDINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+METADATA = "cnnviz"  # the keyword of the iTXt chunk
+
+GAP, MARGIN, LABEL, TITLE = 8, 16, 13, 17  # pixels; the last two are heights of type
+THUMBNAIL = 150
+INK, FAINT, PAPER = (25, 25, 30), (110, 110, 120), (255, 255, 255)
+HATCH, HATCH_GROUND = (150, 150, 155), (225, 225, 228)
+NARROWEST = 640
+ACROSS, SMALLEST_TILE, LARGEST_TILE = 1400, 84, 320
+WIDER_THAN_HIGH = 1.25
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet: (H, W, 3) pixels, a label, a note at its right; hatched over if it has nothing to show."""
+
+    pixels: Pixels
+    label: str
+    note: str = ""
+    hatched: bool = False
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """What the colours mean: 256 colours from `low` to `high`."""
+
+    colours: Pixels
+    low: str
+    high: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A finished sheet.
+
+    Attributes:
+        pixels: (H, W, 3), 0 to 255.
+        made: how it was made, written into PNG files as JSON.
+    """
+
+    pixels: Pixels = field(repr=False)
+    made: Mapping[str, object] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> Path:
+        """Write PNG, JPEG or WebP, by the ending; only PNG carries `made`.
+
+        Raises:
+            OutputError: if the ending is another, or the file cannot be written.
+        """
+        path = Path(path)
+        kind = picture_format(path)
+        with whole_file(path) as file:
+            self._write(file, kind)
+        return path
+
+    def _write(self, file: io.BufferedIOBase | io.BytesIO, kind: str) -> None:
+        image = Image.fromarray(self.pixels)
+        if kind == "PNG":
+            text = PngImagePlugin.PngInfo()
+            text.add_itxt(METADATA, json.dumps(self.made, ensure_ascii=False))
+            image.save(file, kind, pnginfo=text, compress_level=4)
+        else:
+            image.save(file, kind, quality=92)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self._write(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def picture_format(path: Path) -> str:
+    """Pillow's name of the format that a file's ending asks for.
+
+    Raises:
+        OutputError: if cnnviz writes none with that ending.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise OutputError(f"cannot write {path.name}: pictures end in {', '.join(ENDINGS)}.")
+    return ENDINGS[path.suffix.lower()]
+
+
+def sheet(
+    tiles: Sequence[Tile],
+    *,
+    lines: Sequence[str],
+    picture: Pixels | None = None,
+    colour_bar: ColourBar | None = None,
+    made: Mapping[str, object] | None = None,
+) -> Sheet:
+    """Compose tiles of one size into a sheet.
+
+    Args:
+        tiles: at least one; all of the same height and width. Small ones are enlarged by a whole factor, so that every
+            value stays one square.
+        lines: the header, the first one as its title.
+        picture: (H, W, 3), what the sheet is about, shown before all else.
+        colour_bar: what the tiles' colours mean.
+        made: how the sheet was made; see `Sheet`.
+    """
+    height, width = tiles[0].pixels.shape[:2]
+    columns = columns_for(len(tiles), width / height)
+    factor = enlargement(max(height, width), columns)
+    cell = (height * factor + LABEL + GAP + 4, max(width * factor, SMALLEST_TILE) + GAP)
+    rows = math.ceil(len(tiles) / columns)
+    across = max(NARROWEST, columns * cell[1] - GAP + 2 * MARGIN)
+    head = _header(across - 2 * MARGIN, lines, picture, colour_bar)
+    top = head.height + 2 * MARGIN
+    canvas = np.full((top + rows * cell[0] + MARGIN - GAP, across, 3), PAPER, dtype=np.uint8)
+    canvas[MARGIN : MARGIN + head.height, MARGIN : MARGIN + head.width] = np.asarray(head)
+    corners = [(top + index // columns * cell[0], MARGIN + index % columns * cell[1]) for index in range(len(tiles))]
+    for tile, (y, x) in zip(tiles, corners, strict=True):
+        pixels = tile.pixels.repeat(factor, 0).repeat(factor, 1)
+        canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = _hatched(pixels.shape) if tile.hatched else pixels
+    image = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(image)
+    for tile, (y, x) in zip(tiles, corners, strict=True):
+        _label(pen, tile, (x, y + height * factor + 2), cell[1] - GAP)
+    return Sheet(np.asarray(image), made or {})
+
+
+def columns_for(count: int, aspect: float) -> int:
+    """How many tiles of that width to height stand side by side: a sheet a little wider than high, few cells empty."""
+    ideal = math.sqrt(count * WIDER_THAN_HIGH / aspect)
+    choices = range(max(1, math.ceil(ideal * 0.75)), min(count, math.ceil(ideal * 1.3)) + 1)
+    return min(choices, key=lambda columns: (-count % columns, abs(columns - ideal)), default=count)
+
+
+def enlargement(side: int, columns: int) -> int:
+    """By which whole factor to enlarge tiles whose longer side is `side` pixels, if `columns` stand side by side."""
+    wanted = min(max(ACROSS / columns, SMALLEST_TILE), LARGEST_TILE)
+    return max(1, round(wanted / side))
+
+
+def _header(width: int, lines: Sequence[str], picture: Pixels | None, bar: ColourBar | None) -> Image.Image:
+    thumbnail = None
+    if picture is not None:
+        thumbnail = Image.fromarray(picture)
+        thumbnail.thumbnail((min(THUMBNAIL * 2, width // 2), THUMBNAIL), Image.Resampling.LANCZOS)
+    left = thumbnail.width + 2 * GAP if thumbnail else 0
+    line_height = LABEL + 8
+    text_height = TITLE + 12 + line_height * (len(lines) - 1) + (line_height + 4 if bar else 0)
+    head = Image.new("RGB", (width, max(text_height, thumbnail.height if thumbnail else 0)), PAPER)
+    if thumbnail:
+        head.paste(thumbnail, (0, 0))
+    pen = ImageDraw.Draw(head)
+    y = 0
+    for number, line in enumerate(lines):
+        size = TITLE if number == 0 else LABEL
+        pen.text((left, y), fitted(line, size, width - left), INK, font(size))
+        y += size + (12 if number == 0 else 8)
+    if bar:
+        _draw_bar(head, pen, bar, (left, y + 2), width - left)
+    return head
+
+
+def _draw_bar(head: Image.Image, pen: ImageDraw.ImageDraw, bar: ColourBar, corner: tuple[int, int], width: int) -> None:
+    x, y = corner
+    pen.text((x, y), bar.low, INK, font(LABEL))
+    x += math.ceil(font(LABEL).getlength(bar.low)) + GAP
+    strip = Image.fromarray(bar.colours[None]).resize((min(180, width // 3), LABEL + 2), Image.Resampling.NEAREST)
+    head.paste(strip, (x, y))
+    pen.text((x + strip.width + GAP, y), bar.high, INK, font(LABEL))
+
+
+def _label(pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int) -> None:
+    x, y = corner
+    label = fitted(tile.label, LABEL, width)
+    pen.text((x, y), label, INK, font(LABEL))
+    if font(LABEL).getlength(label + "  " + tile.note) <= width:
+        pen.text((x + width, y), tile.note, FAINT, font(LABEL), anchor="ra")
+
+
+def _hatched(shape: Sequence[int]) -> Pixels:
+    """A tile with nothing to show: grey, with lines across that no map looks like."""
+    rows, columns = np.indices(shape[:2])
+    stripes: Pixels = np.where(((rows + columns) % 12 < 2)[..., None], HATCH, HATCH_GROUND).astype(np.uint8)
+    return stripes
+
+
+def fitted(text: str, size: int, width: int) -> str:
+    """`text`, its end cut off if it is wider than `width` pixels."""
+    if font(size).getlength(text) <= width:
+        return text
+    while text and font(size).getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+@lru_cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, from matplotlib's package, found without importing it."""
+    package = find_spec("matplotlib")
+    assert package is not None and package.origin is not None
+    return ImageFont.truetype(Path(package.origin).with_name("mpl-data") / "fonts" / "ttf" / "DejaVuSans.ttf", size)
