@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import ShapeError
-from cnnviz.network import Network
+from cnnviz.network import Network, count_parameters
 from cnnviz.receptive import Field, Fields
 
 
@@ -69,11 +69,6 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
     idle = (part for part in _rows(traced) if part not in seen and count_parameters(part))
     order = [*seen, *idle]
     return [_row(names[part], aliases.get(names[part], ""), part, *seen.get(part, ((), None))) for part in order]
-
-
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers the module learns, each counted once."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 Seen = dict[nn.Module, tuple[tuple[int, ...], Field | None]]

@@ -163,14 +163,18 @@ def maps_of_layers(network: Network, shown: Shown, layers: Sequence[str]) -> dic
     except RuntimeError as error:
         height, width = shown.images.shape[2:]
         reason = str(error).splitlines()[0]
-        raise ShapeError(f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size.") from error
+        raise ShapeError(
+            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size."
+        ) from error
     return {layer: FeatureMaps(network, layer, shown, _checked(layer, output)) for layer, output in outputs.items()}
 
 
 def _checked(layer: str, output: Tensor) -> Tensor:
     if output.ndim != 4:
         shape = " x ".join(map(str, output.shape[1:]))
-        raise LayerError(f"layer {layer!r} gives no feature maps but {shape} numbers; choose a convolution, ReLU or pool.")
+        raise LayerError(
+            f"layer {layer!r} gives no feature maps but {shape} numbers; choose a convolution, ReLU or pool."
+        )
     maps = output.detach().float().cpu()
     if not maps.isfinite().all():
         raise LayerError(f"layer {layer!r} gives values that are not finite; look for NaN among the weights before it.")

@@ -7,7 +7,7 @@ network takes no other. ``fit="crop"`` is the network's published preprocessing,
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -103,7 +103,9 @@ def _whole(network: Network, image: Image.Image, size: int | None) -> tuple[Imag
 
 def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image.Image, Seen]:
     """Short side resized, the centre cut out, in torchvision's own rounding."""
-    from torchvision.transforms import functional as published
+    from torchvision.transforms import functional
+
+    published: Any = functional  # annotated for tensors only, made for PIL images too
 
     target = (size, size) if size else network.input_size
     resize, interpolation = min(target), Image.Resampling.BILINEAR
@@ -113,7 +115,7 @@ def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image
     mode = published.InterpolationMode(interpolation.name.lower())
     resized = published.resize(image, resize, mode)
     factor = image.width / resized.width, image.height / resized.height
-    top, left = (int(round((side - cut) / 2.0)) for side, cut in zip(resized.size[::-1], target, strict=True))
+    top, left = (round((side - cut) / 2) for side, cut in zip(resized.size[::-1], target, strict=True))
     seen = (left * factor[0], top * factor[1], (left + target[1]) * factor[0], (top + target[0]) * factor[1])
     return published.center_crop(resized, list(target)), seen
 

@@ -22,9 +22,7 @@ Scale = Literal["channel", "shared"]
 Maps = NDArray[np.float32]
 
 
-def maps_sheet(
-    found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str
-) -> Sheet:
+def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> Sheet:
     """A tile per channel; see `FeatureMaps.sheet`."""
     maps, colours = _chosen(found, channels, image), colour_map(cmap)
     low, high = _ranges(maps, scale)
@@ -42,16 +40,19 @@ def maps_sheet(
         found.network,
         picture=found.shown.names[image],
         sha256=found.shown.sha256,
-        settings={"layer": found.layer, "channels": list(channels), "scale": scale, "cmap": cmap}
-        | found.shown.settings,
+        settings={
+            "layer": found.layer,
+            "channels": list(channels),
+            "scale": scale,
+            "cmap": cmap,
+            **found.shown.settings,
+        },
     )
     picture = unseen_dimmed(found.shown, image)
     return sheet(tiles, lines=_lines(found, channels, image), picture=picture, colour_bar=bar, made=made)
 
 
-def maps_figure(
-    found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str
-) -> "Figure":
+def maps_figure(found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> "Figure":
     """Axes per channel with a colour bar each, or one for all; see `FeatureMaps.figure`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
 
-
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -174,10 +173,8 @@ def wrap(
     frozen = structural_copy(module, lambda tensor: tensor.detach()).eval()
     for part in frozen.modules():
         if getattr(part, "inplace", False) is True:
-            part.inplace = False
-    network = Network(
-        frozen, name=name, input_size=size, mean=mean, std=std, labels=labels, weights=weights, crop=crop
-    )
+            setattr(part, "inplace", False)  # noqa: B010 - an attribute that nn.Module does not declare
+    network = Network(frozen, name=name, input_size=size, mean=mean, std=std, labels=labels, weights=weights, crop=crop)
     home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point()), None)
     network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))
     return network.eval()
@@ -194,6 +191,11 @@ def structural_copy(module: Module, convert: Callable[[Tensor], Tensor]) -> Modu
             elif isinstance(tensor, Tensor):
                 memo[id(tensor)] = convert(tensor)
     return copy.deepcopy(module, memo)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers the module learns, each counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def vgg_aliases(module: nn.Module) -> dict[str, str]:

@@ -86,7 +86,9 @@ def _eight_bits(values: NDArray[np.float64], mode: str, name: str) -> Pixels:
     """Grey values of 16 bits, or real numbers from 0 to 1, as 8 bits."""
     full = 1.0 if mode == "F" else 65535.0
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > full:
-        raise PictureError(f"{name} has grey values outside 0 to {full:g}; scale it to that range, or save it as 8 bits.")
+        raise PictureError(
+            f"{name} has grey values outside 0 to {full:g}; scale it to that range, or save it as 8 bits."
+        )
     return np.rint(values * (255 / full)).astype(np.uint8)
 
 

@@ -52,5 +52,7 @@ def read_record(path: str | Path) -> dict[str, object]:
             text = getattr(image, "text", {}).get(METADATA, "")
         found = json.loads(text)
     except (OSError, ValueError, SyntaxError) as error:
-        raise PictureError(f"{Path(path).name} carries no record of how it was made; only PNGs by cnnviz do.") from error
+        raise PictureError(
+            f"{Path(path).name} carries no record of how it was made; only PNGs by cnnviz do."
+        ) from error
     return dict(found)

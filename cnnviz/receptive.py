@@ -46,8 +46,17 @@ class Field:
     axes: tuple[int, int] | None
 
 
-Arguments = Mapping[str, Any]
-Rule = Callable[[Field, Tensor, Tensor, Arguments], Field | None]  # of the first source; its tensor, and the result
+@dataclass(frozen=True)
+class Call:
+    """One call of a torch function: the field of a source, that tensor, what came out, and the arguments by name."""
+
+    field: Field
+    source: Tensor
+    output: Tensor
+    arguments: Mapping[str, Any]
+
+
+Rule = Callable[[Call], Field | None]
 
 
 class Fields(TorchFunctionMode):
@@ -80,15 +89,21 @@ class Fields(TorchFunctionMode):
         return result
 
     def _field(
-        self, func: Callable[..., Any], sources: list[Tensor], output: Tensor, args: tuple[Any, ...], kwargs: Arguments
+        self,
+        func: Callable[..., Any],
+        sources: list[Tensor],
+        output: Tensor,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> Field | None:
         rule, names = RULES.get(getattr(func, "__name__", ""), (_elementwise, ()))
         arguments = {**dict(zip(names, args, strict=False)), **kwargs, "rest": args[len(names) :]}
         fields = [self.known[source] for source in sources]
         if None in fields:
             return None
-        results = [rule(field, source, output, arguments) for field, source in zip(fields, sources, strict=True)]
-        return _union(result for result in results if result is not None) if None not in results else None
+        calls = (Call(field, source, output, arguments) for field, source in zip(fields, sources, strict=True))
+        results = [rule(call) for call in calls]
+        return None if None in results else _union(result for result in results if result)
 
 
 def _union(fields: Iterable[Field]) -> Field:
@@ -101,8 +116,9 @@ def _union(fields: Iterable[Field]) -> Field:
     return Field((spans[0], spans[1]), next((field.axes for field in listed if field.axes), None))
 
 
-def _elementwise(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+def _elementwise(call: Call) -> Field | None:
     """Positions stay what they are, if the map keeps its size; a map that was flattened depends on all of it."""
+    field, source, output = call.field, call.source, call.output
     if field.axes is None:
         return field
     size = _size(source, field.axes)
@@ -117,9 +133,10 @@ def _elementwise(field: Field, source: Tensor, output: Tensor, arguments: Argume
     return replace(field, axes=None) if size == (1, 1) else Field((WHOLE, WHOLE), None)
 
 
-def _window(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+def _window(call: Call) -> Field | None:
     """A convolution or a pool over neighbouring positions."""
-    if field.axes != (2, 3):
+    arguments = call.arguments
+    if call.field.axes != (2, 3):
         return None
     kernel = tuple(arguments["weight"].shape[2:]) if "weight" in arguments else _pair(arguments["kernel_size"])
     stride = _pair(arguments.get("stride") or (1 if "weight" in arguments else kernel))
@@ -127,66 +144,62 @@ def _window(field: Field, source: Tensor, output: Tensor, arguments: Arguments) 
     padding = arguments.get("padding", 0)
     if isinstance(padding, str):
         padding = [d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
-    each = zip(field.spans, kernel, stride, _pair(padding), dilation, strict=True)
+    each = zip(call.field.spans, kernel, stride, _pair(padding), dilation, strict=True)
     rows, columns = (span.windowed(*window) for span, *window in each)
-    return replace(field, spans=(rows, columns))
+    return replace(call.field, spans=(rows, columns))
 
 
-def _adaptive(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+def _adaptive(call: Call) -> Field | None:
     """A pool whose windows share out the map."""
-    if field.axes != (2, 3):
+    if call.field.axes != (2, 3):
         return None
-    spans = [
+    rows, columns = (
         WHOLE if after == 1 < before else span.windowed(_largest_share(before, after), before / after)
-        for span, before, after in zip(field.spans, source.shape[2:], output.shape[2:], strict=True)
-    ]
-    return replace(field, spans=(spans[0], spans[1]))
+        for span, before, after in zip(call.field.spans, call.source.shape[2:], call.output.shape[2:], strict=True)
+    )
+    return replace(call.field, spans=(rows, columns))
 
 
 def _largest_share(positions: int, windows: int) -> int:
-    return max(
-        math.ceil((index + 1) * positions / windows) - index * positions // windows for index in range(windows)
-    )
+    ends = ((index + 1) * positions for index in range(windows))
+    return max(math.ceil(end / windows) - (end - positions) // windows for end in ends)
 
 
-def _padded(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
-    before = list(arguments["pad"][::2])[:2]  # left, top
-    if field.axes != (source.ndim - 2, source.ndim - 1) or len(before) < 2:
+def _padded(call: Call) -> Field | None:
+    before = list(call.arguments["pad"][::2])[:2]  # left, top
+    if call.field.axes != (call.source.ndim - 2, call.source.ndim - 1) or len(before) < 2:
         return None
     rows, columns = (
         Span(span.low - shift * span.step, span.high - shift * span.step, span.step)
-        for span, shift in zip(field.spans, before[::-1], strict=True)
+        for span, shift in zip(call.field.spans, before[::-1], strict=True)
     )
-    return replace(field, spans=(rows, columns))
+    return replace(call.field, spans=(rows, columns))
 
 
-def _permuted(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
-    dims = arguments["dims"]  # permute(x, (0, 2, 3, 1)) or x.permute(0, 2, 3, 1)
-    order = [axis % source.ndim for axis in ([dims, *arguments["rest"]] if isinstance(dims, int) else dims)]
-    if field.axes is None:
-        return field
-    return replace(field, axes=(order.index(field.axes[0]), order.index(field.axes[1])))
+def _permuted(call: Call) -> Field | None:
+    dims, axes = call.arguments["dims"], call.field.axes  # permute(x, (0, 2, 3, 1)) or x.permute(0, 2, 3, 1)
+    order = [dims, *call.arguments["rest"]] if isinstance(dims, int) else list(dims)
+    order = [axis % call.source.ndim for axis in order]
+    return call.field if axes is None else replace(call.field, axes=(order.index(axes[0]), order.index(axes[1])))
 
 
-def _transposed(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
-    swapped = {arguments["first"] % source.ndim, arguments["second"] % source.ndim}
-    if field.axes is None or swapped & set(field.axes):
-        return None
-    return field
+def _transposed(call: Call) -> Field | None:
+    swapped = {call.arguments["dim0"] % call.source.ndim, call.arguments["dim1"] % call.source.ndim}
+    return None if swapped & set(call.field.axes or ()) else call.field
 
 
-def _over_channels(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+def _over_channels(call: Call) -> Field | None:
     """A linear layer: works on the last axis, at every position apart."""
-    positions_last = field.axes is not None and source.ndim - 1 in field.axes
-    return Field((WHOLE, WHOLE), None) if positions_last else field
+    positions_last = call.field.axes is not None and call.source.ndim - 1 in call.field.axes
+    return Field((WHOLE, WHOLE), None) if positions_last else call.field
 
 
-def _mixing(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+def _mixing(call: Call) -> Field | None:
     """Everything may depend on everything, as in attention."""
-    return Field((WHOLE, WHOLE), field.axes)
+    return Field((WHOLE, WHOLE), call.field.axes)
 
 
-def _lost(field: Field, source: Tensor, output: Tensor, arguments: Arguments) -> Field | None:
+def _lost(_: Call) -> Field | None:
     return None
 
 
@@ -199,7 +212,7 @@ RULES: Mapping[str, tuple[Rule, tuple[str, ...]]] = {
     "adaptive_max_pool2d": (_adaptive, ()),
     "pad": (_padded, ("input", "pad")),
     "permute": (_permuted, ("input", "dims")),
-    "transpose": (_transposed, ("input", "first", "second")),
+    "transpose": (_transposed, ("input", "dim0", "dim1")),
     "linear": (_over_channels, ()),
     "matmul": (_mixing, ()),
     "bmm": (_mixing, ()),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ WIDER_THAN_HIGH = 1.25
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet: (H, W, 3) pixels, a label, a note at its right; hatched over if it has nothing to show."""
+    """(H, W, 3) pixels, a label and a note at its right; hatched over if there is nothing to show."""
 
     pixels: Pixels
     label: str
@@ -76,7 +77,7 @@ class Sheet:
             self._write(file, kind)
         return path
 
-    def _write(self, file: io.BufferedIOBase | io.BytesIO, kind: str) -> None:
+    def _write(self, file: IO[bytes], kind: str) -> None:
         image = Image.fromarray(self.pixels)
         if kind == "PNG":
             text = PngImagePlugin.PngInfo()
@@ -213,5 +214,6 @@ def fitted(text: str, size: int, width: int) -> str:
 def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, from matplotlib's package, found without importing it."""
     package = find_spec("matplotlib")
-    assert package is not None and package.origin is not None
+    assert package is not None
+    assert package.origin is not None
     return ImageFont.truetype(Path(package.origin).with_name("mpl-data") / "fonts" / "ttf" / "DejaVuSans.ttf", size)

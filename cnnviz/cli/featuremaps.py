@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cnnviz.cli import options
 from cnnviz.cli.options import (
-    Channels,
     Chosen,
     fit_option,
     json_option,
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 @picture_argument
 @click.option("--layer", "single", multiple=True, help="A layer, as `cnnviz layers` lists it; may be repeated.")
 @click.option("--layers", "listed", help="Several layers, separated by commas, or 'all' convolutions.")
-@click.option("--channels", type=Channels(), help="Which channels to draw, such as 0-63,128; all by default.")
+@click.option(
+    "--channels",
+    type=options.channels,
+    metavar="LIST",
+    help="Which channels to draw, such as 0-63,128; all by default.",
+)
 @click.option("--top", type=click.IntRange(min=1), help="Draw the N most active channels, the first one first.")
 @click.option("--by", type=click.Choice(["mean", "max"]), default="mean", show_default=True, help="What --top goes by.")
 @click.option(
@@ -39,7 +44,9 @@ if TYPE_CHECKING:
 @click.option("--cmap", default="viridis", show_default=True, help="One of matplotlib's colour maps.")
 @click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
 @fit_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A .png, .jpg or .webp file; a folder for several.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="A .png, .jpg or .webp file; a folder for several."
+)
 @click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
 @network_options
 @json_option

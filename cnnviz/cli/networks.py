@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--size", type=click.IntRange(min=1), help="Side of the picture, in pixels; the network's own by default.")
+@click.option(
+    "--size", type=click.IntRange(min=1), help="Side of the picture, in pixels; the network's own by default."
+)
 @network_options
 @json_option
 def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
@@ -27,7 +29,8 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     Example:
       cnnviz layers --model resnet18
     """
-    from cnnviz.architecture import count_parameters, layer_table
+    from cnnviz.architecture import layer_table
+    from cnnviz.network import count_parameters
 
     network = chosen.outline()
     shown = (size, size) if size else network.input_size
@@ -63,7 +66,8 @@ def models(word: str, as_json: bool) -> None:
         say_json(rows)
         return
     cells = [
-        [row["name"], f"{row['parameters']:,}", f"{row['top1']:.1f} %", str(row["classes"]), row["here"]] for row in rows
+        [row["name"], f"{row['parameters']:,}", f"{row['top1']:.1f} %", str(row["classes"]), row["here"]]
+        for row in rows
     ]
     _print_table(["model", "parameters", "top-1", "classes", "weights"], cells, right=1)
     click.echo("A network of your own: --model file.py:factory, with --input-size, --mean, --std, --weights, --labels.")

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 DEFAULT, STANDIN = "vgg16", "vgg16-mini"
 
 picture_argument = click.argument(
-    "pictures", metavar="PICTURE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+    "pictures",
+    metavar="PICTURE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
 fit_option = click.option(
     "--fit",
@@ -29,43 +33,31 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
 
 
-class Numbers(click.ParamType):
+def numbers(text: str) -> tuple[float, ...]:
     """Real numbers separated by commas: 0.485,0.456,0.406."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 0.13 or 0.485,0.456,0.406.", param, ctx)
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.13 or 0.485,0.456,0.406.") from None
 
 
-class Size(click.ParamType):
+def size(text: str) -> tuple[int, int]:
     """A side in pixels, 224, or height x width, 28x32."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        match = re.fullmatch(r"(\d+)(?:x(\d+))?", value)
-        if not match or len(value) > 11 or int(match[1]) < 1 or int(match[2] or 1) < 1:
-            self.fail(f"{value!r} is no size such as 224 or 28x32 (height x width).", param, ctx)
-        return int(match[1]), int(match[2] or match[1])
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
+        raise click.BadParameter(f"{text!r} is no size such as 224 or 28x32 (height x width).")
+    return int(match[1]), int(match[2] or match[1])
 
 
-class Channels(click.ParamType):
+def channels(text: str) -> tuple[int, ...]:
     """Numbers and ranges separated by commas, 0-63,128: each number once, in the order given."""
-
-    name = "channels"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        found: dict[int, None] = {}
-        for part in value.split(","):
-            match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
-            if not match or int(match[2] or match[1]) < int(match[1]):
-                self.fail(f"{part!r} is no channel or range of channels; write them like 0-63,128.", param, ctx)
-            found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
-        return tuple(found)
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise click.BadParameter(f"{part!r} is no channel or range of channels; write them like 0-63,128.")
+        found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -134,12 +126,14 @@ def network_options(command: Callable[..., None]) -> Callable[..., None]:
         command(chosen=chosen, **arguments)
 
     options = [
-        click.option("--model", help="A name from `cnnviz models`, or file.py:factory, package.module:factory of yours."),
+        click.option(
+            "--model", help="A name from `cnnviz models`, or file.py:factory, package.module:factory of yours."
+        ),
         click.option("--weights", help="A .pth or .safetensors file, or 'random'."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
-        click.option("--input-size", type=Size(), help="Of your own network: a side, or HEIGHTxWIDTH, in pixels."),
-        click.option("--mean", type=Numbers(), help="Of your own network: subtracted from pixels in [0, 1]."),
-        click.option("--std", type=Numbers(), help="Of your own network: what they are then divided by."),
+        click.option("--input-size", type=size, help="Of your own network: a side, or HEIGHTxWIDTH, in pixels."),
+        click.option("--mean", type=numbers, help="Of your own network: subtracted from pixels in [0, 1]."),
+        click.option("--std", type=numbers, help="Of your own network: what they are then divided by."),
         click.option(
             "--labels",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument, say_json
+from cnnviz.cli.options import Chosen, json_option, network_options, picture_argument, say_json
 
 
 @click.command()
@@ -33,7 +33,9 @@ def predict(pictures: tuple[Path, ...], top: int, fit: Any, chosen: Chosen, as_j
     network = chosen.load()
     found = {picture: predicted(network, picture, top=top, fit=fit) for picture in pictures}
     if as_json:
-        rows = [{"picture": str(picture), "classes": [asdict(one) for one in ranks]} for picture, ranks in found.items()]
+        rows = [
+            {"picture": str(picture), "classes": [asdict(one) for one in ranks]} for picture, ranks in found.items()
+        ]
         say_json(rows)
         return
     for picture, ranks in found.items():

@@ -6,6 +6,7 @@ Naming a factory runs the user's code; nothing else in cnnviz does. The factory,
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,8 +45,15 @@ def build(
     if input_size is None:
         raise ModelError(f"say how large the pictures of {name} are, as with --input-size 224 (or input_size=224).")
     source = "as its factory made them" if weights is None else fill(made, weights, name)
-    normalisation = {key: value for key, value in (("mean", mean), ("std", std)) if value is not None}
-    return wrap(made, name=name, input_size=input_size, labels=labels, weights=source, **normalisation)
+    return wrap(
+        made,
+        name=re.sub(r".*[/\\]", "", name),
+        input_size=input_size,
+        mean=mean if mean is not None else (0.0,),
+        std=std if std is not None else (1.0,),
+        labels=labels,
+        weights=source,
+    )
 
 
 def _factory(name: str) -> Callable[[], object]:
@@ -62,7 +70,8 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ModelError(f"there is no file {path}; a network of your own is named as file.py:factory.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look their module up there
     sys.path.insert(0, str(path.parent.resolve()))

@@ -8,6 +8,7 @@ large ones, so any picture of at least 32 x 32 pixels fits. It is trained with b
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -22,7 +23,7 @@ class VGGMini(nn.Module):
 
     def __init__(self, features: nn.Sequential, channels: int, classes: int) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.classes = features, classes
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(OrderedDict(flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
 
@@ -57,10 +58,10 @@ def folded(trained: VGGMini) -> VGGMini:
     layers: list[nn.Module] = []
     for layer in trained.features:
         if isinstance(layer, nn.BatchNorm2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+            layers[-1] = fuse_conv_bn_eval(cast("nn.Conv2d", layers[-1]), layer)
         else:
             layers.append(layer)
-    plain = vgg16_mini(classes=trained.classifier.linear.out_features)
+    plain = vgg16_mini(classes=trained.classes)
     plain.features.load_state_dict(nn.Sequential(*layers).state_dict())
     plain.classifier.load_state_dict(trained.classifier.state_dict())
     return plain.eval()

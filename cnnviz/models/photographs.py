@@ -26,11 +26,11 @@ def class_names(data: Path) -> dict[str, str]:
     return {wnid: words[wnid] for wnid in wnids}
 
 
-def read_split(data: Path, split: str, progress: Callable[[int, int], None]) -> tuple[Tensor, Tensor]:
+def read_split(data: Path, split: str, progress: Callable[[int], None] | None = None) -> tuple[Tensor, Tensor]:
     """All pictures of a split ("train" or "val"), decoded.
 
     Args:
-        progress: called now and then with how many of how many pictures are read.
+        progress: called now and then with how many pictures are read.
 
     Returns:
         Pictures (N, 3, 64, 64), uint8, and classes (N,), int64, which count the sorted WordNet ids.
@@ -41,8 +41,8 @@ def read_split(data: Path, split: str, progress: Callable[[int, int], None]) -> 
     for row, (path, _) in enumerate(files):
         with Image.open(path) as picture:
             pictures[row] = np.asarray(picture.convert("RGB"))
-        if row % 1000 == 999 or row + 1 == len(files):
-            progress(row + 1, len(files))
+        if progress and row % 1000 == 999:
+            progress(row + 1)
     classes = torch.tensor([index[wnid] for _, wnid in files])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), classes
 

@@ -5,7 +5,6 @@ must know, so that file and code cannot disagree.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from safetensors.torch import save
 from cnnviz.files import whole_file
 from cnnviz.models.mini import VGGMini, vgg16_mini
 from cnnviz.models.weights import fill
-from cnnviz.network import Crop, Network, wrap
+from cnnviz.network import Crop, Network, count_parameters, wrap
 
 NAME = "vgg16-mini"
 SIDE = 112  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
@@ -32,7 +31,9 @@ def write_weights(path: Path, network: VGGMini, labels: Mapping[str, str], top1:
         labels: WordNet id to synonyms, in the order of the logits.
         top1: share of validation photographs it gets right, in per cent.
     """
-    tensors = {name: tensor.detach().cpu().to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().to(torch.float16).contiguous() for name, tensor in network.state_dict().items()
+    }
     metadata = {"classes": json.dumps(labels), "top1": f"{top1:.2f}"}
     with whole_file(path) as file:
         file.write(save(tensors, metadata=metadata))
@@ -64,10 +65,9 @@ def describe() -> dict[str, Any]:
     """The embedded network's row in the list of models."""
     with safe_open(FILE, framework="pt") as file:
         top1 = float(file.metadata()["top1"])
-        parameters = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())
     return {
         "name": NAME,
-        "parameters": parameters,
+        "parameters": count_parameters(vgg16_mini()),
         "top1": top1,
         "classes": len(class_labels()),
         "here": "built in",

@@ -14,19 +14,19 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnviz.models.mini import folded, vgg16_mini
+from cnnviz.models.mini import VGGMini, folded, vgg16_mini
 from cnnviz.models.photographs import class_names, read_split
-from cnnviz.models.shipped import MEAN, STD, write_weights
+from cnnviz.models.shipped import MEAN, SIDE, STD, write_weights
 
 STAGES = ((6, 48, 64), (5, 64, 80), (4, 80, 96), (2, 96, 128))  # epochs, smallest and largest side in pixels
 SIDE_STEP = 16
@@ -51,15 +51,17 @@ def main(data: Path, out: Path, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, seed)
     sides = [(low, high) for epochs, low, high in STAGES for _ in range(epochs)]
+    validation = read_split(data, "val", _say_read)
     if run.epoch < len(sides):
         pictures, classes = read_split(data, "train", _say_read)
-        sample = _sample(*read_split(data, "val", _say_read), seed)
+        sample = _sample(validation, seed)
         for low, high in sides[run.epoch :]:
             run.train_epoch(pictures, classes, low, high, total_steps=len(sides) * (len(classes) // BATCH))
             run.finish_epoch(sample, high)
-    labels = class_names(data)
-    write_weights(out / "vgg16-mini.safetensors", folded(run.average.module.eval()), labels)
-    console.print(f"wrote {out / 'vgg16-mini.safetensors'}")
+    network = folded(run.averaged().eval()).cpu()
+    top1 = 100 * accuracy(network, *validation, SIDE)
+    write_weights(out / "vgg16-mini.safetensors", network, class_names(data), top1)
+    console.print(f"wrote {out / 'vgg16-mini.safetensors'}: {top1:.1f} % at {SIDE} px")
 
 
 class Run:
@@ -69,8 +71,9 @@ class Run:
         torch.manual_seed(seed)
         self.out, self.seed, self.epoch = out, seed, 0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = vgg16_mini(batch_norm=True).to(self.device, memory_format=torch.channels_last)
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING), use_buffers=True)
+        self.network = vgg16_mini(batch_norm=True).to(self.device).to(memory_format=torch.channels_last)
+        average = get_ema_multi_avg_fn(AVERAGING)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.optimiser = torch.optim.SGD(_groups(self.network), PEAK_RATE, momentum=0.9, nesterov=True)
         self.log: dict[str, Any] = {}
         if (out / "checkpoint.pt").exists():
@@ -89,7 +92,7 @@ class Run:
             for group in self.optimiser.param_groups:
                 group["lr"] = one_cycle((self.epoch * steps + step) / total_steps)
             losses += self._step(augmented(pictures[rows], side, draws), classes[rows])
-        self.log = dict(epoch=self.epoch + 1, sides=[low, high], loss=round(losses / steps, 4))
+        self.log = {"epoch": self.epoch + 1, "sides": [low, high], "loss": round(losses / steps, 4)}
         self.log["seconds"] = round(time.monotonic() - started)
         self.epoch += 1
 
@@ -97,16 +100,16 @@ class Run:
         images = images.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             logits = self.network(images)
-        loss = F.cross_entropy(logits.float(), classes.to(self.device), label_smoothing=LABEL_SMOOTHING)
+        loss = functional.cross_entropy(logits.float(), classes.to(self.device), label_smoothing=LABEL_SMOOTHING)
         self.optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.average.update_parameters(self.network)
         return loss.item()
 
     def finish_epoch(self, sample: tuple[Tensor, Tensor], side: int) -> None:
         """Measure the averaged network on a sample of the validation pictures, save, and log."""
-        self.log["top1"] = round(accuracy(self.average.module, *sample, side), 4)
+        self.log["top1"] = round(accuracy(self.averaged(), *sample, side), 4)
         state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
         partial = self.out / "checkpoint.partial"
         torch.save(state | {"epoch": self.epoch, "seed": self.seed}, partial)
@@ -114,6 +117,10 @@ class Run:
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(self.log) + "\n")
         console.print(self.log)
+
+    def averaged(self) -> VGGMini:
+        """The network that is kept in the end."""
+        return cast("VGGMini", self.average.module)
 
     def _load(self, state: dict[str, Any]) -> None:
         if state["seed"] != self.seed:
@@ -144,8 +151,8 @@ def augmented(pictures: Tensor, side: int, draws: torch.Generator) -> Tensor:
     matrices = torch.zeros(count, 2, 3)
     matrices[:, 0, 0], matrices[:, 0, 2] = width * flip, uniform(-1, 1) * (1 - width)
     matrices[:, 1, 1], matrices[:, 1, 2] = height, uniform(-1, 1) * (1 - height)
-    grid = F.affine_grid(matrices, [count, 3, side, side], align_corners=False)
-    images = F.grid_sample(pictures.float() / 255, grid, padding_mode="reflection", align_corners=False)
+    grid = functional.affine_grid(matrices, [count, 3, side, side], align_corners=False)
+    images = functional.grid_sample(pictures.float() / 255, grid, padding_mode="reflection", align_corners=False)
 
     brightness, contrast, saturation = (uniform(1 - COLOUR, 1 + COLOUR).view(-1, 1, 1, 1) for _ in range(3))
     images = torch.lerp(images.mean(1, keepdim=True), images, saturation)
@@ -163,8 +170,9 @@ def accuracy(network: nn.Module, pictures: Tensor, classes: Tensor, side: int) -
     network.eval()
     device = next(network.parameters()).device
     right = 0
-    for batch, truth in zip(pictures.split(BATCH), classes.split(BATCH), strict=True):
-        images = F.interpolate(batch.float() / 255, (side, side), mode="bilinear", antialias=True)
+    for start in range(0, len(classes), BATCH):
+        batch, truth = pictures[start : start + BATCH], classes[start : start + BATCH]
+        images = functional.interpolate(batch.float() / 255, (side, side), mode="bilinear", antialias=True)
         right += int((network(normalised(images).to(device)).argmax(1).cpu() == truth).sum())
     return right / len(classes)
 
@@ -176,14 +184,15 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
     return [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _sample(pictures: Tensor, classes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _sample(validation: tuple[Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor]:
+    pictures, classes = validation
     rows = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))[:VALIDATION_SAMPLE]
     return pictures[rows], classes[rows]
 
 
-def _say_read(done: int, total: int) -> None:
-    if done == total:
-        console.print(f"read {total} pictures")
+def _say_read(done: int) -> None:
+    if done % 10_000 == 0:
+        console.print(f"read {done} pictures")
 
 
 def _progress(steps: int, title: str) -> Iterator[int]:

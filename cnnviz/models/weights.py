@@ -61,7 +61,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             " tensors (save `model.state_dict()`)."
         ) from error
     for key in ("state_dict", "model"):
-        content = content[key] if isinstance(content.get(key), Mapping) else content
+        inner = content.get(key)
+        content = dict(inner) if isinstance(inner, Mapping) else content
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not tensors or len(tensors) < len(content):
         raise WeightsError(f"{path.name} holds no state dict; save `model.state_dict()` and give that file.")
@@ -82,7 +83,9 @@ def fit(module: nn.Module, tensors: Mapping[str, Tensor], name: str, source: str
     faults = {"missing": missing, "extra": extra, "of another shape": other}
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
-        raise WeightsError(f"{source} does not fit {name}: {listed}; give weights of this network, or name their network.")
+        raise WeightsError(
+            f"{source} does not fit {name}: {listed}; give weights of this network, or name their network."
+        )
     module.load_state_dict(dict(tensors))
 
 

@@ -22,7 +22,7 @@ from cnnviz.models.weights import fill, fit, seeded
 from cnnviz.network import Crop, Network, wrap
 
 if TYPE_CHECKING:
-    from torchvision.models import WeightsEnum
+    from torchvision.models._api import WeightsEnum
 
 DEFAULT = "vgg16"
 PATIENCE = 3.0  # seconds to wait for an answer before the weights' server counts as out of reach
@@ -33,7 +33,7 @@ def names() -> list[str]:
     """Every classification network of torchvision."""
     from torchvision import models
 
-    return models.list_models(module=models)
+    return list(models.list_models(module=models))
 
 
 def published(name: str) -> "WeightsEnum":
@@ -118,12 +118,13 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
+    """Where torch hub keeps weights."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def cache_file(name: str) -> Path:
     """Where torch hub keeps, or would keep, the published weights of a network."""
-    return cache_folder() / published(name).url.rsplit("/", 1)[-1]
+    return cache_folder() / str(published(name).url).rsplit("/", 1)[-1]
 
 
 def download(name: str, *, progress: bool) -> dict[str, Tensor]:
@@ -142,7 +143,9 @@ def download(name: str, *, progress: bool) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         if file.exists():
             raise WeightsError(f"the cached weights {file} cannot be read; delete that file, or {ways}.") from error
-        raise WeightsError(f"the download of {name}'s weights arrived damaged ({error}); try again, or {ways}.") from error
+        raise WeightsError(
+            f"the download of {name}'s weights arrived damaged ({error}); try again, or {ways}."
+        ) from error
     return dict(state)
 
 

@@ -1,0 +1,161 @@
+"""The layer table against the textbook's formulas, published figures, and what really changes when a pixel does."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+import cnnviz
+from cnnviz.architecture import Layer, layer_table
+from cnnviz.errors import ShapeError
+from cnnviz.models import outline
+from cnnviz.network import count_parameters
+from tests.conftest import LeNet
+
+
+def convolutions(table: list[Layer]) -> list[Layer]:
+    return [row for row in table if row.kind == "Conv2d" and row.output]
+
+
+def test_vgg16_has_the_published_figures() -> None:
+    network = outline("vgg16")
+    table = convolutions(layer_table(network))
+    assert count_parameters(network) == 138_357_544
+    assert [row.receptive_field[0] for row in table] == [3, 5, 10, 14, 24, 32, 40, 60, 76, 92, 132, 164, 196]
+    assert [row.output[1] for row in table] == [224, 224, 112, 112, 56, 56, 56, 28, 28, 28, 14, 14, 14]
+    assert [row.step[0] for row in table] == [1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 16, 16, 16]
+    assert [row.alias for row in table][:2] == ["block1_conv1:pre", "block1_conv2:pre"]
+
+
+# Parameters as torchvision documents them; fields as in Araujo et al. (2019), "Computing Receptive Fields of
+# Convolutional Neural Networks", for the last convolution's map (AlexNet's before its last pool).
+PUBLISHED = {
+    "alexnet": (61_100_840, 163, 16, (256, 13, 13)),
+    "resnet18": (11_689_512, 435, 32, (512, 7, 7)),
+    "inception_v3": (27_161_264, 1311, 32, (192, 8, 8)),
+    "googlenet": (6_624_904, 379, 32, (128, 7, 7)),
+    "squeezenet1_0": (1_248_424, 155, 16, (1000, 13, 13)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_other_networks_have_the_published_figures(name: str) -> None:
+    parameters, field, step, shape = PUBLISHED[name]
+    network = outline(name)
+    table = layer_table(network)
+    last = convolutions(table)[-1]
+    assert count_parameters(network) == sum(row.parameters for row in table) == parameters
+    assert max(row.receptive_field[0] for row in convolutions(table)) == field
+    assert (last.step[0], last.output) == (step, shape)
+    assert all(row.receptive_field is not None for row in table if row.output)
+    assert [row.output[0] for row in table if row.output][-1] == 1000
+
+
+def test_lenet_by_hand(lenet: LeNet) -> None:
+    network = cnnviz.wrap(lenet, name="lenet", input_size=28)
+    rows = {row.name: row for row in layer_table(network)}
+    assert [row.output for row in rows.values()] == [(6, 28, 28), (16, 10, 10), (120,), (84,), (10,)]
+    assert [row.parameters for row in rows.values()] == [156, 2416, 48120, 10164, 850]
+    assert [row.receptive_field for row in rows.values()][:3] == [(5, 5), (14, 14), (math.inf, math.inf)]
+    assert rows["conv2"].step == (2, 2)
+
+
+@given(
+    size=st.integers(12, 40),
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 3),
+    channels=st.integers(1, 4),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_convolution_obeys_the_textbook(size: int, kernel: int, stride: int, padding: int, channels: int) -> None:
+    module = nn.Sequential(nn.Conv2d(3, channels, kernel, stride, padding), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    row = layer_table(cnnviz.wrap(module, name="net", input_size=size))[0]
+    side = (size - kernel + 2 * padding) // stride + 1
+    assert row.output == (channels, side, side)
+    assert row.parameters == channels * (kernel * kernel * 3 + 1)
+    assert (row.receptive_field, row.step) == ((kernel, kernel), (stride, stride))
+
+
+class Branches(nn.Module):
+    """All that a tracer gets wrong: branches, a shared module, functional calls, odd windows, views of channels."""
+
+    def __init__(self, first: int, second: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.left = nn.Conv2d(4, 4, (first, 1), padding=(first // 2, 0), stride=stride)
+        self.right = nn.Conv2d(4, 4, second, padding=second // 2 * dilation, dilation=dilation, stride=stride)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = functional.relu(self.stem(functional.pad(images, (1, 0, 2, 0))), inplace=True)
+        maps = torch.cat([self.left(maps), functional.max_pool2d(self.right(maps), 3, 1, 1)], 1)
+        n, c, h, w = maps.shape
+        maps = maps.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        maps = maps.permute(0, 2, 3, 1)
+        maps = functional.layer_norm(maps, maps.shape[-1:]).permute(0, 3, 1, 2)
+        return self.head(maps).mean((2, 3))
+
+
+@given(
+    first=st.sampled_from([1, 3, 5]),
+    second=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+)
+@settings(max_examples=20, deadline=None)
+def test_the_receptive_field_is_what_a_gradient_reaches(first: int, second: int, stride: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    network = cnnviz.wrap(Branches(first, second, stride, dilation), name="net", input_size=41)
+    rows = {row.name: row for row in layer_table(network)}
+    for layer in ("left", "right", "head"):
+        touched = torch.zeros(41, 41)
+        for seed in range(6):  # a ReLU or a pool may hide a pixel from one picture's gradient, hardly from six
+            torch.manual_seed(seed)
+            images = torch.rand(1, 1, 41, 41).requires_grad_()
+            maps = cnnviz.activations(network, images, [layer])[layer]
+            centre = maps.shape[2] // 2, maps.shape[3] // 2
+            touched += torch.autograd.grad(maps[0, :, *centre].square().sum(), images)[0][0, 0].abs()
+        height, width = (int((touched.sum(axis) > 0).sum()) for axis in (1, 0))
+        assert rows[layer].receptive_field == (height, width)
+
+
+class LooksAtValues(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        return (maps if maps.sum().item() > 0 else -maps).mean((2, 3))
+
+
+def test_a_network_that_looks_at_values_gets_a_table_too() -> None:
+    network = cnnviz.wrap(LooksAtValues(), name="net", input_size=9)
+    assert layer_table(network)[0].output == (4, 7, 7)
+    assert not any(part._forward_hooks for part in network.modules())
+
+
+def test_convnext_and_squeeze_and_excitation_are_followed() -> None:
+    blocks = [3, 3, 9, 3]  # of one 7 x 7 convolution each, at steps of 4, 8, 16, 32, with a 2 x 2 one in between
+    field = 4 + sum(6 * count * step for count, step in zip(blocks, [4, 8, 16, 32], strict=True)) + 4 + 8 + 16
+    assert max(row.receptive_field[0] for row in convolutions(layer_table(outline("convnext_tiny")))) == field
+    table = {row.name: row for row in layer_table(outline("mobilenet_v3_small"))}
+    assert table["features.1.block.0.0"].receptive_field == (7, 7)
+    assert table["features.1.block.1.fc1"].receptive_field == (math.inf, math.inf)
+
+
+def test_what_cannot_be_followed_is_said_to_be_unknown() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, 3), nn.AdaptiveAvgPool2d(1))
+    rows = layer_table(cnnviz.wrap(module, name="net", input_size=16))
+    assert rows[0].receptive_field == (3, 3)
+    assert rows[2].receptive_field is None
+
+
+def test_a_size_that_the_network_cannot_take_is_refused(lenet: LeNet) -> None:
+    with pytest.raises(ShapeError, match="cannot take a picture of 8 x 8 px"):
+        layer_table(cnnviz.wrap(lenet, name="lenet", input_size=28), (8, 8))
