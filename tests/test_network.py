@@ -38,7 +38,9 @@ def test_wrapping_changes_nothing_of_the_module() -> None:
 
     assert flags == [(p.training, getattr(p, "inplace", None), len(p._forward_hooks)) for p in module.modules()]
     assert all(parameter.requires_grad for parameter in module.parameters())
-    assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(module.parameters(), gradients, strict=True))
+    assert all(
+        torch.equal(parameter.grad, grad) for parameter, grad in zip(module.parameters(), gradients, strict=True)
+    )
     assert all(torch.equal(module.state_dict()[key], value) for key, value in before.items())
 
 

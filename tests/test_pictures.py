@@ -14,7 +14,9 @@ from PIL import Image
 from cnnviz.errors import PictureError, UnknownNameError
 from cnnviz.pictures import colour_map, read_picture
 
-COLOURS = np.array([[[250, 10, 20], [10, 240, 30], [20, 30, 230]], [[255, 255, 255], [0, 0, 0], [128, 64, 32]]], np.uint8)
+COLOURS = np.array(
+    [[[250, 10, 20], [10, 240, 30], [20, 30, 230]], [[255, 255, 255], [0, 0, 0], [128, 64, 32]]], np.uint8
+)
 LARGE = COLOURS.repeat(16, 0).repeat(16, 1)
 
 

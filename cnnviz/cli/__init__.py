@@ -33,7 +33,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="cnnviz", message="%(prog)s %(version)s")
+@click.version_option(package_name="cnnviz", message="cnnviz %(version)s")
 def cli() -> None:
     """See inside convolutional networks.
 

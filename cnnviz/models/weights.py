@@ -4,6 +4,7 @@ Nothing here ever runs code from a file: ``.pth`` files are read with ``weights_
 """
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +101,9 @@ def _read_safetensors(path: Path) -> dict[str, object]:
 
 
 def _read_pth(path: Path) -> dict[str, object]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
+        content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise ValueError("no mapping")
     return dict(content)

@@ -7,6 +7,7 @@ checked when they arrive, all by torch hub itself.
 import pickle
 import socket
 import threading
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -136,7 +137,8 @@ def download(name: str, *, progress: bool) -> dict[str, Tensor]:
     file = cache_file(name)
     ways = "connect to the internet, give a file with --weights, or take --model vgg16-mini (built in)"
     try:
-        with _stalls_noticed():
+        with _stalls_noticed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
             state = published(name).get_state_dict(progress=progress, check_hash=True, weights_only=True)
     except OSError as error:
         raise WeightsError(f"the weights of {name} cannot be downloaded ({_reason(error)}): {ways}.") from error

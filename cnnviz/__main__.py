@@ -1,0 +1,5 @@
+"""``python -m cnnviz`` is ``cnnviz``."""
+
+from cnnviz.cli import cli
+
+cli(prog_name="cnnviz")

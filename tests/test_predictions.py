@@ -1,0 +1,34 @@
+"""Predictions equal the softmax of the logits under the network's published preprocessing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import cnnviz
+from cnnviz.errors import ModelError, ShapeError
+from cnnviz.inputs import show
+from cnnviz.network import Network
+
+
+def test_predictions_are_the_softmax_of_the_logits(mini: Network, cat: Path) -> None:
+    found = cnnviz.predict(mini, cat, top=200)
+    probabilities = mini(show(mini, cat, fit="crop").images)[0].softmax(0)
+    assert sum(one.probability for one in found) == pytest.approx(1, abs=1e-5)
+    assert [one.probability for one in found] == sorted((one.probability for one in found), reverse=True)
+    assert all(one.probability == pytest.approx(probabilities[one.index].item(), abs=1e-6) for one in found)
+    assert all(one.label == mini.labels[one.index].split(", ")[0] for one in found)
+
+
+def test_a_network_without_labels_numbers_its_classes() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    found = cnnviz.predict(cnnviz.wrap(module, name="net", input_size=8), torch.rand(3, 8, 8))
+    assert {one.label for one in found} == {"class 0", "class 1"}
+
+
+def test_what_cannot_be_predicted_is_refused(mini: Network) -> None:
+    with pytest.raises(ModelError, match="no single row of logits"):
+        cnnviz.predict(cnnviz.wrap(nn.Conv2d(3, 2, 1), name="maps", input_size=8), torch.rand(3, 8, 8))
+    with pytest.raises(ShapeError, match="at least 1"):
+        cnnviz.predict(mini, torch.rand(3, 64, 64), top=0)

@@ -1,0 +1,160 @@
+"""Training the embedded network: both layouts of the data, resuming, folding, half precision."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from safetensors import safe_open
+from torch import nn
+
+from cnnviz.models import evaluate, shipped, train
+from cnnviz.models.mini import folded, vgg16_mini
+from cnnviz.models.photographs import class_names, read_split
+from cnnviz.models.weights import read_weights
+
+WNIDS = ("n01443537", "n02123045")
+
+
+def picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Path:
+    """The data as plain class folders with classes.tsv."""
+    root = tmp_path / "folders"
+    for split in ("train", "val"):
+        for number, wnid in enumerate(WNIDS):
+            (root / split / wnid).mkdir(parents=True)
+            for index in range(5):
+                picture(10 * number + index).save(root / split / wnid / f"{index}.webp", lossless=True)
+    (root / "classes.tsv").write_text("n01443537\tgoldfish\nn02123045\ttabby, tabby cat\n")
+    return root
+
+
+@pytest.fixture
+def ordinary(tmp_path: Path) -> Path:
+    """The same pictures as tiny-imagenet-200.zip lays them out."""
+    root = tmp_path / "ordinary"
+    (root / "val" / "images").mkdir(parents=True)
+    rows = []
+    for number, wnid in enumerate(WNIDS):
+        (root / "train" / wnid / "images").mkdir(parents=True)
+        for index in range(5):
+            picture(10 * number + index).save(root / "train" / wnid / "images" / f"{index}.png")
+            name = f"val_{10 * number + index}.png"
+            picture(10 * number + index).save(root / "val" / "images" / name)
+            rows.append(f"{name}\t{wnid}\t0\t0\t9\t9\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(reversed(rows)))
+    (root / "words.txt").write_text("n00000001\tthing\nn01443537\tgoldfish\nn02123045\ttabby, tabby cat\n")
+    return root
+
+
+def test_both_layouts_hold_the_same(class_folders: Path, ordinary: Path) -> None:
+    assert class_names(class_folders) == class_names(ordinary) == {WNIDS[0]: "goldfish", WNIDS[1]: "tabby, tabby cat"}
+    for split in ("train", "val"):
+        (pictures, classes), (same, same_classes) = read_split(class_folders, split), read_split(ordinary, split)
+        assert torch.equal(pictures.flatten(1).sum(1).sort().values, same.flatten(1).sum(1).sort().values)
+        assert classes.tolist() == sorted(same_classes.tolist()) == [0] * 5 + [1] * 5
+        expected = torch.from_numpy(np.array(picture(10))).permute(2, 0, 1)
+        for found, truth in ((pictures, classes), (same, same_classes)):
+            (row,) = [row for row in range(10) if torch.equal(found[row], expected)]
+            assert truth[row] == 1
+
+
+@pytest.fixture
+def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "STAGES", ((2, 32, 48), (1, 64, 64)))
+    monkeypatch.setattr(train, "BATCH", 5)
+
+
+def run(data: Path, out: Path) -> str:
+    result = CliRunner().invoke(train.main, ["--data", str(data), "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_stopped_run_continues_as_if_it_had_not_stopped(
+    class_folders: Path, tmp_path: Path, small_recipe: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(class_folders, tmp_path / "whole")
+    finish = train.Run.finish_epoch
+
+    def stop_after_one(self: train.Run, *arguments: object) -> None:
+        finish(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Run, "finish_epoch", stop_after_one)
+    CliRunner().invoke(train.main, ["--data", str(class_folders), "--out", str(tmp_path / "parts")])
+    monkeypatch.setattr(train.Run, "finish_epoch", finish)
+    assert "continuing after epoch 1" in run(class_folders, tmp_path / "parts")
+    whole, parts = (read_weights(tmp_path / name / "vgg16-mini.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert len((tmp_path / "parts" / "log.jsonl").read_text().splitlines()) == 3
+    with safe_open(tmp_path / "whole" / "vgg16-mini.safetensors", "pt") as file:
+        assert set(file.metadata()) == {"classes", "top1"}
+    result = CliRunner().invoke(
+        train.main, ["--data", str(class_folders), "--out", str(tmp_path / "whole"), "--seed", "1"]
+    )
+    assert result.exit_code == 2
+    assert "holds a run with --seed 0" in result.output
+
+
+def test_folding_batch_norm_away_changes_nothing() -> None:
+    torch.manual_seed(0)
+    network = vgg16_mini(batch_norm=True)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            part.weight.data.uniform_(0.5, 2)
+            part.bias.data.normal_()
+    images = torch.rand(2, 3, 64, 64)
+    plain = folded(network.eval())
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in plain.modules())
+    torch.testing.assert_close(plain(images), network(images), rtol=1e-3, atol=1e-4)
+
+
+def test_augmented_pictures_are_crops_of_their_own_picture() -> None:
+    pictures = torch.stack([torch.full((3, 64, 64), value, dtype=torch.uint8) for value in (40, 200)])
+    images = train.augmented(pictures, 48, torch.Generator().manual_seed(0))
+    assert images.shape == (2, 3, 48, 48)
+    assert images[0].mean() < images[1].mean()
+    again = train.augmented(pictures, 48, torch.Generator().manual_seed(0))
+    assert torch.equal(images, again)
+
+
+def test_the_rate_rises_then_falls_to_nothing() -> None:
+    rates = [train.one_cycle(step / 100) for step in range(100)]
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert max(rates) == pytest.approx(train.PEAK_RATE)
+    assert rates[-1] < 0.001
+
+
+def test_evaluation_counts_what_the_network_gets_right(class_folders: Path) -> None:
+    result = CliRunner().invoke(evaluate.main, ["--data", str(class_folders), "--first", "4"], catch_exceptions=False)
+    assert "4 pictures" in result.output
+    assert len([line for line in result.output.splitlines() if " px |" in line]) == len(evaluate.SIDES)
+
+    class Oracle(nn.Module):
+        """Says class 2 first, then 1, then 0."""
+
+        channels, input_size, takes_any_size, crop, name = 3, (32, 32), True, None, "oracle"
+        device = torch.device("cpu")
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.arange(3.0).expand(len(images), 3)
+
+    ranks = evaluate.ranks_of_truth(Oracle(), [picture(0)] * 3, torch.tensor([2, 0, 1]), 32)
+    assert ranks.tolist() == [0, 2, 1]
+
+
+def test_the_shipped_file_is_half_precision() -> None:
+    tensors = read_weights(shipped.FILE)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
