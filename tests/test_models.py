@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 import time
 from pathlib import Path
 
@@ -58,10 +59,17 @@ def test_a_bad_cached_file_is_named_and_nothing_in_it_runs(empty_cache: Path, co
 def test_whether_weights_are_within_reach(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not zoo.within_reach(SMALL)
     monkeypatch.setattr(zoo, "PATIENCE", 0.2)
-    monkeypatch.setattr(zoo, "urlopen", lambda *_, **__: time.sleep(30))
+    released = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        released.wait(60)
+        raise TimeoutError
+
+    monkeypatch.setattr(zoo, "urlopen", hang)
     started = time.monotonic()
     assert not zoo.within_reach(SMALL)
     assert time.monotonic() - started < 10
+    released.set()
     stand_in(empty_cache, SMALL)
     assert zoo.within_reach(SMALL)
 

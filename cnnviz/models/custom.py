@@ -41,9 +41,8 @@ def build(
             fill(made.module, weights, name)
         return made
     if not isinstance(made, nn.Module):
-        raise ModelError(
-            f"{name} returned an object of type {type(made).__name__}; it should return an nn.Module or a cnnviz Network."
-        )
+        kind = type(made).__name__
+        raise ModelError(f"{name} returned an object of type {kind}; it should return an nn.Module or a Network.")
     if input_size is None:
         raise ModelError(f"say how large the pictures of {name} are, as with --input-size 224 (or input_size=224).")
     source = "as its factory made them" if weights is None else fill(made, weights, name)

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
@@ -158,7 +159,7 @@ def within_reach(name: str) -> bool:
     answered = threading.Event()
 
     def ask() -> None:
-        with suppress(OSError), urlopen(Request(published(name).url, method="HEAD"), timeout=PATIENCE):
+        with suppress(OSError, HTTPException), urlopen(Request(published(name).url, method="HEAD"), timeout=PATIENCE):
             answered.set()
 
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name can hang longer than any timeout
