@@ -165,9 +165,7 @@ def test_models_classes_and_weights(run: object, empty_cache: Path) -> None:
 
 
 def test_a_users_own_network(run: object) -> None:
-    Path("labels.txt").write_text(
-        "\n".join(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-    )
+    Path("labels.txt").write_text("".join(f"digit {number}\n" for number in range(10)))
     torch.save(LeNet().state_dict(), "lenet.pth")
     own = ("--model", f"{ROOT / 'tests' / 'conftest.py'}:LeNet", "--weights", "lenet.pth", "--input-size", "28")
     own += ("--mean", "0.13", "--std", "0.38", "--labels", "labels.txt")
