@@ -29,12 +29,14 @@ def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, sca
     painted = colours[_levels(maps, low, high)]
     silent = found.silent[image, list(channels)].tolist()
     tiles = [
-        Tile(pixels, str(channel), "silent" if hatched else f"{top:.3g}", hatched)
+        Tile(pixels, str(channel), "silent" if hatched else _short(top), hatched)
         for pixels, channel, hatched, top in zip(painted, channels, silent, maps.max((1, 2)), strict=True)
     ]
     bar = ColourBar(colours, "lowest of each map", "highest of each map (the number at its right)")
     if scale == "shared":
-        bar = ColourBar(colours, f"{low.min():.4g}", f"{high.max():.4g}, the same for all maps")
+        bar = ColourBar(
+            colours, f"{low.min():.4g}", f"{high.max():.4g}, the same for all maps (the highest of each at its right)"
+        )
     made = record(
         "featuremaps",
         found.network,
@@ -110,6 +112,11 @@ def _levels(maps: Maps, low: Maps, high: Maps) -> NDArray[np.uint8]:
     span = np.where(high > low, high - low, np.inf).astype(np.float64)
     levels = np.rint((maps - low) / span * 255)
     return np.where(np.isinf(span), 128, levels).astype(np.uint8)
+
+
+def _short(value: float) -> str:
+    """Two digits, which fit beneath the smallest tile."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"
 
 
 def _lines(found: "FeatureMaps", channels: Sequence[int], image: int) -> list[str]:

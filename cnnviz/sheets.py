@@ -29,7 +29,7 @@ GAP, MARGIN, LABEL, TITLE = 8, 16, 13, 17  # pixels; the last two are heights of
 THUMBNAIL = 150
 INK, FAINT, PAPER = (25, 25, 30), (110, 110, 120), (255, 255, 255)
 HATCH, HATCH_GROUND = (150, 150, 155), (225, 225, 228)
-NARROWEST = 640
+WIDEST_HEADER, COLOUR_BAR = 1200, 180
 ACROSS, SMALLEST_TILE, LARGEST_TILE = 1400, 84, 320
 WIDER_THAN_HIGH = 1.25
 
@@ -126,8 +126,9 @@ def sheet(
     factor = enlargement(max(height, width), columns)
     cell = (height * factor + LABEL + GAP + 4, max(width * factor, SMALLEST_TILE) + GAP)
     rows = math.ceil(len(tiles) / columns)
-    across = max(NARROWEST, columns * cell[1] - GAP + 2 * MARGIN)
-    head = _header(across - 2 * MARGIN, lines, picture, colour_bar)
+    inside = columns * cell[1] - GAP
+    head = _header(max(inside, WIDEST_HEADER), lines, picture, colour_bar)
+    across = max(inside, head.width) + 2 * MARGIN
     top = head.height + 2 * MARGIN
     canvas = np.full((top + rows * cell[0] + MARGIN - GAP, across, 3), PAPER, dtype=np.uint8)
     canvas[MARGIN : MARGIN + head.height, MARGIN : MARGIN + head.width] = np.asarray(head)
@@ -155,35 +156,35 @@ def enlargement(side: int, columns: int) -> int:
     return max(1, round(wanted / side))
 
 
-def _header(width: int, lines: Sequence[str], picture: Pixels | None, bar: ColourBar | None) -> Image.Image:
-    thumbnail = None
+def _header(limit: int, lines: Sequence[str], picture: Pixels | None, bar: ColourBar | None) -> Image.Image:
+    """The picture with the lines at its right, as wide as they need, but no wider than `limit`."""
+    height, left = TITLE + 12 + (LABEL + 8) * (len(lines) - 1 + (bar is not None)), 0
+    head = Image.new("RGB", (limit, max(height, THUMBNAIL * (picture is not None))), PAPER)
+    pen, y, right = ImageDraw.Draw(head), 0, 0.0
     if picture is not None:
         thumbnail = Image.fromarray(picture)
-        thumbnail.thumbnail((min(THUMBNAIL * 2, width // 2), THUMBNAIL), Image.Resampling.LANCZOS)
-    left = thumbnail.width + 2 * GAP if thumbnail else 0
-    line_height = LABEL + 8
-    text_height = TITLE + 12 + line_height * (len(lines) - 1) + (line_height + 4 if bar else 0)
-    head = Image.new("RGB", (width, max(text_height, thumbnail.height if thumbnail else 0)), PAPER)
-    if thumbnail:
+        thumbnail.thumbnail((2 * THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
         head.paste(thumbnail, (0, 0))
-    pen = ImageDraw.Draw(head)
-    y = 0
+        left = thumbnail.width + 2 * GAP
     for number, line in enumerate(lines):
         size = TITLE if number == 0 else LABEL
-        pen.text((left, y), fitted(line, size, width - left), INK, font(size))
-        y += size + (12 if number == 0 else 8)
+        text = fitted(line, size, limit - left)
+        pen.text((left, y), text, INK, font(size))
+        y, right = y + size + (12 if number == 0 else 8), max(right, left + font(size).getlength(text))
     if bar:
-        _draw_bar(head, pen, bar, (left, y + 2), width - left)
-    return head
+        right = max(right, _draw_bar(head, pen, bar, left, y + 2))
+    return head.crop((0, 0, min(limit, math.ceil(right)), head.height))
 
 
-def _draw_bar(head: Image.Image, pen: ImageDraw.ImageDraw, bar: ColourBar, corner: tuple[int, int], width: int) -> None:
-    x, y = corner
+def _draw_bar(head: Image.Image, pen: ImageDraw.ImageDraw, bar: ColourBar, x: int, y: int) -> float:
+    """Draw the bar between its two texts; gives where they end."""
     pen.text((x, y), bar.low, INK, font(LABEL))
     x += math.ceil(font(LABEL).getlength(bar.low)) + GAP
-    strip = Image.fromarray(bar.colours[None]).resize((min(180, width // 3), LABEL + 2), Image.Resampling.NEAREST)
+    strip = Image.fromarray(bar.colours[None]).resize((COLOUR_BAR, LABEL + 2), Image.Resampling.NEAREST)
     head.paste(strip, (x, y))
-    pen.text((x + strip.width + GAP, y), bar.high, INK, font(LABEL))
+    x += strip.width + GAP
+    pen.text((x, y), bar.high, INK, font(LABEL))
+    return x + font(LABEL).getlength(bar.high)
 
 
 def _label(pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int) -> None:

@@ -59,11 +59,14 @@ def test_labels_and_notes_are_drawn_beneath_their_tiles() -> None:
     assert (columns < np.median(columns)).any()
 
 
-def test_a_sheet_is_never_too_narrow_for_its_header() -> None:
-    lines = ["x" * 300, "second"]
-    pixels = sheet([Tile(flat(9, 1, 1), "0")], lines=lines, colour_bar=ColourBar(flat(5, 256)[:, 0], "0", "1")).pixels
-    assert pixels.shape[1] >= 600
-    assert (pixels[:, -16:] == 255).all()
+def test_the_header_is_never_cut_but_for_endless_names() -> None:
+    line = "a line of the usual length, such as names of a picture, a network and a layer need"
+    bar = ColourBar(flat(5, 256)[:, 0], "0", "1")
+    short = sheet([Tile(flat(9, 1, 1), "0")], lines=[line, line], colour_bar=bar).pixels
+    assert short.shape[1] >= font(17).getlength(line)
+    assert (short[:, -16:] == 255).all()
+    endless = sheet([Tile(flat(9, 1, 1), "0")], lines=["x" * 3000]).pixels
+    assert endless.shape[1] < 1400
     assert fitted("x" * 300, 17, 200).endswith("…")
     assert font(17).getlength(fitted("x" * 300, 17, 200)) <= 200
 
