@@ -37,7 +37,8 @@ class Network(nn.Module):
         name: what the user calls it.
         input_size: (height, width) in pixels of the images it was made for.
         channels: colour channels of its images, 1 or 3 as a rule.
-        labels: a name per class, or None where none are known.
+        labels: a name per class, synonyms separated by commas; or None where none are known.
+        wnids: a WordNet id per class, where they are known.
         weights: where the weights came from, for people.
         crop: its published preprocessing, or None where there is none.
         layers: its modules by name: PyTorch's qualified names (``features.19``) and, for the VGG family,
@@ -53,6 +54,7 @@ class Network(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         labels: Sequence[str] | None,
+        wnids: Sequence[str] | None,
         weights: str,
         crop: Crop | None,
     ) -> None:
@@ -60,6 +62,7 @@ class Network(nn.Module):
         self.module = module
         self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
         self.labels = tuple(labels) if labels is not None else None
+        self.wnids = tuple(wnids) if wnids is not None else None
         self.channels = _colour_channels(module, default=len(mean))
         self.register_buffer("mean", _per_channel(mean, self.channels, "mean"), persistent=False)
         self.register_buffer("std", _per_channel(std, self.channels, "std"), persistent=False)
@@ -149,6 +152,7 @@ def wrap(
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
     labels: Sequence[str] | None = None,
+    wnids: Sequence[str] | None = None,
     weights: str = "as given",
     crop: Crop | None = None,
 ) -> Network:
@@ -162,7 +166,10 @@ def wrap(
         name: what to call it in pictures and messages.
         input_size: side, or (height, width), in pixels of the images it was made for.
         mean, std: one number per colour channel, or one for all, in units of the [0, 1] range.
-        labels: a name per class.
+        labels: a name per class; synonyms may follow, separated by commas.
+        wnids: a WordNet id per class.
+        weights: where the weights came from, for people.
+        crop: the preprocessing that its accuracy was measured with.
 
     Raises:
         ModelError: if a size, mean or std makes no sense.
@@ -174,7 +181,17 @@ def wrap(
     for part in frozen.modules():
         if getattr(part, "inplace", False) is True:
             setattr(part, "inplace", False)  # noqa: B010 - an attribute that nn.Module does not declare
-    network = Network(frozen, name=name, input_size=size, mean=mean, std=std, labels=labels, weights=weights, crop=crop)
+    network = Network(
+        frozen,
+        name=name,
+        input_size=size,
+        mean=mean,
+        std=std,
+        labels=labels,
+        wnids=wnids,
+        weights=weights,
+        crop=crop,
+    )
     home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point()), None)
     network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))
     return network.eval()

@@ -46,6 +46,9 @@ def predict(
     logits = network(show(network, picture, fit=fit).images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         raise ModelError(f"{network.name} is no classifier of single pictures: it gives no single row of logits.")
+    if network.labels is not None and len(network.labels) != logits.shape[1]:
+        given = f"{len(network.labels)} class names for {logits.shape[1]} classes"
+        raise ModelError(f"{network.name} has {given}; give one name for each.")
     probabilities, indices = logits[0].float().softmax(0).topk(min(top, logits.shape[1]))
     pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
     return [Prediction(index, network.label(index), probability) for index, probability in pairs]

@@ -155,7 +155,7 @@ def test_models_classes_and_weights(run: object, empty_cache: Path) -> None:
     assert models["vgg16"] | {"parameters": 138357544, "here": "to download, 528 MB"} == models["vgg16"]
     named = [line.split()[0] for line in run("models", "resnet1").stdout.splitlines()[1:-1]]
     assert named == ["resnet101", "resnet152", "resnet18", "wide_resnet101_2"]
-    assert "30  tabby, tabby cat" in run("classes", "TABBY", *MINI).stdout
+    assert "30  tabby, tabby cat  (n02123045)" in run("classes", "TABBY", *MINI).stdout
     assert len(json.loads(run("classes", "--model", "vgg16", "--json").stdout)) == 1000
     assert "none of the 200 classes" in run("classes", "zzz", *MINI).stderr
     assert "no pretrained weights in" in run("weights").stdout

@@ -17,7 +17,7 @@ LEVELS = [
     {"sheets"},
     {"network", "pictures"},
     {"hooks", "architecture", "inputs", "models", "provenance"},
-    {"mapsheets", "predictions"},
+    {"classes", "mapsheets", "predictions"},
     {"featuremaps"},
     {"cli", "__init__", "__main__"},
 ]

@@ -10,7 +10,9 @@ from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
+import cnnviz
 from cnnviz.models import evaluate, shipped, train
+from cnnviz.models.calibration import expected_calibration_error, fitted_temperature
 from cnnviz.models.mini import folded, vgg16_mini
 from cnnviz.models.photographs import class_names, read_split
 from cnnviz.models.weights import read_weights
@@ -118,6 +120,13 @@ def test_folding_batch_norm_away_changes_nothing() -> None:
     torch.testing.assert_close(plain(images), network(images), rtol=1e-3, atol=1e-4)
 
 
+def test_a_folded_temperature_divides_the_logits() -> None:
+    network, images = vgg16_mini().eval(), torch.rand(2, 3, 64, 64)
+    before = network(images)
+    network.divide_logits(0.5)
+    torch.testing.assert_close(network(images), before / 0.5)
+
+
 def test_augmented_pictures_are_crops_of_their_own_picture() -> None:
     pictures = torch.stack([torch.full((3, 64, 64), value, dtype=torch.uint8) for value in (40, 200)])
     images = train.augmented(pictures, 48, torch.Generator().manual_seed(0))
@@ -140,18 +149,40 @@ def test_evaluation_counts_what_the_network_gets_right(class_folders: Path) -> N
     result = CliRunner().invoke(evaluate.main, ["--data", str(class_folders), "--first", "4"], catch_exceptions=False)
     assert "4 pictures" in result.output
     assert len([line for line in result.output.splitlines() if " px |" in line]) == len(evaluate.SIDES)
+    assert "| block5_conv3 | 192 |" in result.output
 
-    class Oracle(nn.Module):
-        """Says class 2 first, then 1, then 0."""
+    logits, classes = torch.tensor([[0.0, 1, 2], [5, 1, 0], [1, 5, 0], [0, 2, 1]]), torch.tensor([2, 0, 0, 2])
+    assert [evaluate.share_right(logits, classes, top) for top in (1, 2, 3)] == [0.5, 1, 1]
+    network = cnnviz.wrap(nn.Conv2d(3, 3, 1), name="net", input_size=8, labels=["a", "b", "c"])
+    best, worst, taken = evaluate.per_class(network, logits, classes)
+    assert best == "- most often right: a 50%, c 50%"
+    assert worst == "- least often right: c 50%, a 50%"
+    assert taken.startswith("- most often taken: a for b (1), c for b (1)")
 
-        channels, input_size, takes_any_size, crop, name = 3, (32, 32), True, None, "oracle"
-        device = torch.device("cpu")
 
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return torch.arange(3.0).expand(len(images), 3)
+def test_dead_filters_are_those_that_never_fire() -> None:
+    torch.manual_seed(0)
+    module = vgg16_mini().eval()
+    with torch.no_grad():
+        module.features[0].weight[[2, 5]] = 0
+        module.features[0].bias[[2, 5]] = -1
+        module.features[0].bias[7] = 100
+    network = cnnviz.wrap(module, name="net", input_size=64)
+    images = [picture(seed) for seed in range(3)]
+    dead = evaluate.dead_filters(network, images, 64)["block1_conv1"]
+    fired = torch.stack([cnnviz.feature_maps(network, image, "block1_conv1").maximum[0] > 0 for image in images])
+    assert torch.equal(dead, ~fired.any(0))
+    assert dead[[2, 5, 7]].tolist() == [True, True, False]
 
-    ranks = evaluate.ranks_of_truth(Oracle(), [picture(0)] * 3, torch.tensor([2, 0, 1]), 32)
-    assert ranks.tolist() == [0, 2, 1]
+
+def test_calibration_by_hand() -> None:
+    """90 % sure and right in 3 of 4 cases, 60 % sure and right in none of 2."""
+    logits = torch.tensor([[0.9, 0.1]] * 4 + [[0.6, 0.4]] * 2).log()
+    classes = torch.tensor([0, 0, 0, 1, 1, 1])
+    assert expected_calibration_error(logits, classes) == pytest.approx((4 * 0.15 + 2 * 0.6) / 6)
+    sure = torch.tensor([[0.75, 0.25]]).log().repeat(4, 1)
+    assert expected_calibration_error(sure, classes[:4]) == pytest.approx(0, abs=1e-6)
+    assert fitted_temperature(4 * sure, classes[:4]) == pytest.approx(4, rel=1e-4)
 
 
 def test_the_shipped_file_is_half_precision() -> None:

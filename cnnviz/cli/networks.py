@@ -78,21 +78,25 @@ def models(word: str, as_json: bool) -> None:
 @network_options
 @json_option
 def classes(word: str, chosen: Chosen, as_json: bool) -> None:
-    """List the classes a network knows, or those with WORD in their names.
+    """List the classes a network knows, or those with WORD in their names or as their WordNet id.
 
     \b
     Example:
       cnnviz classes --model vgg16 cat
     """
-    labels = chosen.outline().labels
+    network = chosen.outline()
+    labels, wnids = network.labels, network.wnids
     if labels is None:
         raise click.UsageError("this network has no class names; give them with --labels FILE.")
-    found = {index: label for index, label in enumerate(labels) if word.lower() in label.lower()}
+    rows = [
+        {"index": index, "wnid": wnids[index] if wnids else None, "label": label} for index, label in enumerate(labels)
+    ]
+    found = [row for row in rows if word.lower() in f"{row['label']} {row['wnid']}".lower()]
     if as_json:
-        say_json([{"index": index, "label": label} for index, label in found.items()])
+        say_json(found)
         return
-    for index, label in found.items():
-        click.echo(f"{index:5d}  {label}")
+    for row in found:
+        click.echo(f"{row['index']:5d}  {row['label']}" + (f"  ({row['wnid']})" if row["wnid"] else ""))
     if not found:
         click.echo(f"none of the {len(labels)} classes has {word!r} in its name", err=True)
 

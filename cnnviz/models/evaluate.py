@@ -1,9 +1,10 @@
 """Measure the embedded network: ``python -m cnnviz.models.evaluate --data tiny-imagenet-200``.
 
-Every validation picture goes through cnnviz's own preprocessing into the network as it is shipped, at several sizes.
+Every validation picture goes through cnnviz's own preprocessing into the network as it is shipped. What is printed is
+Markdown, made for the model card.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -11,13 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cnnviz.hooks import activations
 from cnnviz.inputs import show
 from cnnviz.models import load, shipped
+from cnnviz.models.calibration import expected_calibration_error
 from cnnviz.models.photographs import read_split
 from cnnviz.network import Network
 
 SIDES = (64, 80, 96, 112, 128, 160, 224)
 BATCH = 100
+LISTED = 10  # classes and confusions that are named
 
 
 @click.command()
@@ -25,27 +29,65 @@ BATCH = 100
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Not the shipped ones.")
 @click.option("--first", type=click.IntRange(min=1), help="Measure on this many pictures, spread evenly, only.")
 def main(data: Path, weights: Path | None, first: int | None) -> None:
-    """Print top-1 and top-5 on the validation pictures of DATA, enlarged to several sizes."""
+    """Print how often the network is right on the validation pictures of DATA, where it errs, and its dead filters."""
     network = load(shipped.NAME, weights=weights)
     pictures, classes = read_split(data, "val")
     rows = torch.linspace(0, len(classes) - 1, first or len(classes)).round().long()
-    click.echo(f"{network.name} ({network.weights}), {len(rows)} pictures\n\n| side | top-1 | top-5 |\n|---|---|---|")
+    images, classes = [_image(pictures[row]) for row in rows], classes[rows]
+    click.echo(f"{network.name} ({network.weights}), {len(rows)} pictures\n")
+    click.echo("| side | top-1 | top-5 | calibration error |\n|---|---|---|---|")
     for side in SIDES:
-        ranks = ranks_of_truth(network, [_image(pictures[row]) for row in rows], classes[rows], side)
-        top1, top5 = ((ranks < top).float().mean().item() for top in (1, 5))
-        click.echo(f"| {side} px | {top1:.1%} | {top5:.1%} |")
+        logits = logits_of(network, images, side)
+        top1, top5 = (share_right(logits, classes, top) for top in (1, 5))
+        click.echo(f"| {side} px | {top1:.1%} | {top5:.1%} | {expected_calibration_error(logits, classes):.1%} |")
+        if side == shipped.SIDE:
+            chosen = logits
+    click.echo(f"\nAt {shipped.SIDE} px:\n\n" + "\n".join(per_class(network, chosen, classes)))
+    click.echo("\n| layer | filters | dead |\n|---|---|---|")
+    for layer, dead in dead_filters(network, images, shipped.SIDE).items():
+        click.echo(f"| {layer} | {len(dead)} | {int(dead.sum())} |")
 
 
 @torch.inference_mode()
-def ranks_of_truth(network: Network, images: Sequence[Image.Image], classes: Tensor, side: int) -> Tensor:
-    """How many classes a network finds more probable than the right one, per picture shown at `side` pixels: (N,)."""
-    ranks = []
+def logits_of(network: Network, images: Sequence[Image.Image], side: int) -> Tensor:
+    """Logits (N, C) of pictures shown at `side` pixels."""
+    return torch.cat([network(batch).cpu() for batch in _batches(network, images, side)])
+
+
+def share_right(logits: Tensor, classes: Tensor, top: int) -> float:
+    """Share of pictures whose class is among the `top` most probable; what ties with it counts as less probable."""
+    truth = logits.gather(1, classes[:, None])
+    return ((logits > truth).sum(1) < top).double().mean().item()
+
+
+def per_class(network: Network, logits: Tensor, classes: Tensor) -> Iterator[str]:
+    """Lines on the classes most and least often right, and on which are taken for which."""
+    guess, count = logits.argmax(1), logits.shape[1]
+    confusion = torch.zeros(count, count).index_put((classes, guess), torch.ones(len(classes)), accumulate=True)
+    share = confusion.diagonal() / confusion.sum(1)
+    ranked = [int(index) for index in share.argsort(descending=True, stable=True) if not share[index].isnan()]
+    for title, chosen in (("most often right", ranked[:LISTED]), ("least often right", ranked[::-1][:LISTED])):
+        yield f"- {title}: " + ", ".join(f"{network.label(index)} {share[index]:.0%}" for index in chosen)
+    wrong = confusion.clone().fill_diagonal_(0).flatten()
+    pairs = [divmod(int(index), count) for index in wrong.argsort(descending=True, stable=True)[:LISTED]]
+    named = (f"{network.label(a)} for {network.label(b)} ({confusion[a, b]:.0f})" for a, b in pairs)
+    yield "- most often taken: " + ", ".join(named)
+
+
+@torch.inference_mode()
+def dead_filters(network: Network, images: Sequence[Image.Image], side: int) -> dict[str, Tensor]:
+    """For every convolution, which of its filters (C,) fire on none of the pictures."""
+    layers = [alias for alias in network.aliases if "conv" in alias and ":" not in alias]
+    alive = {layer: torch.tensor(False) for layer in layers}
+    for batch in _batches(network, images, side):
+        for layer, maps in activations(network, batch, layers).items():
+            alive[layer] = alive[layer] | (maps > 0).any(3).any(2).any(0)
+    return {layer: ~fired for layer, fired in alive.items()}
+
+
+def _batches(network: Network, images: Sequence[Image.Image], side: int) -> Iterator[Tensor]:
     for start in range(0, len(images), BATCH):
-        batch = [show(network, image, size=side).images for image in images[start : start + BATCH]]
-        logits = network(torch.cat(batch))
-        truth = logits.gather(1, classes[start : start + BATCH, None].to(logits.device))
-        ranks.append((logits > truth).sum(1).cpu())
-    return torch.cat(ranks)
+        yield torch.cat([show(network, image, size=side).images for image in images[start : start + BATCH]])
 
 
 def _image(pixels: Tensor) -> Image.Image:

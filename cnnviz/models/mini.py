@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -30,6 +31,12 @@ class VGGMini(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.avgpool(self.features(images)))
         return logits
+
+    @torch.no_grad()
+    def divide_logits(self, temperature: float) -> None:
+        """Make the network as much less sure of its classes as dividing its logits does, for good."""
+        for parameter in self.classifier.parameters():
+            parameter.div_(temperature)
 
 
 def vgg16_mini(*, batch_norm: bool = False, classes: int = CLASSES) -> VGGMini:

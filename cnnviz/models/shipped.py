@@ -39,15 +39,15 @@ def write_weights(path: Path, network: VGGMini, labels: Mapping[str, str], top1:
         file.write(save(tensors, metadata=metadata))
 
 
-def class_labels() -> tuple[str, ...]:
-    """The 200 classes in the order of the logits, each with its synonyms: "tabby, tabby cat"."""
+def class_names() -> dict[str, str]:
+    """The 200 classes in the order of the logits: WordNet id to synonyms, "n02123045" to "tabby, tabby cat"."""
     with safe_open(FILE, framework="pt") as file:
-        return tuple(json.loads(file.metadata()["classes"]).values())
+        return dict(json.loads(file.metadata()["classes"]))
 
 
 def build(weights: str | Path | None) -> Network:
     """The embedded network with its own weights, or others."""
-    module = vgg16_mini()
+    module, classes = vgg16_mini(), class_names()
     source = fill(module, FILE if weights is None else weights, NAME)
     return wrap(
         module,
@@ -55,7 +55,8 @@ def build(weights: str | Path | None) -> Network:
         input_size=SIDE,
         mean=MEAN,
         std=STD,
-        labels=class_labels(),
+        labels=tuple(classes.values()),
+        wnids=tuple(classes),
         weights="embedded" if weights is None else source,
         crop=Crop(resize=SIDE, side=SIDE, interpolation="BILINEAR"),
     )
@@ -69,7 +70,7 @@ def describe() -> dict[str, Any]:
         "name": NAME,
         "parameters": count_parameters(vgg16_mini()),
         "top1": top1,
-        "classes": len(class_labels()),
+        "classes": len(class_names()),
         "here": "built in",
         "file": None,
         "megabytes": FILE.stat().st_size / 1e6,

@@ -12,7 +12,7 @@ something to the network at the end; the weights that are kept are an exponentia
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cnnviz.models.calibration import fitted_temperature
 from cnnviz.models.mini import VGGMini, folded, vgg16_mini
 from cnnviz.models.photographs import class_names, read_split
 from cnnviz.models.shipped import MEAN, SIDE, STD, write_weights
@@ -58,10 +59,20 @@ def main(data: Path, out: Path, seed: int) -> None:
         for low, high in sides[run.epoch :]:
             run.train_epoch(pictures, classes, low, high, total_steps=len(sides) * (len(classes) // BATCH))
             run.finish_epoch(sample, high)
-    network = folded(run.averaged().eval()).cpu()
-    top1 = 100 * accuracy(network, *validation, SIDE)
-    write_weights(out / "vgg16-mini.safetensors", network, class_names(data), top1)
-    console.print(f"wrote {out / 'vgg16-mini.safetensors'}: {top1:.1f} % at {SIDE} px")
+    export(run.averaged(), *validation, class_names(data), out / "vgg16-mini.safetensors")
+
+
+def export(trained: VGGMini, pictures: Tensor, classes: Tensor, labels: Mapping[str, str], path: Path) -> None:
+    """Write the network as it is shipped: batch norm and temperature folded in, in half precision.
+
+    The temperature is fitted on the validation pictures (one number for all of them, which moves no class to the top).
+    """
+    network = folded(trained.eval()).cpu()
+    logits = logits_of(network, pictures, SIDE)
+    temperature, top1 = fitted_temperature(logits, classes), 100 * share_right(logits, classes)
+    network.divide_logits(temperature)
+    write_weights(path, network, labels, top1)
+    console.print(f"wrote {path}: {top1:.1f} % right at {SIDE} px, temperature {temperature:.2f}")
 
 
 class Run:
@@ -109,7 +120,7 @@ class Run:
 
     def finish_epoch(self, sample: tuple[Tensor, Tensor], side: int) -> None:
         """Measure the averaged network on a sample of the validation pictures, save, and log."""
-        self.log["top1"] = round(accuracy(self.averaged(), *sample, side), 4)
+        self.log["top1"] = round(share_right(logits_of(self.averaged(), sample[0], side), sample[1]), 4)
         state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
         partial = self.out / "checkpoint.partial"
         torch.save(state | {"epoch": self.epoch, "seed": self.seed}, partial)
@@ -165,16 +176,17 @@ def normalised(images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def accuracy(network: nn.Module, pictures: Tensor, classes: Tensor, side: int) -> float:
-    """Share of pictures (N, 3, H, W), uint8, whose class comes out on top when they are enlarged to `side`."""
+def logits_of(network: nn.Module, pictures: Tensor, side: int) -> Tensor:
+    """Logits (N, C), on the CPU, of pictures (N, 3, H, W), uint8, enlarged to `side`."""
     network.eval()
     device = next(network.parameters()).device
-    right = 0
-    for start in range(0, len(classes), BATCH):
-        batch, truth = pictures[start : start + BATCH], classes[start : start + BATCH]
-        images = functional.interpolate(batch.float() / 255, (side, side), mode="bilinear", antialias=True)
-        right += int((network(normalised(images).to(device)).argmax(1).cpu() == truth).sum())
-    return right / len(classes)
+    batches = (functional.interpolate(batch.float() / 255, (side, side), mode="bilinear") for batch in _split(pictures))
+    return torch.cat([network(normalised(images).to(device)).cpu() for images in batches])
+
+
+def share_right(logits: Tensor, classes: Tensor) -> float:
+    """Share of pictures whose class comes out on top."""
+    return (logits.argmax(1) == classes).double().mean().item()
 
 
 def _groups(network: nn.Module) -> list[dict[str, Any]]:
@@ -188,6 +200,10 @@ def _sample(validation: tuple[Tensor, Tensor], seed: int) -> tuple[Tensor, Tenso
     pictures, classes = validation
     rows = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))[:VALIDATION_SAMPLE]
     return pictures[rows], classes[rows]
+
+
+def _split(pictures: Tensor) -> Iterator[Tensor]:
+    yield from (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
 
 
 def _say_read(done: int) -> None:
