@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cnnviz.architecture import Layer, layer_table
+    from cnnviz.classes import class_index
     from cnnviz.errors import CnnvizError
     from cnnviz.featuremaps import FeatureMaps, feature_maps
     from cnnviz.hooks import activations
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from cnnviz.network import Network, wrap
     from cnnviz.pictures import Picture, read_picture
     from cnnviz.predictions import Prediction, predict
+    from cnnviz.provenance import read_record
     from cnnviz.sheets import Sheet, Tile, sheet
 
 _HOMES = {
     "architecture": ("Layer", "layer_table"),
+    "classes": ("class_index",),
     "errors": ("CnnvizError",),
     "featuremaps": ("FeatureMaps", "feature_maps"),
     "hooks": ("activations",),
@@ -31,6 +34,7 @@ _HOMES = {
     "network": ("Network", "wrap"),
     "pictures": ("Picture", "read_picture"),
     "predictions": ("Prediction", "predict"),
+    "provenance": ("read_record",),
     "sheets": ("Sheet", "Tile", "sheet"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -46,11 +50,13 @@ __all__ = [
     "Tile",
     "__version__",
     "activations",
+    "class_index",
     "feature_maps",
     "layer_table",
     "load",
     "predict",
     "read_picture",
+    "read_record",
     "sheet",
     "wrap",
 ]

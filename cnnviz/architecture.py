@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import ShapeError
-from cnnviz.network import Network, count_parameters
+from cnnviz.network import FORWARD_ERRORS, Network, count_parameters, forward_pass
 from cnnviz.receptive import Field, Fields
 
 
@@ -24,7 +23,7 @@ class Layer:
         kind: the module's class.
         kernel, stride, padding: (height, width) in positions, or None where the layer has none.
         output: shape without the batch: (C, H, W) for maps; empty if the layer did not run.
-        parameters: how many numbers it learns.
+        parameters: how many numbers it learns; shared ones count at the first layer that has them.
         receptive_field: (height, width) in input pixels, not cut at the picture's border; infinite where every output
             depends on the whole picture; None where it is not known.
         step: (height, width) in input pixels between neighbouring outputs, likewise.
@@ -58,17 +57,21 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
     images = torch.zeros(1, network.channels, height, width)
     try:
         traced, seen = _trace(network.on_meta(), images.to("meta"))
-    except (NotImplementedError, RuntimeError):  # a network that looks at values needs some
-        try:
+    except FORWARD_ERRORS:  # a network that looks at values needs some
+        with forward_pass(network, images):
             traced, seen = _trace(network.twin(), images.to(network.device))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise ShapeError(f"{network.name} cannot take a picture of {width} x {height} px ({reason}).") from error
     names = {part: name for name, part in traced.module.named_modules() if name}
     aliases = {name: alias for alias, name in network.aliases.items()}
     idle = (part for part in _rows(traced) if part not in seen and count_parameters(part))
     order = [*seen, *idle]
-    return [_row(names[part], aliases.get(names[part], ""), part, *seen.get(part, ((), None))) for part in order]
+    counted: set[nn.Parameter] = set()
+    rows = []
+    for part in order:
+        own = set(part.parameters(recurse=False)) - counted
+        counted |= own
+        parameters = sum(parameter.numel() for parameter in own)
+        rows.append(_row(names[part], aliases.get(names[part], ""), part, parameters, *seen.get(part, ((), None))))
+    return rows
 
 
 Seen = dict[nn.Module, tuple[tuple[int, ...], Field | None]]
@@ -82,8 +85,9 @@ def _trace(network: Network, images: Tensor) -> tuple[Network, Seen]:
     fields.start(images)
 
     def note(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            seen.setdefault(module, (tuple(output.shape[1:]), fields.known.get(output)))
+        first = output[0] if isinstance(output, tuple | list) and output else output
+        if isinstance(first, Tensor):
+            seen.setdefault(module, (tuple(first.shape[1:]), fields.known.get(first)))
 
     for part in _rows(network):
         part.register_forward_hook(note)
@@ -97,19 +101,29 @@ def _rows(network: Network) -> list[nn.Module]:
     return [part for part in parts if not list(part.children()) or list(part.parameters(recurse=False))]
 
 
-def _row(name: str, alias: str, module: nn.Module, output: tuple[int, ...], field: Field | None) -> Layer:
+def _row(
+    name: str, alias: str, module: nn.Module, parameters: int, output: tuple[int, ...], field: Field | None
+) -> Layer:
     return Layer(
         name=name,
         alias=alias,
         kind=type(module).__name__,
         kernel=_pair(getattr(module, "kernel_size", None)),
         stride=_pair(getattr(module, "stride", None)),
-        padding=_pair(getattr(module, "padding", None)),
+        padding=_padding(module),
         output=output,
-        parameters=sum(parameter.numel() for parameter in module.parameters(recurse=False)),
+        parameters=parameters,
         receptive_field=(field.spans[0].size, field.spans[1].size) if field else None,
         step=(field.spans[0].step, field.spans[1].step) if field else None,
     )
+
+
+def _padding(module: nn.Module) -> tuple[int, int] | None:
+    padding = getattr(module, "padding", None)
+    if isinstance(padding, str) and isinstance(module, nn.Conv2d):
+        before = [d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        return (before[0], before[1]) if padding == "same" else (0, 0)
+    return _pair(padding)
 
 
 def _pair(value: object) -> tuple[int, int] | None:

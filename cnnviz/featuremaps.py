@@ -14,7 +14,7 @@ from cnnviz.errors import LayerError, ShapeError
 from cnnviz.hooks import activations
 from cnnviz.inputs import Fit, Shown, show
 from cnnviz.mapsheets import Scale, maps_figure, maps_sheet
-from cnnviz.network import Network, wrap
+from cnnviz.network import Network, forward_pass, wrap
 from cnnviz.pictures import Picture
 from cnnviz.sheets import Sheet
 
@@ -99,10 +99,10 @@ class FeatureMaps:
             cmap: one of matplotlib's colour maps.
 
         Raises:
-            ShapeError: if there is no such channel.
-            UnknownNameError: if there is no such colour map.
+            ShapeError: if there is no such channel or image.
+            UnknownNameError: if there is no such scale or colour map.
         """
-        chosen = range(self.maps.shape[1]) if channels is None else channels
+        chosen = range(self.maps.shape[1]) if channels is None else [int(channel) for channel in channels]
         return maps_sheet(self, chosen, image=image, scale=scale, cmap=cmap)
 
     def figure(
@@ -117,7 +117,7 @@ class FeatureMaps:
 
         matplotlib draws slowly: choose the channels.
         """
-        chosen = range(self.maps.shape[1]) if channels is None else channels
+        chosen = range(self.maps.shape[1]) if channels is None else [int(channel) for channel in channels]
         return maps_figure(self, chosen, image=image, scale=scale, cmap=cmap)
 
     def _repr_png_(self) -> bytes:
@@ -158,14 +158,8 @@ def feature_maps(
 @torch.no_grad()
 def maps_of_layers(network: Network, shown: Shown, layers: Sequence[str]) -> dict[str, FeatureMaps]:
     """The feature maps of several layers from one forward pass, by the names asked for; errors as `feature_maps`."""
-    try:
+    with forward_pass(network, shown.images):
         outputs = activations(network, shown.images, layers)
-    except RuntimeError as error:
-        height, width = shown.images.shape[2:]
-        reason = str(error).splitlines()[0]
-        raise ShapeError(
-            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size."
-        ) from error
     return {layer: FeatureMaps(network, layer, shown, _checked(layer, output)) for layer, output in outputs.items()}
 
 

@@ -39,10 +39,13 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
         if not isinstance(output, Tensor):
             kind = type(output).__name__
             raise LayerError(f"layer {names[module]!r} gives a {kind}, not a tensor; choose a layer inside it.")
-        seen[module] = output
-        if len(seen) == len(names):
+        if len(seen) + 1 == len(names):
+            seen[module] = output
             raise _AllSeen
-        return output.clone()  # whatever follows may write into its input, as F.relu(x, inplace=True) does
+        # What follows may write into what it is given, as F.relu(x, inplace=True) does, or into what the layer was
+        # given, which is the same tensor behind nn.Dropout. The kept one is in between, for gradients to reach it.
+        seen[module] = output.clone()
+        return seen[module].clone()
 
     handles = [module.register_forward_hook(keep) for module in names]
     try:

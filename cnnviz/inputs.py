@@ -20,6 +20,7 @@ from cnnviz.pictures import Picture, Pixels, as_shown, read_picture
 
 Fit = Literal["whole", "crop"]
 Seen = tuple[float, float, float, float]
+LARGEST = 4096  # pixels; the maps of a larger picture would not fit into memory
 LONGEST = 8  # times the short side; a longer picture is refused, or it would not fit into memory
 
 
@@ -70,10 +71,11 @@ def show(
         picture = Picture(as_shown(picture, "picture"), "picture", "")
     if not isinstance(picture, Picture):
         picture = read_picture(picture)
-    if size is not None and size < 1:
-        raise ShapeError(f"the size must be at least 1 pixel, not {size}.")
+    if size is not None and not 1 <= size <= LARGEST:
+        raise ShapeError(f"the size must be 1 to {LARGEST} pixels, not {size}.")
     if size is not None and (size, size) != network.input_size and not network.takes_any_size:
-        raise ShapeError(f"{network.name} takes pictures of {network.input_size[0]} px only; leave out the size.")
+        own = " x ".join(map(str, network.input_size))
+        raise ShapeError(f"{network.name} takes pictures of {own} px (height x width) only; leave out the size.")
     image = picture.image.convert("L" if network.channels == 1 else "RGB")
     squeezed = fit == "whole" and not network.takes_any_size
     if max(image.size) > LONGEST * min(image.size) and not squeezed:
@@ -108,15 +110,15 @@ def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image
     published: Any = functional  # annotated for tensors only, made for PIL images too
 
     target = (size, size) if size else network.input_size
-    resize, interpolation = min(target), Image.Resampling.BILINEAR
+    factor = max(target[0] / image.height, target[1] / image.width)
+    resize, interpolation = round(factor * min(image.size)), Image.Resampling.BILINEAR
     if network.crop:
         resize = round(network.crop.resize * min(target) / network.crop.side)
         interpolation = Image.Resampling[network.crop.interpolation]
-    mode = published.InterpolationMode(interpolation.name.lower())
-    resized = published.resize(image, resize, mode)
-    factor = image.width / resized.width, image.height / resized.height
+    resized = published.resize(image, resize, published.InterpolationMode(interpolation.name.lower()))
+    scale = image.width / resized.width, image.height / resized.height
     top, left = (round((side - cut) / 2) for side, cut in zip(resized.size[::-1], target, strict=True))
-    seen = (left * factor[0], top * factor[1], (left + target[1]) * factor[0], (top + target[0]) * factor[1])
+    seen = (left * scale[0], top * scale[1], (left + target[1]) * scale[0], (top + target[0]) * scale[1])
     return published.center_crop(resized, list(target)), seen
 
 

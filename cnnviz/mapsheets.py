@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cnnviz.errors import ShapeError
+from cnnviz.errors import ShapeError, UnknownNameError
 from cnnviz.pictures import Pixels, colour_map
 from cnnviz.provenance import record
 from cnnviz.sheets import ColourBar, Sheet, Tile, sheet
@@ -24,13 +24,14 @@ Maps = NDArray[np.float32]
 
 def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> Sheet:
     """A tile per channel; see `FeatureMaps.sheet`."""
-    maps, colours = _chosen(found, channels, image), colour_map(cmap)
+    maps, colours = _chosen(found, channels, image, scale), colour_map(cmap)
     low, high = _ranges(maps, scale)
     painted = colours[_levels(maps, low, high)]
     silent = found.silent[image, list(channels)].tolist()
+    each = zip(painted, channels, silent, maps.min((1, 2)), maps.max((1, 2)), strict=True)
     tiles = [
-        Tile(pixels, str(channel), "silent" if hatched else _short(top), hatched)
-        for pixels, channel, hatched, top in zip(painted, channels, silent, maps.max((1, 2)), strict=True)
+        Tile(pixels, str(channel), "silent" if hatched else _note(bottom, top), hatched)
+        for pixels, channel, hatched, bottom, top in each
     ]
     bar = ColourBar(colours, "lowest of each map", "highest of each map (the number at its right)")
     if scale == "shared":
@@ -59,7 +60,8 @@ def maps_figure(found: "FeatureMaps", channels: Sequence[int], *, image: int, sc
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    maps = _chosen(found, channels, image)
+    colour_map(cmap)  # raises if there is none of that name
+    maps = _chosen(found, channels, image, scale)
     low, high = _ranges(maps, scale)
     columns = math.ceil(math.sqrt(len(channels) * 1.25))
     rows = math.ceil(len(channels) / columns)
@@ -89,7 +91,11 @@ def unseen_dimmed(shown: "Shown", image: int) -> Pixels:
     return dimmed
 
 
-def _chosen(found: "FeatureMaps", channels: Sequence[int], image: int) -> Maps:
+def _chosen(found: "FeatureMaps", channels: Sequence[int], image: int, scale: Scale) -> Maps:
+    if scale not in ("channel", "shared"):
+        raise UnknownNameError(f"no scale named {scale!r}; take 'channel' or 'shared'.")
+    if not 0 <= image < len(found.maps):
+        raise ShapeError(f"there is no image {image}; there are {len(found.maps)}, counted from 0.")
     count = found.maps.shape[1]
     wrong = [channel for channel in channels if not 0 <= channel < count]
     if wrong:
@@ -114,9 +120,10 @@ def _levels(maps: Maps, low: Maps, high: Maps) -> NDArray[np.uint8]:
     return np.where(np.isinf(span), 128, levels).astype(np.uint8)
 
 
-def _short(value: float) -> str:
-    """Two digits, which fit beneath the smallest tile."""
-    return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"
+def _note(low: float, high: float) -> str:
+    """The highest value in two digits, which fit beneath the smallest tile; and whether there is no other."""
+    number = f"{high:.0f}" if 100 <= abs(high) < 1e5 else f"{high:.2g}"
+    return f"flat {number}" if low == high else number
 
 
 def _lines(found: "FeatureMaps", channels: Sequence[int], image: int) -> list[str]:

@@ -6,7 +6,8 @@ given away, and names its layers. `wrap` makes one of any ``nn.Module``; `cnnviz
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -14,8 +15,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
 
+# What a forward pass raises that is given pictures of a size or kind it cannot take.
+FORWARD_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -61,9 +64,10 @@ class Network(nn.Module):
         super().__init__()
         self.module = module
         self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
+        self._hashed: tuple[tuple[int, ...], str] | None = None
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
-        self.channels = _colour_channels(module, default=len(mean))
+        self.channels = _colour_channels(module, mean)
         self.register_buffer("mean", _per_channel(mean, self.channels, "mean"), persistent=False)
         self.register_buffer("std", _per_channel(std, self.channels, "std"), persistent=False)
         modules = {layer: found for layer, found in module.named_modules() if layer}
@@ -103,24 +107,20 @@ class Network(nn.Module):
             return layer
         hint = did_you_mean(name, [*self.aliases, *self.layers])
         raise UnknownNameError(
-            f"{self.name} has no layer named {layer!r}{hint} List them with `cnnviz layers --model {self.name}`."
+            f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers`, or network.layers in Python, lists them."
         )
 
     @cached_property
     def takes_any_size(self) -> bool:
         """Whether images of other sizes than `input_size` give logits too; found out by shapes alone."""
-        height, width = self.input_size
+        traced, (height, width) = self.on_meta(), self.input_size
         try:
-            expected = self.shape_of_logits(height, width)
-            return self.shape_of_logits(height + 32, width + 64) == expected
-        except (RuntimeError, AssertionError, ValueError, IndexError, TypeError, AttributeError):
+            with torch.no_grad():
+                sizes = ((height, width), (height + 32, width + 64))
+                own, larger = (traced(torch.empty(1, self.channels, *size, device="meta")) for size in sizes)
+        except FORWARD_ERRORS:
             return False
-
-    def shape_of_logits(self, height: int, width: int) -> torch.Size:
-        """What one image of that size gives, computed without arithmetic."""
-        with torch.no_grad():
-            logits: Tensor = self.on_meta().module(torch.empty(1, self.channels, height, width, device="meta"))
-        return logits.shape
+        return not isinstance(own, Tensor) or own.shape[:2] == larger.shape[:2]
 
     def on_meta(self) -> "Network":
         """The same network without numbers: tensors have shapes only, so a forward pass costs nothing."""
@@ -130,9 +130,15 @@ class Network(nn.Module):
         """The same network in modules of its own, to hook as one likes; the weights are shared."""
         return structural_copy(self, Tensor.detach)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """sha256, in hexadecimal, of the names and bytes of all weights and buffers."""
+        """sha256, in hexadecimal, of the names and bytes of all weights and buffers as they are now."""
+        versions = tuple(tensor._version for tensor in self.module.state_dict().values())
+        if self._hashed is None or self._hashed[0] != versions:
+            self._hashed = versions, self._hash()
+        return self._hashed[1]
+
+    def _hash(self) -> str:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -159,7 +165,8 @@ def wrap(
     """Any image classifier as a `Network`; the module itself stays exactly as it is.
 
     Works on a structural copy that shares the weights' storage. The copy is frozen, in eval mode, and its in-place
-    activations write elsewhere; hooks, flags, gradients and modes of the original are not touched.
+    activations write elsewhere; hooks, flags, gradients and modes of the original are not touched. Hooks that the
+    module brings along are part of what it computes, and run.
 
     Args:
         module: takes images (N, C, H, W) normalised by `mean` and `std`, gives logits (N, classes).
@@ -172,7 +179,7 @@ def wrap(
         crop: the preprocessing that its accuracy was measured with.
 
     Raises:
-        ModelError: if a size, mean or std makes no sense.
+        ModelError: if a size, mean or std makes no sense, or the module holds what cannot be copied.
     """
     size = (input_size, input_size) if isinstance(input_size, int) else (int(input_size[0]), int(input_size[1]))
     if min(size) < 1:
@@ -207,7 +214,29 @@ def structural_copy(module: Module, convert: Callable[[Tensor], Tensor]) -> Modu
                 memo[id(tensor)] = nn.Parameter(convert(tensor.detach()), requires_grad=False)
             elif isinstance(tensor, Tensor):
                 memo[id(tensor)] = convert(tensor)
-    return copy.deepcopy(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except (TypeError, RuntimeError) as error:
+        raise ModelError(f"{type(module).__name__} holds something that cannot be copied: {error}.") from error
+
+
+@contextmanager
+def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
+    """Say in one line that a network cannot take these images, when its own code raises something unforeseen.
+
+    Raises:
+        ShapeError: for what PyTorch or the network's forward raises.
+    """
+    try:
+        yield
+    except CnnvizError:
+        raise
+    except FORWARD_ERRORS as error:
+        height, width = images.shape[2:]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ShapeError(
+            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size."
+        ) from error
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -243,12 +272,22 @@ def _is_vgg(features: nn.Sequential) -> bool:
     )
     blocks = kinds.replace("cbr", "c").replace("cr", "c").split("p")
     small = all(layer.kernel_size in (3, (3, 3)) for layer in features if isinstance(layer, nn.Conv2d))
-    return small and len(blocks) > 1 and blocks[-1] == "" and all(set(block) == {"c"} for block in blocks[:-1])
+    distinct = len({id(layer) for layer in features}) == len(features)  # a shared one has only one output to show
+    return (
+        distinct
+        and small
+        and len(blocks) > 1
+        and blocks[-1] == ""
+        and all(set(block) == {"c"} for block in blocks[:-1])
+    )
 
 
-def _colour_channels(module: nn.Module, default: int) -> int:
-    """How many channels the first convolution takes."""
-    return next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), default)
+def _colour_channels(module: nn.Module, mean: Sequence[float]) -> int:
+    """As many as there are means; where one serves all, as many as the convolution that is defined first takes."""
+    taken = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
+    if len(mean) > 1 and taken and len(mean) not in taken:
+        raise ModelError(f"mean has {len(mean)} numbers; the network has {taken[0]} colour channels.")
+    return len(mean) if len(mean) > 1 or not taken else taken[0]
 
 
 def _per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:

@@ -5,6 +5,8 @@ A `Picture` is what a person sees when the file is opened: upright, its colours 
 
 import hashlib
 import io
+import os
+import struct
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,11 +14,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from cnnviz.errors import PictureError, UnknownNameError, did_you_mean
 
 Pixels = NDArray[np.uint8]
+ORIENTATION = 0x0112  # EXIF's tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ def read_picture(path: str | Path) -> Picture:
         raise PictureError(f"cannot read {path}: {error.strerror}.") from error
     if not content:
         raise PictureError(f"{path} is empty; give the path of a picture.")
-    return picture_from_bytes(content, path.name)
+    return picture_from_bytes(content, os.fsencode(path.name).decode("utf-8", "replace"))
 
 
 def picture_from_bytes(content: bytes, name: str) -> Picture:
@@ -60,16 +72,25 @@ def picture_from_bytes(content: bytes, name: str) -> Picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(content))
             opened.load()
-            image = as_shown(ImageOps.exif_transpose(opened), name)
+            image = as_shown(_upright(opened), name)
     except UnidentifiedImageError as error:
         raise PictureError(
             f"{name} is not a picture; cnnviz reads JPEG, PNG, WebP, GIF, TIFF, BMP and what else Pillow knows."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"{name} has too many pixels to be opened safely; make it smaller first.") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, NotImplementedError, struct.error) as error:
         raise PictureError(f"{name} is damaged and cannot be read: {error}".rstrip(".") + ".") from error
     return Picture(image, name, hashlib.sha256(content).hexdigest())
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned and mirrored as its EXIF orientation says; an EXIF block in disorder says nothing."""
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except (OSError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, struct.error):
+        orientation = None
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def as_shown(image: Image.Image, name: str) -> Image.Image:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnnviz.errors import ModelError, ShapeError
 from cnnviz.inputs import Fit, show
-from cnnviz.network import Network
+from cnnviz.network import Network, forward_pass
 from cnnviz.pictures import Picture
 
 
@@ -39,13 +39,17 @@ def predict(
 
     Raises:
         PictureError, ShapeError: if the picture cannot be read or shown to the network.
-        ModelError: if the network's output is not one row of logits per picture.
+        ModelError: if the network's output is not one row of finite logits, one for each label.
     """
     if top < 1:
         raise ShapeError(f"the number of classes to show must be at least 1, not {top}.")
-    logits = network(show(network, picture, fit=fit).images)
+    images = show(network, picture, fit=fit).images
+    with forward_pass(network, images):
+        logits = network(images)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         raise ModelError(f"{network.name} is no classifier of single pictures: it gives no single row of logits.")
+    if not logits.isfinite().all():
+        raise ModelError(f"{network.name} gives logits that are not finite; look for NaN among its weights.")
     if network.labels is not None and len(network.labels) != logits.shape[1]:
         given = f"{len(network.labels)} class names for {logits.shape[1]} classes"
         raise ModelError(f"{network.name} has {given}; give one name for each.")

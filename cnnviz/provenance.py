@@ -32,7 +32,14 @@ def record(
     """
     return {
         "command": command,
-        "network": {"name": network.name, "weights": network.weights, "sha256": network.fingerprint},
+        "network": {
+            "name": network.name,
+            "weights": network.weights,
+            "sha256": network.fingerprint,
+            "input_size": list(network.input_size),
+            "mean": network.mean.flatten().tolist(),
+            "std": network.std.flatten().tolist(),
+        },
         "picture": {"name": picture, "sha256": sha256},
         "settings": dict(settings),
         "device": network.device.type,

@@ -82,6 +82,9 @@ class Fields(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "__setitem__":  # x[:, :2] = y changes x and returns nothing
+            parts = [self.known.get(tensor) for tensor in (args[0], args[2]) if isinstance(tensor, Tensor)]
+            self.known[args[0]] = _union(parts) if None not in parts else None
         sources = [tensor for tensor in _tensors([*args, *(kwargs or {}).values()]) if tensor in self.known]
         if sources:
             for output in _tensors([result]):
@@ -106,9 +109,9 @@ class Fields(TorchFunctionMode):
         return None if None in results else _union(result for result in results if result)
 
 
-def _union(fields: Iterable[Field]) -> Field:
+def _union(fields: Iterable[Field | None]) -> Field:
     """What depends on several sources at once, as the sum at the end of a residual block does."""
-    listed = list(fields)
+    listed = [field for field in fields if field is not None]
     spans = tuple(
         Span(min(one.low for one in along), max(one.high for one in along), min(one.step for one in along))
         for along in zip(*(field.spans for field in listed), strict=True)
@@ -184,8 +187,29 @@ def _permuted(call: Call) -> Field | None:
 
 
 def _transposed(call: Call) -> Field | None:
-    swapped = {call.arguments["dim0"] % call.source.ndim, call.arguments["dim1"] % call.source.ndim}
-    return None if swapped & set(call.field.axes or ()) else call.field
+    first, second = (call.arguments[name] % call.source.ndim for name in ("dim0", "dim1"))
+    swapped = {first: second, second: first}
+    axes = call.field.axes
+    return (
+        call.field
+        if axes is None
+        else replace(call.field, axes=(swapped.get(axes[0], axes[0]), swapped.get(axes[1], axes[1])))
+    )
+
+
+def _reduced(call: Call) -> Field | None:
+    """A mean, a sum or a maximum over some axes, or a softmax along one: over positions, all of them count."""
+    dims = call.arguments.get("dim")
+    axes = call.field.axes
+    if axes is None:
+        return call.field
+    over = range(call.source.ndim) if dims is None else [dims] if isinstance(dims, int) else dims
+    reduced = {axis % call.source.ndim for axis in over}
+    spans = tuple(WHOLE if axis in reduced else span for axis, span in zip(axes, call.field.spans, strict=True))
+    kept = call.output.ndim == call.source.ndim
+    if not kept and not reduced >= set(axes):
+        return None if reduced & set(axes) or max(reduced) > min(axes) else _elementwise(call)
+    return Field((spans[0], spans[1]), axes if kept else None)
 
 
 def _over_channels(call: Call) -> Field | None:
@@ -196,7 +220,7 @@ def _over_channels(call: Call) -> Field | None:
 
 def _mixing(call: Call) -> Field | None:
     """Everything may depend on everything, as in attention."""
-    return Field((WHOLE, WHOLE), call.field.axes)
+    return Field((WHOLE, WHOLE), call.field.axes if call.output.ndim == call.source.ndim else None)
 
 
 def _lost(_: Call) -> Field | None:
@@ -214,13 +238,15 @@ RULES: Mapping[str, tuple[Rule, tuple[str, ...]]] = {
     "permute": (_permuted, ("input", "dims")),
     "transpose": (_transposed, ("input", "dim0", "dim1")),
     "linear": (_over_channels, ()),
+    "swapaxes": (_transposed, ("input", "dim0", "dim1")),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "softmax", "log_softmax"), (_reduced, ("input", "dim"))),
+    "max_pool2d_with_indices": (_window, ("input", "kernel_size", "stride", "padding", "dilation")),
     "matmul": (_mixing, ()),
     "bmm": (_mixing, ()),
-    "softmax": (_mixing, ()),
     "scaled_dot_product_attention": (_mixing, ()),
     "multi_head_attention_forward": (_mixing, ()),
-    "roll": (_lost, ()),
-    "flip": (_lost, ()),
+    **dict.fromkeys(("roll", "flip", "cumsum", "gather", "sort", "grid_sample", "unfold", "fold"), (_lost, ())),
+    **dict.fromkeys(("conv_transpose2d", "einsum", "interpolate", "pixel_shuffle", "pixel_unshuffle"), (_lost, ())),
 }
 
 

@@ -23,6 +23,7 @@ from cnnviz.files import whole_file
 
 Pixels = NDArray[np.uint8]
 ENDINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+LARGEST = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383}  # pixels a side
 METADATA = "cnnviz"  # the keyword of the iTXt chunk
 
 GAP, MARGIN, LABEL, TITLE = 8, 16, 13, 17  # pixels; the last two are heights of type
@@ -73,6 +74,9 @@ class Sheet:
         """
         path = Path(path)
         kind = picture_format(path)
+        if max(self.pixels.shape) > LARGEST[kind]:
+            size = f"{self.pixels.shape[1]} x {self.pixels.shape[0]}"
+            raise OutputError(f"cannot write {path.name}: {size} px are too many for {kind}; write a .png.")
         with whole_file(path) as file:
             self._write(file, kind)
         return path
@@ -203,7 +207,8 @@ def _hatched(shape: Sequence[int]) -> Pixels:
 
 
 def fitted(text: str, size: int, width: int) -> str:
-    """`text`, its end cut off if it is wider than `width` pixels."""
+    """`text` on one line, its end cut off if it is wider than `width` pixels."""
+    text = " ".join(text.split())
     if font(size).getlength(text) <= width:
         return text
     while text and font(size).getlength(text + "…") > width:

@@ -1,6 +1,7 @@
 """The layer table against the textbook's formulas, published figures, and what really changes when a pixel does."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import cnnviz
 from cnnviz.architecture import Layer, layer_table
 from cnnviz.errors import ShapeError
 from cnnviz.models import outline
-from cnnviz.network import count_parameters
+from cnnviz.network import Network, count_parameters
 from tests.conftest import LeNet
 
 
@@ -113,15 +114,71 @@ def test_the_receptive_field_is_what_a_gradient_reaches(first: int, second: int,
     network = cnnviz.wrap(Branches(first, second, stride, dilation), name="net", input_size=41)
     rows = {row.name: row for row in layer_table(network)}
     for layer in ("left", "right", "head"):
-        touched = torch.zeros(41, 41)
-        for seed in range(6):  # a ReLU or a pool may hide a pixel from one picture's gradient, hardly from six
-            torch.manual_seed(seed)
-            images = torch.rand(1, 1, 41, 41).requires_grad_()
-            maps = cnnviz.activations(network, images, [layer])[layer]
-            centre = maps.shape[2] // 2, maps.shape[3] // 2
-            touched += torch.autograd.grad(maps[0, :, *centre].square().sum(), images)[0][0, 0].abs()
-        height, width = (int((touched.sum(axis) > 0).sum()) for axis in (1, 0))
-        assert rows[layer].receptive_field == (height, width)
+        assert rows[layer].receptive_field == reached(network, layer)
+
+
+def reached(network: Network, layer: str) -> tuple[int, int]:
+    """How many rows and columns of pixels the middle of a map has a gradient to."""
+    height, width = network.input_size
+    touched = torch.zeros(height, width)
+    for seed in range(6):  # a ReLU or a pool may hide a pixel from one picture's gradient, hardly from six
+        torch.manual_seed(seed)
+        images = torch.rand(1, network.channels, height, width).requires_grad_()
+        maps = cnnviz.activations(network, images, [layer])[layer]
+        centre = maps.shape[2] // 2, maps.shape[3] // 2
+        touched += torch.autograd.grad(maps[0, :, *centre].square().sum(), images)[0][0].abs().sum(0)
+    return int((touched.sum(1) > 0).sum()), int((touched.sum(0) > 0).sum())
+
+
+class Between(nn.Module):
+    """Some function between two convolutions."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, (5, 1))
+        self.function = function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.function(self.first(images))).mean((2, 3))
+
+
+def _written_into(maps: Tensor) -> Tensor:
+    changed = maps.clone()
+    changed[:, 0] = functional.avg_pool2d(maps, 7, 1, 3)[:, 0]
+    return changed
+
+
+FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {  # and whether its field must be known
+    "relu": (torch.relu, True),
+    "softmax over channels": (lambda maps: maps.softmax(1), True),
+    "pool with indices": (lambda maps: functional.max_pool2d(maps, 3, 1, 1, return_indices=True)[0], True),
+    "swapped axes": (lambda maps: maps.swapaxes(2, 3), False),
+    "swapped and back": (lambda maps: maps.transpose(2, 3).relu().transpose(3, 2), True),
+    "written into": (_written_into, True),
+    "gated": (lambda maps: maps * maps.mean((2, 3), keepdim=True).sigmoid(), True),
+    "transposed convolution": (
+        lambda maps: functional.conv_transpose2d(maps, torch.ones(4, 4, 3, 3, device=maps.device), padding=1),
+        False,
+    ),
+    "mixed columns": (lambda maps: torch.einsum("nchw->nch", maps)[..., None].expand_as(maps), False),
+    "thinned out": (lambda maps: maps[:, :, ::2, ::2], False),
+    "enlarged": (lambda maps: functional.interpolate(maps, scale_factor=2), False),
+    "rolled": (lambda maps: maps.roll(3, 2), False),
+    "normalised along rows": (lambda maps: maps.softmax(3), False),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_receptive_field_is_right_or_said_to_be_unknown(name: str) -> None:
+    function, must_be_known = FUNCTIONS[name]
+    torch.manual_seed(0)
+    network = cnnviz.wrap(Between(function), name="net", input_size=(24, 20))
+    field = {row.name: row for row in layer_table(network)}["last"].receptive_field
+    if field is None:
+        assert not must_be_known
+    else:
+        size = zip(field, network.input_size, strict=True)
+        assert tuple(min(side, whole) for side, whole in size) == reached(network, "last")
 
 
 class LooksAtValues(nn.Module):

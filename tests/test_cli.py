@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,12 @@ from tests.conftest import CAT, ROOT, LeNet
 from tests.test_models import SMALL, stand_in
 from tests.test_pictures import jpeg
 
+Run = Callable[..., Result]
 MINI = ("--model", "vgg16-mini")
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Result:
@@ -38,7 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     return call
 
 
-def test_feature_maps_of_a_picture(run: object, mini: Network, tmp_path: Path) -> None:
+def test_feature_maps_of_a_picture(run: Run, mini: Network, tmp_path: Path) -> None:
     result = run("featuremaps", CAT, "--layer", "block4_conv2", *MINI)
     path = tmp_path / "cat_vgg16-mini_block4_conv2.png"
     assert result.exit_code == 0
@@ -49,7 +51,7 @@ def test_feature_maps_of_a_picture(run: object, mini: Network, tmp_path: Path) -
     assert read_record(path)["settings"]["channels"] == list(range(192))
 
 
-def test_several_pictures_and_layers_give_a_file_each(run: object, tmp_path: Path) -> None:
+def test_several_pictures_and_layers_give_a_file_each(run: Run, tmp_path: Path) -> None:
     coffee = CAT.with_name("coffee.jpg")
     result = run(
         "featuremaps", CAT, coffee, "--layer", "block1_conv1:pre", "--layers", "block1-pool", *MINI, "-o", "out"
@@ -63,7 +65,7 @@ def test_several_pictures_and_layers_give_a_file_each(run: object, tmp_path: Pat
     ]
 
 
-def test_all_layers_are_the_thirteen_convolutions(run: object, tmp_path: Path) -> None:
+def test_all_layers_are_the_thirteen_convolutions(run: Run, tmp_path: Path) -> None:
     result = run("featuremaps", CAT, "--layers", "all", *MINI, "-o", "out", "--json", "--size", "64")
     rows = json.loads(result.stdout)
     assert [row["layer"] for row in rows] == [f"block{x}_conv{y}" for x in range(1, 6) for y in range(1, 3 + (x > 2))]
@@ -71,7 +73,7 @@ def test_all_layers_are_the_thirteen_convolutions(run: object, tmp_path: Path) -
     assert all((tmp_path / row["file"]).exists() for row in rows)
 
 
-def test_json_and_arrays_hold_the_librarys_numbers(run: object, mini: Network) -> None:
+def test_json_and_arrays_hold_the_librarys_numbers(run: Run, mini: Network) -> None:
     arguments = ("--layer", "block3_conv1", "--top", "5", "--by", "max", "-o", "a.webp", "--save-arrays", "a.npz")
     result = run("featuremaps", CAT, *arguments, *MINI, "--json", "--fit", "crop")
     (row,) = json.loads(result.stdout)
@@ -85,16 +87,16 @@ def test_json_and_arrays_hold_the_librarys_numbers(run: object, mini: Network) -
         np.testing.assert_array_equal(arrays["image"], maps.shown.images[0])
 
 
-def test_channels_in_the_order_given(run: object) -> None:
+def test_channels_in_the_order_given(run: Run) -> None:
     run("featuremaps", CAT, "--layer", "block1_conv1", "--channels", "3,0-2,3", *MINI, "-o", "a.png")
     assert read_record("a.png")["settings"]["channels"] == [3, 0, 1, 2]
 
 
-def test_quiet_says_nothing(run: object) -> None:
+def test_quiet_says_nothing(run: Run) -> None:
     assert run("featuremaps", CAT, "--layer", "block1_conv1", *MINI, "--quiet").output == ""
 
 
-def test_the_built_in_network_steps_in_with_one_line(run: object, empty_cache: Path) -> None:
+def test_the_built_in_network_steps_in_with_one_line(run: Run, empty_cache: Path) -> None:
     result = run("featuremaps", CAT, "--layer", "block4_conv2", "-o", "a.png")
     assert result.exit_code == 0
     assert result.stderr.count("\n") == 1
@@ -103,7 +105,7 @@ def test_the_built_in_network_steps_in_with_one_line(run: object, empty_cache: P
     assert read_record("a.png")["network"]["name"] == "vgg16-mini"
 
 
-def test_a_named_network_is_never_replaced(run: object, empty_cache: Path) -> None:
+def test_a_named_network_is_never_replaced(run: Run, empty_cache: Path) -> None:
     result = run("featuremaps", CAT, "--layer", "block4_conv2", "--model", "vgg16")
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
@@ -112,7 +114,7 @@ def test_a_named_network_is_never_replaced(run: object, empty_cache: Path) -> No
     assert not list(Path().glob("*.png"))
 
 
-def test_random_weights_are_said_loudly(run: object, empty_cache: Path) -> None:
+def test_random_weights_are_said_loudly(run: Run, empty_cache: Path) -> None:
     result = run(
         "featuremaps", CAT, "--layer", "block1_conv1", "--model", "vgg16", "--weights", "random", "--size", "64"
     )
@@ -121,7 +123,7 @@ def test_random_weights_are_said_loudly(run: object, empty_cache: Path) -> None:
     assert "64 maps" in result.stdout
 
 
-def test_cached_weights_are_used_without_a_word(run: object, empty_cache: Path) -> None:
+def test_cached_weights_are_used_without_a_word(run: Run, empty_cache: Path) -> None:
     stand_in(empty_cache, "vgg16", 0.001)
     result = run("featuremaps", CAT, "--layer", "block1_conv1", "-o", "a.png", "--size", "64")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -131,7 +133,7 @@ def test_cached_weights_are_used_without_a_word(run: object, empty_cache: Path) 
     assert [(row["name"], row["file"]) for row in listed["weights"]] == [("vgg16", str(zoo.cache_file("vgg16")))]
 
 
-def test_layers_lists_parameters_and_receptive_fields(run: object, empty_cache: Path) -> None:
+def test_layers_lists_parameters_and_receptive_fields(run: Run, empty_cache: Path) -> None:
     result = run("layers", "--model", "vgg16", "--weights", "random")
     assert result.exit_code == 0
     assert "138,357,544 parameters" in result.stdout
@@ -139,17 +141,17 @@ def test_layers_lists_parameters_and_receptive_fields(run: object, empty_cache: 
     assert [row[-2] for row in rows] == ["3", "5", "10", "14", "24", "32", "40", "60", "76", "92", "132", "164", "196"]
     found = json.loads(run("layers", *MINI, "--json", "--size", "64").stdout)
     assert found["input_size"] == [64, 64]
-    assert found["layers"][-1]["receptive_field"] == "whole picture"
+    assert found["layers"][-1]["receptive_field"] == ["all", "all"]
 
 
-def test_predict(run: object) -> None:
+def test_predict(run: Run) -> None:
     result = run("predict", CAT, *MINI, "--top", "3")
     assert len(result.stdout.splitlines()) == 4
     (row,) = json.loads(run("predict", CAT, *MINI, "--json").stdout)
     assert len(row["classes"]) == 5
 
 
-def test_models_classes_and_weights(run: object, empty_cache: Path) -> None:
+def test_models_classes_and_weights(run: Run, empty_cache: Path) -> None:
     models = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert models["vgg16-mini"]["here"] == "built in"
     assert models["vgg16"] | {"parameters": 138357544, "here": "to download, 528 MB"} == models["vgg16"]
@@ -164,7 +166,7 @@ def test_models_classes_and_weights(run: object, empty_cache: Path) -> None:
     assert run("weights", "vgg16").exit_code == 1
 
 
-def test_a_users_own_network(run: object) -> None:
+def test_a_users_own_network(run: Run) -> None:
     Path("labels.txt").write_text("".join(f"digit {number}\n" for number in range(10)))
     torch.save(LeNet().state_dict(), "lenet.pth")
     own = ("--model", f"{ROOT / 'tests' / 'conftest.py'}:LeNet", "--weights", "lenet.pth", "--input-size", "28")
@@ -213,7 +215,7 @@ GOOD = (CAT, "--layer", "block1_conv1", *MINI)
     ],
 )
 def test_wrong_input_gives_one_clear_line_and_writes_nothing(
-    run: object, arguments: tuple[object, ...], status: int, message: str
+    run: Run, arguments: tuple[object, ...], status: int, message: str
 ) -> None:
     for name, content in BAD.items():
         Path(name).write_bytes(content)
@@ -226,17 +228,78 @@ def test_wrong_input_gives_one_clear_line_and_writes_nothing(
     assert sorted(path.name for path in Path().iterdir()) == sorted(BAD)
 
 
-def test_the_same_name_twice_would_overwrite_and_is_refused(run: object) -> None:
+def test_the_same_name_twice_would_overwrite_and_is_refused(run: Run) -> None:
     for folder in ("a", "b"):
         Path(folder).mkdir()
         Path(folder, "cat.jpg").write_bytes(CAT.read_bytes())
     result = run("featuremaps", "a/cat.jpg", "b/cat.jpg", *GOOD[1:])
     assert result.exit_code == 2
-    assert "same name" in result.stderr
+    assert "the sheets of a/cat.jpg and b/cat.jpg would both be cat_vgg16-mini_block1_conv1.png" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("featuremaps", CAT, "--layers", ",", *MINI), 2, "no layer is named"),
+        (("featuremaps", "own.png", *GOOD[1:], "-o", "own.png"), 2, "would overwrite the picture own.png"),
+        (("predict", "own.png", "--class", "tabbi", *MINI), 1, "did you mean 'tabby'"),
+        (("predict", "own.png", "--class", "200", *MINI), 1, "its 200 classes are 0 to 199"),
+        (("weights", "vgg16-mini"), 2, "is built in; there is nothing to download"),
+        (("weights", "vgg61"), 1, "did you mean"),
+        (("layers", "--model", "vgg16-min"), 1, "did you mean"),
+        (("layers", "--model", "vit_b_16", "--size", "256"), 1, "cannot take a picture of 256 x 256 px"),
+        (("classes", *MINI, "--labels", "latin.txt"), 2, "is not a text file in UTF-8"),
+    ],
+)
+def test_other_wrong_input(run: Run, arguments: tuple[object, ...], status: int, message: str) -> None:
+    Image.new("RGB", (64, 64)).save("own.png")
+    Path("latin.txt").write_bytes("Köter\n".encode("latin-1"))
+    before = Path("own.png").read_bytes()
+    result = run(*arguments)
+    assert result.exit_code == status
+    assert message in result.stderr.splitlines()[-1]
+    assert Path("own.png").read_bytes() == before
+    assert len(list(Path().iterdir())) == 2
+
+
+def test_odd_but_lawful_names(run: Run) -> None:
+    for name in ("two\nlines.png", "größe und 猫.png", "-dash.png", os.fsdecode(b"not\xffutf8.png")):
+        Image.new("RGB", (64, 48)).save(name)
+        result = run("featuremaps", "--layer", "block1_conv1", *MINI, "-o", "out/a.png", "--", name)
+        assert result.exit_code == 0, result.output
+        Image.open("out/a.png").load()
+        assert read_record("out/a.png")["picture"]["sha256"]
+
+
+def test_all_convolutions_of_a_network_with_idle_ones(run: Run) -> None:
+    arguments = ("--model", "inception_v3", "--weights", "random", "--layers", "all", "--top", "1", "--json")
+    rows = json.loads(run("featuremaps", CAT, *arguments, "-o", "out", "--size", "96").stdout)
+    assert len(rows) == 94
+    assert not any("AuxLogits" in row["layer"] for row in rows)
+
+
+def test_layers_may_be_called_anything(run: Run) -> None:
+    Path("net.py").write_text(
+        "from collections import OrderedDict\nfrom torch import nn\n"
+        "def make(): return nn.Sequential(OrderedDict(file=nn.Conv2d(3, 2, 3), arr_0=nn.ReLU()))\n"
+    )
+    own = ("--model", "net.py:make", "--input-size", "32", "--layers", "file,arr_0", "--save-arrays", "a.npz")
+    assert run("featuremaps", CAT, *own, "-o", "out").exit_code == 0
+    with np.load("a.npz") as arrays:
+        assert set(arrays) == {"image", "file", "arr_0"}
+        np.testing.assert_array_equal(arrays["arr_0"], arrays["file"].clip(0))
+
+
+def test_the_probability_of_a_class(run: Run, mini: Network) -> None:
+    (row,) = json.loads(run("predict", CAT, "--class", "Egyptian cat", "--class", "n02123045", *MINI, "--json").stdout)
+    everything = {one.index: one.probability for one in cnnviz.predict(mini, CAT, top=200)}
+    assert [one["label"] for one in row["classes"]] == ["Egyptian cat", "tabby"]
+    assert [one["probability"] for one in row["classes"]] == [everything[32], everything[30]]
+    assert row["network"]["name"] == "vgg16-mini"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission(run: object) -> None:
+def test_a_folder_without_permission(run: Run) -> None:
     Path("locked").mkdir(mode=0o500)
     result = run("featuremaps", *GOOD, "-o", "locked/a.png")
     assert result.exit_code == 1
@@ -256,7 +319,7 @@ def test_ctrl_c_ends_with_130_and_no_half_file(tmp_path: Path) -> None:
         Image.open(path).load()
 
 
-def test_version_and_help(run: object) -> None:
+def test_version_and_help(run: Run) -> None:
     assert run("--version").stdout == f"cnnviz {cnnviz.__version__}\n"
     for command in cli.commands:
         text = run(command, "--help").stdout

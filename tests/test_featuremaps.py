@@ -166,7 +166,11 @@ def test_a_notebook_gets_a_png_with_its_record(mini: Network, cat: Path, tmp_pat
     path = maps.sheet([3, 1], scale="shared", cmap="magma").save(tmp_path / "maps.png")
     record = read_record(path)
     assert record["command"] == "featuremaps"
-    assert record["network"] == {"name": "vgg16-mini", "weights": "embedded", "sha256": mini.fingerprint}
+    network = record["network"]
+    assert (network["name"], network["weights"]) == ("vgg16-mini", "embedded")
+    assert network["sha256"] == mini.fingerprint
+    assert network["input_size"] == list(mini.input_size)
+    assert network["mean"] == pytest.approx([0.485, 0.456, 0.406])
     assert record["picture"] == {"name": "cat.jpg", "sha256": cnnviz.read_picture(cat).sha256}
     assert record["settings"] == {
         "layer": "block5_conv1:pre",

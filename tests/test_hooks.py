@@ -164,3 +164,34 @@ def test_layers_without_a_map_are_refused(layer: str, message: str) -> None:
     with pytest.raises(LayerError, match=message):
         cnnviz.activations(network, torch.rand(1, 3, 9, 9), [layer])
     assert hook_count(network) == 0
+
+
+class DropoutThenInplace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.drop, self.after = nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Conv2d(4, 5, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        same = self.drop(maps)
+        maps.relu_()
+        return self.after(same).mean((2, 3))
+
+
+def test_maps_are_safe_behind_layers_that_return_their_input() -> None:
+    torch.manual_seed(1)
+    module, images = DropoutThenInplace().eval(), torch.rand(1, 3, 9, 9)
+    found = cnnviz.activations(cnnviz.wrap(module, name="net", input_size=9), images, ["drop", "after"])
+    torch.testing.assert_close(found["drop"], module.conv(images).detach())
+
+
+def test_gradients_flow_from_a_later_map_to_an_earlier_one(small_vgg: SmallVGG) -> None:
+    network = cnnviz.wrap(small_vgg, name="vgg", input_size=64)
+    images = torch.rand(1, 3, 64, 64, requires_grad=True)
+    found = cnnviz.activations(network, images, ["block4_conv3", "classifier"])
+    gradient = torch.autograd.grad(found["classifier"][0, 2], found["block4_conv3"])[0]
+    maps = found["block4_conv3"].detach().requires_grad_()
+    layers = list(small_vgg.features)
+    rest = layers[1 + layers.index(small_vgg.get_submodule(network.qualified("block4_conv3"))) :]
+    logits = small_vgg.classifier(nn.Sequential(*rest)(maps).mean((2, 3)))
+    torch.testing.assert_close(gradient, torch.autograd.grad(logits[0, 2], maps)[0])

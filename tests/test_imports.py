@@ -29,8 +29,12 @@ def imported(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     typing = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
     skipped = {id(inner) for block in typing for inner in ast.walk(block)}
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in skipped]
-    return {node.module.split(".")[1] for node in froms if node.module and node.module.startswith("cnnviz.")}
+    nodes = [node for node in ast.walk(tree) if id(node) not in skipped]
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert not any(node.level for node in froms), "imports are absolute"
+    names = [node.module for node in froms if node.module]
+    names += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("cnnviz.")}
 
 
 def level(module: str) -> int:

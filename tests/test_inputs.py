@@ -33,7 +33,7 @@ def test_a_network_of_one_size_gets_the_picture_squeezed(lenet: LeNet, cat: Path
     assert shown.how == "squeezed"
     expected = np.asarray(Image.open(cat).convert("L").resize((28, 28), Image.Resampling.BILINEAR)) / 255
     np.testing.assert_allclose(shown.images[0, 0], expected, atol=1e-6)
-    with pytest.raises(ShapeError, match="28 px only"):
+    with pytest.raises(ShapeError, match="28 x 28 px"):
         show(network, cat, size=56)
 
 
@@ -93,3 +93,18 @@ def test_a_picture_too_narrow_to_show_is_refused(mini: Network) -> None:
     for fit in ("whole", "crop"):
         with pytest.raises(PictureError, match="1 x 10000: more than 8 times"):
             show(mini, strip, fit=fit)
+
+
+def test_the_crop_of_a_network_that_is_not_square_is_full_of_picture() -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.Flatten(), torch.nn.Linear(2 * 18 * 38, 4))
+    network = cnnviz.wrap(module, name="wide", input_size=(20, 40))
+    shown = show(network, Image.new("RGB", (100, 100), "white"), fit="crop")
+    assert shown.images.shape == (1, 3, 20, 40)
+    assert (shown.images == 1).all()
+    assert shown.seen == pytest.approx((0, 25, 100, 75), abs=3)
+
+
+def test_sizes_that_memory_could_not_hold_are_refused(mini: Network, cat: Path) -> None:
+    for size in (0, 10_000_000):
+        with pytest.raises(ShapeError, match="must be 1 to 4096 pixels"):
+            show(mini, cat, size=size)

@@ -2,19 +2,24 @@
 
 import json
 import pickle
+import re
+import sys
 import threading
 import time
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models import get_model
 
 import cnnviz
 from cnnviz.errors import ModelError, UnknownNameError, WeightsError
 from cnnviz.models import outline, shipped, zoo
-from cnnviz.network import Network
+from cnnviz.models.weights import seeded
+from cnnviz.network import Network, count_parameters
 from tests.conftest import LeNet
 
 SMALL = "squeezenet1_1"  # the published weights of this one are small, and so is its stand-in here
@@ -164,7 +169,7 @@ def test_a_users_own_network_from_a_file(tmp_path: Path) -> None:
         cnnviz.load(f"{path}:small")
     with pytest.raises(ModelError, match=r"no file .*other\.py"):
         cnnviz.load(f"{tmp_path / 'other.py'}:small")
-    with pytest.raises(ModelError, match="cannot import 'no_such_package'"):
+    with pytest.raises(ModelError, match="no module 'no_such_package'"):
         cnnviz.load("no_such_package:small")
 
 
@@ -193,3 +198,96 @@ def test_outlines_hold_no_numbers_and_need_no_weights(empty_cache: Path) -> None
     assert all(parameter.is_meta for parameter in network.parameters())
     assert len(network.labels) == 1000
     assert not empty_cache.exists()
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "vgg11_bn", "densenet121"])
+def test_published_files_in_old_formats_load_as_torchvision_loads_them(empty_cache: Path, name: str) -> None:
+    """Files from before PyTorch counted batches, or forbade dots in names, and files that note a version."""
+    empty_cache.mkdir(parents=True)
+    with seeded():
+        state = zoo.skeleton(name).state_dict()
+    if name != "mnasnet0_5":
+        for key in [key for key in state if key.endswith("num_batches_tracked")]:
+            del state[key]
+        state._metadata.clear()
+    if name == "densenet121":
+        old = [
+            (re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key), value) for key, value in state.items()
+        ]
+        state = OrderedDict(old)
+        assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    torch.save(state, zoo.cache_file(name))
+    expected = get_model(name, weights=zoo.published(name)).eval()
+    network = cnnviz.load(name)
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(network.module(images), expected(images).detach())
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_network_of_torchvisions_can_be_outlined(name: str) -> None:
+    if name == "regnet_y_128gf":
+        pytest.skip("takes gigabytes to build")
+    network = outline(name)
+    assert count_parameters(network) == zoo.describe(name)["parameters"]
+    assert len(network.labels) == 1000
+
+
+def test_the_embedded_networks_random_weights_are_seeded_too() -> None:
+    before = torch.random.get_rng_state()
+    first, second = (cnnviz.load("vgg16-mini", weights="random").fingerprint for _ in range(2))
+    shipped.describe()
+    assert first == second
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+BROKEN = """
+import beside
+from torch import nn
+
+def fine(): import beside; return nn.Conv2d(3, beside.WIDTH, 1)
+def wants(argument): return nn.Conv2d(3, 2, 1)
+def fails(): raise KeyError("oops")
+"""
+
+
+def test_faults_in_a_users_code_are_named_with_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside.py").write_text("WIDTH = 5\n")
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "syntax.py").write_text("def f(:\n")
+    assert cnnviz.load(f"{tmp_path}/broken.py:fine", input_size=8).module.out_channels == 5
+    with pytest.raises(ModelError, match=r"calling fails\(\) raised KeyError: 'oops' \(broken.py, line 7\)"):
+        cnnviz.load(f"{tmp_path}/broken.py:fails", input_size=8)
+    with pytest.raises(ModelError, match=r"calling wants\(\) raised TypeError"):
+        cnnviz.load(f"{tmp_path}/broken.py:wants", input_size=8)
+    with pytest.raises(ModelError, match=r"importing syntax.py raised SyntaxError"):
+        cnnviz.load(f"{tmp_path}/syntax.py:f", input_size=8)
+    for name in (":f", "..a:f"):
+        with pytest.raises(ModelError, match="is no module"):
+            cnnviz.load(name, input_size=8)
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    assert cnnviz.load("broken:fine", input_size=8).module.out_channels == 5
+    assert sys.path == path
+
+
+def test_a_ready_network_keeps_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "ready_net.py").write_text(FACTORIES)
+    name = f"{tmp_path}/ready_net.py:ready"
+    with pytest.raises(ModelError, match="has its own mean; leave it out"):
+        cnnviz.load(name, mean=[0.5])
+    with pytest.raises(ModelError, match="leave out --weights"):
+        cnnviz.load(name, weights="random")
+    torch.save(cnnviz.load(name).module.state_dict(), tmp_path / "w.pth")
+    assert cnnviz.load(name, weights=tmp_path / "w.pth").weights == "w.pth"
+
+
+def test_prefixes_of_a_networks_own_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "inner.py").write_text(
+        "from torch import nn\n"
+        "class Inner(nn.Module):\n"
+        "    def __init__(self): super().__init__(); self.module = nn.Conv2d(3, 2, 1)\n"
+        "    def forward(self, x): return self.module(x).mean((2, 3))\n"
+    )
+    name = f"{tmp_path}/inner.py:Inner"
+    torch.save(cnnviz.load(name, input_size=8).module.state_dict(), tmp_path / "w.pth")
+    assert cnnviz.load(name, weights=tmp_path / "w.pth", input_size=8).weights == "w.pth"

@@ -1,6 +1,7 @@
 """Network: the same function as the module it was made from, and the module as it was."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -27,8 +28,6 @@ def test_forward_normalises_and_equals_the_module(small_vgg: SmallVGG) -> None:
 def test_wrapping_changes_nothing_of_the_module() -> None:
     module = SmallVGG(batch_norm=True).train()
     module(torch.rand(2, 3, 64, 64)).sum().backward()
-    seen = []
-    module.features[0].register_forward_hook(lambda *_: seen.append(1))
     flags = [(part.training, getattr(part, "inplace", None), len(part._forward_hooks)) for part in module.modules()]
     before = copy.deepcopy(module.state_dict())
     gradients = [parameter.grad.clone() for parameter in module.parameters()]
@@ -157,3 +156,40 @@ def test_the_fingerprint_knows_weights_apart(small_vgg: SmallVGG) -> None:
 def test_double_precision_networks_are_fed_doubles(small_vgg: SmallVGG) -> None:
     network = wrapped(small_vgg.double())
     assert network(torch.rand(1, 3, 64, 64)).dtype == torch.float64
+
+
+def test_a_networks_own_hooks_are_part_of_its_function(small_vgg: SmallVGG) -> None:
+    small_vgg.classifier.register_forward_hook(lambda _module, _inputs, output: output * 2)
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(wrapped(small_vgg)(images), small_vgg(images).detach())
+
+
+def test_the_fingerprint_follows_weights_that_change(small_vgg: SmallVGG) -> None:
+    network = wrapped(small_vgg)
+    before = network.fingerprint
+    assert network.fingerprint == before
+    with torch.no_grad():
+        small_vgg.classifier.weight.add_(1)
+    assert network.fingerprint == wrapped(small_vgg).fingerprint != before
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_any_size_is_found_out_in_any_precision(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(dtype)
+    assert wrapped(module).takes_any_size
+    assert wrapped(nn.Conv2d(3, 2, 3)).takes_any_size, "fully convolutional"
+
+
+def test_a_module_that_cannot_be_copied_is_refused(small_vgg: SmallVGG) -> None:
+    small_vgg.lock = threading.Lock()
+    with pytest.raises(ModelError, match="cannot be copied"):
+        wrapped(small_vgg)
+
+
+def test_a_shared_relu_has_no_block_names() -> None:
+    relu = nn.ReLU()
+    module = nn.Module()
+    module.features = nn.Sequential(
+        nn.Conv2d(3, 2, 3), relu, nn.MaxPool2d(2), nn.Conv2d(2, 2, 3), relu, nn.MaxPool2d(2)
+    )
+    assert vgg_aliases(module) == {}

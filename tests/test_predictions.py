@@ -32,3 +32,24 @@ def test_what_cannot_be_predicted_is_refused(mini: Network) -> None:
         cnnviz.predict(cnnviz.wrap(nn.Conv2d(3, 2, 1), name="maps", input_size=8), torch.rand(3, 8, 8))
     with pytest.raises(ShapeError, match="at least 1"):
         cnnviz.predict(mini, torch.rand(3, 64, 64), top=0)
+
+
+def test_faults_of_a_forward_pass_are_said_in_one_line(mini: Network) -> None:
+    class Asserts(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.shape[2] == 32, "wrong height"
+            return images.mean((2, 3))
+
+    with pytest.raises(ShapeError, match=r"cannot take a picture of 8 x 8 px \(wrong height\); try another size"):
+        cnnviz.predict(cnnviz.wrap(Asserts(), name="net", input_size=32, mean=[0, 0, 0], std=[1]), torch.rand(3, 8, 8))
+
+
+def test_logits_that_are_no_numbers_or_have_no_labels_are_refused() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = cnnviz.wrap(module, name="net", input_size=8, labels=["a", "b", "c"])
+    with pytest.raises(ModelError, match="3 class names for 2 classes"):
+        cnnviz.predict(network, torch.rand(3, 8, 8))
+    with torch.no_grad():
+        module[0].weight.fill_(torch.nan)
+    with pytest.raises(ModelError, match="not finite"):
+        cnnviz.predict(cnnviz.wrap(module, name="net", input_size=8), torch.rand(3, 8, 8))

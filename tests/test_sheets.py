@@ -104,6 +104,12 @@ def test_other_endings_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_formats_that_cannot_hold_the_sheet_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="5 x 16384 px are too many for WEBP; write a "):
+        Sheet(flat(1, 16384, 5)).save(tmp_path / "a.webp")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")

@@ -3,14 +3,13 @@
 Nothing here imports torch before a command runs, so that help and completion come at once.
 """
 
-import sys
 from typing import Any
 
 import click
 
-from cnnviz.cli.featuremaps import featuremaps
+from cnnviz.cli.maps import featuremaps
 from cnnviz.cli.networks import classes, layers, models, weights
-from cnnviz.cli.predict import predict
+from cnnviz.cli.predictions import predict
 from cnnviz.errors import CnnvizError
 
 INTERRUPTED = 130
@@ -27,9 +26,6 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            sys.stderr.close()  # or Python complains once more when it flushes
-            ctx.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

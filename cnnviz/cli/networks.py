@@ -91,7 +91,7 @@ def classes(word: str, chosen: Chosen, as_json: bool) -> None:
     rows = [
         {"index": index, "wnid": wnids[index] if wnids else None, "label": label} for index, label in enumerate(labels)
     ]
-    found = [row for row in rows if word.lower() in f"{row['label']} {row['wnid']}".lower()]
+    found = [row for row in rows if word.lower() in f"{row['label']} {row['wnid'] or ''}".lower()]
     if as_json:
         say_json(found)
         return
@@ -112,8 +112,10 @@ def weights(names: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     Example:
       cnnviz weights vgg16
     """
-    from cnnviz.models import zoo
+    from cnnviz.models import shipped, zoo
 
+    if shipped.NAME in names:
+        raise click.UsageError(f"{shipped.NAME} is built in; there is nothing to download.")
     for name in names:
         zoo.published(name)
     for name in names:
@@ -152,10 +154,9 @@ def _sides(pair: Sequence[float] | None, unknown: str = "") -> str:
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: the whole picture is written as null, and said so."""
+    """JSON has no infinity: a side that depends on the whole picture is written as "all"."""
     for name in ("receptive_field", "step"):
-        pair = row[name]
-        row[name] = "whole picture" if pair is not None and math.inf in pair else pair
+        row[name] = row[name] and ["all" if math.isinf(side) else side for side in row[name]]
     return row
 
 

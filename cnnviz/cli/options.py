@@ -103,7 +103,10 @@ class Chosen:
         return outline(self.name(), weights=self.weights, **self._own())
 
     def _own(self) -> dict[str, Any]:
-        labels = self.labels.read_text(encoding="utf-8").splitlines() if self.labels else None
+        try:
+            labels = self.labels.read_text(encoding="utf-8").splitlines() if self.labels else None
+        except UnicodeDecodeError:
+            raise click.UsageError(f"{self.labels} is not a text file in UTF-8 with a class name per line.") from None
         return {"input_size": self.input_size, "mean": self.mean, "std": self.std, "labels": labels}
 
     def _device(self) -> str:

@@ -8,15 +8,17 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
 from torch import nn
 
-from cnnviz.errors import ModelError, did_you_mean
-from cnnviz.models.weights import fill, seeded
+from cnnviz.errors import CnnvizError, ModelError, did_you_mean
+from cnnviz.models.weights import RANDOM, fill, seeded
 from cnnviz.network import Network, wrap
 
 
@@ -34,11 +36,16 @@ def build(
     Raises:
         ModelError: if there is no such factory, it makes no network, or its input size is not given.
     """
-    with seeded():
-        made = _factory(name)()
+    if weights == RANDOM:
+        raise ModelError(f"{name} makes its own weights; leave out --weights, or give a file.")
+    made = _made(name)
     if isinstance(made, Network):
+        own = {"input size": input_size, "mean": mean, "std": std, "labels": labels}
+        given = [key for key, value in own.items() if value is not None]
+        if given:
+            raise ModelError(f"{name} returns a Network, which has its own {given[0]}; leave it out.")
         if weights is not None:
-            fill(made.module, weights, name)
+            made.weights = fill(made.module, weights, name)
         return made
     if not isinstance(made, nn.Module):
         kind = type(made).__name__
@@ -57,14 +64,41 @@ def build(
     )
 
 
-def _factory(name: str) -> Callable[[], object]:
+def _made(name: str) -> object:
+    """What the factory returns."""
     where, _, attribute = name.rpartition(":")
-    module = _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
-    factory = getattr(module, attribute, None)
-    if factory is None or not callable(factory):
-        hint = did_you_mean(attribute, [key for key in vars(module) if not key.startswith("_")])
-        raise ModelError(f"{where} has no function or class named {attribute!r}{hint}")
-    return cast("Callable[[], object]", factory)
+    folder = Path(where).parent if where.endswith(".py") else Path()
+    with seeded(), _importing_from(folder.resolve()):
+        module = _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
+        factory = getattr(module, attribute, None)
+        if factory is None or not callable(factory):
+            hint = did_you_mean(attribute, [key for key in vars(module) if not key.startswith("_")])
+            raise ModelError(f"{where} has no function or class named {attribute!r}{hint}")
+        with _users_code(f"calling {attribute}()"):
+            return cast("Callable[[], object]", factory)()
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    """Let the user's code import what lies beside it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+@contextmanager
+def _users_code(doing: str) -> Iterator[None]:
+    """Name the fault in a user's code, and its line, in one line."""
+    try:
+        yield
+    except CnnvizError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        at = f"{Path(last.filename).name}, line {last.lineno}"
+        raise ModelError(f"{doing} raised {type(error).__name__}: {error} ({at}).") from error
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -75,18 +109,15 @@ def _from_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look their module up there
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
+    with _users_code(f"importing {path.name}"):
         spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
     return module
 
 
 def _from_package(where: str) -> ModuleType:
-    try:
+    if not re.fullmatch(r"\w+(\.\w+)*", where):
+        raise ModelError(f"{where!r} is no module; a network of your own is named as package.module:factory.")
+    with _users_code(f"importing {where}"):
+        if importlib.util.find_spec(where) is None:
+            raise ModelError(f"there is no module {where!r}; a network of your own is named as package.module:factory.")
         return importlib.import_module(where)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"cannot import {where!r} ({error}); a network of your own is named as package.module:factory."
-        ) from error

@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from cnnviz.files import whole_file
 from cnnviz.models.mini import VGGMini, vgg16_mini
-from cnnviz.models.weights import fill
+from cnnviz.models.weights import fill, seeded
 from cnnviz.network import Crop, Network, count_parameters, wrap
 
 NAME = "vgg16-mini"
@@ -47,7 +47,9 @@ def class_names() -> dict[str, str]:
 
 def build(weights: str | Path | None) -> Network:
     """The embedded network with its own weights, or others."""
-    module, classes = vgg16_mini(), class_names()
+    classes = class_names()
+    with seeded():
+        module = vgg16_mini()
     source = fill(module, FILE if weights is None else weights, NAME)
     return wrap(
         module,
@@ -66,9 +68,11 @@ def describe() -> dict[str, Any]:
     """The embedded network's row in the list of models."""
     with safe_open(FILE, framework="pt") as file:
         top1 = float(file.metadata()["top1"])
+    with torch.device("meta"):
+        module = vgg16_mini()
     return {
         "name": NAME,
-        "parameters": count_parameters(vgg16_mini()),
+        "parameters": count_parameters(module),
         "top1": top1,
         "classes": len(class_names()),
         "here": "built in",

@@ -3,11 +3,10 @@
 Nothing here ever runs code from a file: ``.pth`` files are read with ``weights_only=True``.
 """
 
-import pickle
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -49,64 +48,64 @@ def seeded() -> Iterator[None]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or a ``.pth`` state dict, by name.
 
-    A checkpoint that keeps its state dict under ``state_dict`` or ``model`` is understood, and so are the ``module.``
-    prefixes that data parallel training leaves.
+    A checkpoint that keeps its state dict under ``state_dict`` or ``model`` is understood.
     """
     if not path.is_file():
         raise WeightsError(f"there are no weights at {path}; give a .pth or .safetensors file, or 'random'.")
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pth(path)
+    except Exception as error:
         raise WeightsError(
             f"{path.name} cannot be read as weights: it is damaged, no .pth or .safetensors file, or holds more than"
             " tensors (save `model.state_dict()`)."
         ) from error
     for key in ("state_dict", "model"):
-        inner = content.get(key)
-        content = dict(inner) if isinstance(inner, Mapping) else content
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if not tensors or len(tensors) < len(content):
+        content = content[key] if isinstance(content, Mapping) and isinstance(content.get(key), Mapping) else content
+    if not isinstance(content, dict) or not content or not all(isinstance(each, Tensor) for each in content.values()):
         raise WeightsError(f"{path.name} holds no state dict; save `model.state_dict()` and give that file.")
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
+    return content
 
 
-def fit(module: nn.Module, tensors: Mapping[str, Tensor], name: str, source: str) -> None:
-    """Copy tensors into the module's own, by name.
+def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str) -> None:
+    """Put tensors into the module, by name, as ``load_state_dict`` does.
+
+    The ``module.`` prefixes that data parallel training leaves are understood.
 
     Raises:
         WeightsError: unless names and shapes agree; names what is missing, what is extra and what has another shape.
     """
     own = module.state_dict()
-    missing, extra = [key for key in own if key not in tensors], [key for key in tensors if key not in own]
+    if not set(own) & set(tensors) and all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     other = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
-    faults = {"missing": missing, "extra": extra, "of another shape": other}
+    missing, extra = module.load_state_dict(_without(tensors, other), strict=False)
+    faults = {"missing": sorted(set(missing) - set(other)), "extra": extra, "of another shape": other}
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
         raise WeightsError(
             f"{source} does not fit {name}: {listed}; give weights of this network, or name their network."
         )
-    module.load_state_dict(dict(tensors))
 
 
-def _read_safetensors(path: Path) -> dict[str, object]:
-    from safetensors import SafetensorError
+def _without(tensors: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
+    """The same state dict, of the same kind (PyTorch notes its version in an attribute), but for some keys."""
+    kept = copy(tensors)
+    for key in keys:
+        del kept[key]
+    return kept
+
+
+def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 
-    try:
-        return dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    return load_file(path)
 
 
-def _read_pth(path: Path) -> dict[str, object]:
+def read_pth(path: Path) -> object:
+    """What a file holds that ``torch.save`` wrote; nothing in it is run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(content, Mapping):
-        raise ValueError("no mapping")
-    return dict(content)
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _some(keys: list[str]) -> str:

@@ -4,13 +4,12 @@ Weights lie in torch hub's cache (``$TORCH_HOME/hub/checkpoints``), are download
 checked when they arrive, all by torch hub itself.
 """
 
-import pickle
+import io
+import re
 import socket
 import threading
-import warnings
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import UnknownNameError, WeightsError, did_you_mean
-from cnnviz.models.weights import fill, fit, seeded
+from cnnviz.models.weights import fill, fit, read_weights, seeded
 from cnnviz.network import Crop, Network, wrap
 
 if TYPE_CHECKING:
@@ -58,10 +57,10 @@ def build(name: str, weights: str | Path | None, *, progress: bool) -> Network:
     with seeded():
         module = skeleton(name)
     if weights is None:
-        fit(module, _without_auxiliary(name, download(name, progress=progress)), name, cache_file(name).name)
+        fit(module, _as_built(name, download(name, progress=progress)), name, cache_file(name).name)
         source = str(known)
     else:
-        source = fill(module, weights, name, _without_auxiliary)
+        source = fill(module, weights, name, _as_built)
     return _as_published(name, module, source)
 
 
@@ -69,17 +68,24 @@ def skeleton(name: str) -> nn.Module:
     """The network before any weights; GoogLeNet without the heads that only its training used."""
     from torchvision.models import get_model
 
-    options = {
+    options: dict[str, Any] = {
         "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": True},
         "inception_v3": {"transform_input": True, "init_weights": True},
-    }
-    return get_model(name, weights=None, **options.get(name, {}))
+    }.get(name, {})
+    if name.startswith("vit_"):
+        options = {"image_size": published(name).transforms().crop_size[0]}
+    return get_model(name, weights=None, **options)
 
 
 def outline(name: str) -> Network:
-    """The network without numbers, for its layers and shapes: made at once, nothing is downloaded."""
-    with torch.device("meta"):
-        module = skeleton(name)
+    """The network without numbers, for its layers and shapes: nothing is downloaded."""
+    published(name)
+    try:
+        with torch.device("meta"):
+            module = skeleton(name)
+    except NotImplementedError:  # RegNets compute with numbers while they are built
+        with seeded():
+            module = skeleton(name)
     return _as_published(name, module, "none").to("meta")
 
 
@@ -99,9 +105,13 @@ def _as_published(name: str, module: nn.Module, source: str) -> Network:
     )
 
 
-def _without_auxiliary(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    heads = ("aux1.", "aux2.") if name == "googlenet" else ()
-    return {key: value for key, value in tensors.items() if not key.startswith(heads)} if heads else tensors
+def _as_built(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors under the names of the network as `skeleton` builds it."""
+    if name == "googlenet":
+        return {key: value for key, value in tensors.items() if not key.startswith(("aux1.", "aux2."))}
+    if name.startswith("densenet"):  # saved when PyTorch still allowed dots in names: norm.1 is norm1
+        return {re.sub(r"\b(norm|conv)\.([12])\.", r"\1\2.", key): value for key, value in tensors.items()}
+    return tensors
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -137,19 +147,18 @@ def download(name: str, *, progress: bool) -> dict[str, Tensor]:
     """
     file = cache_file(name)
     ways = "connect to the internet, give a file with --weights, or take --model vgg16-mini (built in)"
+    if not file.exists():
+        try:
+            with _stalls_noticed(), redirect_stdout(io.StringIO()):  # stdout is for results
+                published(name).get_state_dict(progress=progress, check_hash=True, weights_only=True)
+        except (OSError, HTTPException) as error:
+            raise WeightsError(f"the weights of {name} cannot be downloaded ({_reason(error)}): {ways}.") from error
+        except RuntimeError as error:
+            raise WeightsError(f"the weights of {name} arrived damaged ({error}); try again, or {ways}.") from error
     try:
-        with _stalls_noticed(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
-            state = published(name).get_state_dict(progress=progress, check_hash=True, weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"the weights of {name} cannot be downloaded ({_reason(error)}): {ways}.") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        if file.exists():
-            raise WeightsError(f"the cached weights {file} cannot be read; delete that file, or {ways}.") from error
-        raise WeightsError(
-            f"the download of {name}'s weights arrived damaged ({error}); try again, or {ways}."
-        ) from error
-    return dict(state)
+        return read_weights(file)
+    except WeightsError as error:
+        raise WeightsError(f"the cached weights {file} cannot be read; delete that file, or {ways}.") from error
 
 
 def within_reach(name: str) -> bool:
@@ -178,6 +187,6 @@ def _stalls_noticed() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", error)
     return str(getattr(inner, "strerror", None) or inner)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import click
 
@@ -88,19 +89,23 @@ def featuremaps(
     network = chosen.load(quiet=quiet)
     layers = _layers(network, single, listed)
     files = _files(pictures, layers, network.name, output)
-    arrays, rows = {}, []
-    for picture in pictures:
-        shown = show(network, picture, fit=fit, size=size)
-        if save_arrays:
-            arrays[_key(picture, "image", pictures)] = shown.images[0].cpu().numpy()
-        for layer, found in maps_of_layers(network, shown, layers).items():
-            drawn = found.order(by)[:top] if top else channels
-            file = found.sheet(drawn, scale=scale, cmap=cmap).save(files[picture, layer])
-            rows.append(_row(picture, found, drawn, file))
-            if save_arrays:
-                arrays[_key(picture, layer, pictures)] = found.maps[0].numpy()
+    seen = {picture: show(network, picture, fit=fit, size=size) for picture in pictures}
+    arrays: dict[str, Any] = {}
+    rows = []
+    for picture, shown in seen.items():
+        found = maps_of_layers(network, shown, layers)
+        drawn = {layer: maps.order(by)[:top] if top else channels for layer, maps in found.items()}
+        sheets = {layer: maps.sheet(drawn[layer], scale=scale, cmap=cmap) for layer, maps in found.items()}
+        for layer, sheet in sheets.items():
+            file = sheet.save(files[picture, layer])
+            rows.append(_row(picture, found[layer], drawn[layer], file))
             if not (quiet or as_json):
                 click.echo(_summary(rows[-1]))
+        if save_arrays:
+            kept = {"image": shown.images[0].cpu().numpy()} | {
+                layer: maps.maps[0].numpy() for layer, maps in found.items()
+            }
+            arrays |= {_key(picture, name, pictures): array for name, array in kept.items()}
     if save_arrays:
         _save(save_arrays, arrays, say=not (quiet or as_json))
     if as_json:
@@ -109,13 +114,15 @@ def featuremaps(
 
 def _layers(network: "Network", single: tuple[str, ...], listed: str | None) -> list[str]:
     """The layers asked for, each once; unknown names are noticed before any work."""
-    from torch import nn
+    from cnnviz.architecture import layer_table
 
     named = [*single, *((listed or "").split(",") if listed != "all" else ())]
     if listed == "all":
-        convolutions = [name for name, part in network.layers.items() if isinstance(part, nn.Conv2d)]
-        named += [alias for alias in network.aliases if re.fullmatch(r"block\d+_conv\d+", alias)] or convolutions
+        blocks = [alias for alias in network.aliases if re.fullmatch(r"block\d+_conv\d+", alias)]
+        named += blocks or [row.name for row in layer_table(network) if row.kind == "Conv2d" and row.output]
     layers = list(dict.fromkeys(name.strip() for name in named if name.strip()))
+    if not layers:
+        raise click.UsageError("no layer is named; `cnnviz layers` lists them.")
     for layer in layers:
         network.qualified(layer)
     return layers
@@ -132,14 +139,19 @@ def _files(
         picture_format(output)
         if len(keys) > 1:
             raise click.UsageError(f"{len(keys)} sheets do not fit into one file; give -o a folder.")
-        return {keys[0]: output}
-    folder = output or Path()
-    files = {
-        (picture, layer): folder / (re.sub(r"[^\w.-]+", "-", f"{picture.stem}_{network}_{layer}") + ".png")
-        for picture, layer in keys
-    }
-    if len(set(files.values())) < len(files):
-        raise click.UsageError("two of the pictures have the same name, and so would their sheets; take them in turn.")
+        files = {keys[0]: output}
+    else:
+        names = [re.sub(r"[^\w.-]+", "-", f"{picture.stem}_{network}_{layer}") + ".png" for picture, layer in keys]
+        files = {key: (output or Path()) / name for key, name in zip(keys, names, strict=True)}
+    makers: dict[Path, Path] = {}
+    for (picture, _), file in files.items():
+        if any(file.resolve() == each.resolve() for each in pictures):
+            raise click.UsageError(f"the sheet would overwrite the picture {file}; choose another place with -o.")
+        if file in makers:
+            raise click.UsageError(
+                f"the sheets of {makers[file]} and {picture} would both be {file}; take them in turn."
+            )
+        makers[file] = picture
     return files
 
 
@@ -163,11 +175,13 @@ def _summary(row: dict[str, Any]) -> str:
 
 
 def _save(path: Path, arrays: dict[str, Any], *, say: bool) -> None:
-    import numpy as np
+    from numpy.lib.format import write_array
 
     from cnnviz.files import whole_file
 
-    with whole_file(path) as file:
-        np.savez_compressed(file, **arrays)
+    with whole_file(path) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:  # np.savez refuses a layer named "file"
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                write_array(entry, array)
     if say:
         click.echo(f"{path}: {len(arrays)} arrays, float32")
