@@ -6,7 +6,7 @@ DEPTHS := block1_conv2,block2_conv2,block3_conv3,block4_conv3,block5_conv3
 .PHONY: demo test lint bench clean
 
 demo: .venv/installed
-	$(BIN)/cnnviz predict gallery/photos/cat.jpg --model vgg16-mini --top 3
+	$(BIN)/cnnviz predict gallery/photos/cat.jpg --model vgg16-mini --fit whole --top 3
 	$(BIN)/cnnviz featuremaps gallery/photos/cat.jpg --model vgg16-mini --layers $(DEPTHS) -o pictures
 	@echo "The pictures are in $(CURDIR)/pictures: what five layers see in the cat, from edges to parts."
 

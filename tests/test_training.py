@@ -69,8 +69,7 @@ def test_both_layouts_hold_the_same(class_folders: Path, ordinary: Path) -> None
 
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    cycles = (train.Cycle(0.1, 0.35, ((32, 48), (32, 48))), train.Cycle(0.01, 0.5, ((64, 64),)))
-    monkeypatch.setattr(train, "CYCLES", cycles)
+    monkeypatch.setattr(train, "SIDES", ((32, 48), (32, 48), (64, 64)))
     monkeypatch.setattr(train, "BATCH", 5)
 
 
@@ -130,10 +129,10 @@ def test_a_folded_temperature_divides_the_logits() -> None:
 
 def test_augmented_pictures_are_crops_of_their_own_picture() -> None:
     pictures = torch.stack([torch.full((3, 64, 64), value, dtype=torch.uint8) for value in (40, 200)])
-    images = train.augmented(pictures, 48, 0.35, torch.Generator().manual_seed(0))
+    images = train.augmented(pictures, 48, torch.Generator().manual_seed(0))
     assert images.shape == (2, 3, 48, 48)
     assert images[0].mean() < images[1].mean()
-    again = train.augmented(pictures, 48, 0.35, torch.Generator().manual_seed(0))
+    again = train.augmented(pictures, 48, torch.Generator().manual_seed(0))
     assert torch.equal(images, again)
 
 

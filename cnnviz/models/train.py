@@ -4,16 +4,15 @@ Stops may come at any time: the same command continues after the last finished e
 run would have drawn. The folder ``--out`` holds ``checkpoint.pt``, ``log.jsonl`` (a line per epoch) and, at the end,
 ``vgg16-mini.safetensors``: the averaged weights, batch norm folded away, in half precision.
 
-The recipe: SGD with Nesterov momentum, label smoothing, random resized crops, flips and colour; pictures grow from
-epoch to epoch (`CYCLES`), so that the early epochs are cheap and larger photographs still mean something to the network
-at the end; the weights that are kept are an exponential moving average.
+The recipe: SGD with Nesterov momentum, one cycle of the rate, label smoothing, random resized crops, flips and colour.
+Pictures grow from epoch to epoch (`SIDES`), so that the early epochs are cheap and larger photographs still mean
+something to the network at the end. The weights that are kept are an exponential moving average.
 """
 
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,28 +29,12 @@ from cnnviz.models.mini import VGGMini, folded, vgg16_mini
 from cnnviz.models.photographs import class_names, read_split
 from cnnviz.models.shipped import MEAN, SIDE, STD, write_weights
 
-
-@dataclass(frozen=True)
-class Cycle:
-    """Epochs over which the learning rate rises to its peak, then falls to nothing.
-
-    Attributes:
-        peak: the highest learning rate.
-        smallest_crop: of a picture, as a share of its area.
-        sides: the smallest and the largest side in pixels, for each epoch.
-    """
-
-    peak: float
-    smallest_crop: float
-    sides: tuple[tuple[int, int], ...]
-
-
-CYCLES = (
-    Cycle(0.2, 0.35, 6 * ((48, 64),) + 5 * ((64, 80),) + 4 * ((80, 96),) + 2 * ((96, 128),)),
-    Cycle(0.02, 0.5, 3 * ((96, 128),)),
-)
+# The smallest and the largest side of the pictures, in pixels, for each epoch.
+SIDES = 6 * ((48, 64),) + 5 * ((64, 80),) + 4 * ((80, 96),) + 2 * ((96, 128),)
 SIDE_STEP = 16
 BATCH = 128
+PEAK_RATE = 0.2
+SMALLEST_CROP = 0.35  # of a picture, as a share of its area
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1
 AVERAGING = 0.999
@@ -69,14 +52,13 @@ def main(data: Path, out: Path, seed: int) -> None:
     """Train vgg16-mini on the Tiny ImageNet folder DATA, or go on where a stopped run left off."""
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, seed)
-    epochs = [(cycle, number) for cycle in CYCLES for number in range(len(cycle.sides))]
     validation = read_split(data, "val", _say_read)
-    if run.epoch < len(epochs):
+    if run.epoch < len(SIDES):
         pictures, classes = read_split(data, "train", _say_read)
         sample = _sample(validation, seed)
-        for cycle, number in epochs[run.epoch :]:
-            run.train_epoch(pictures, classes, cycle, number)
-            run.finish_epoch(sample, cycle.sides[number][1])
+        for low, high in SIDES[run.epoch :]:
+            run.train_epoch(pictures, classes, low, high)
+            run.finish_epoch(sample, high)
     export(run.averaged(), *validation, class_names(data), out / "vgg16-mini.safetensors")
 
 
@@ -108,9 +90,8 @@ class Run:
         if (out / "checkpoint.pt").exists():
             self._load(torch.load(out / "checkpoint.pt", map_location=self.device, weights_only=True))
 
-    def train_epoch(self, pictures: Tensor, classes: Tensor, cycle: Cycle, number: int) -> None:
-        """One pass over the pictures, the `number`-th of its cycle; every batch has a side of its own."""
-        low, high = cycle.sides[number]
+    def train_epoch(self, pictures: Tensor, classes: Tensor, low: int, high: int) -> None:
+        """One pass over the pictures, every batch enlarged to a side drawn from [low, high]."""
         draws = torch.Generator().manual_seed(self.seed * 1000 + self.epoch)
         order = torch.randperm(len(classes), generator=draws)
         steps = len(classes) // BATCH
@@ -120,8 +101,8 @@ class Run:
             rows = order[step * BATCH : (step + 1) * BATCH]
             side = low + SIDE_STEP * int(torch.randint((high - low) // SIDE_STEP + 1, (), generator=draws))
             for group in self.optimiser.param_groups:
-                group["lr"] = cycle.peak * one_cycle((number + step / steps) / len(cycle.sides))
-            losses += self._step(augmented(pictures[rows], side, cycle.smallest_crop, draws), classes[rows])
+                group["lr"] = PEAK_RATE * one_cycle((self.epoch + step / steps) / len(SIDES))
+            losses += self._step(augmented(pictures[rows], side, draws), classes[rows])
         self.log = {"epoch": self.epoch + 1, "sides": [low, high], "loss": round(losses / steps, 4)}
         self.log["seconds"] = round(time.monotonic() - started)
         self.epoch += 1
@@ -162,20 +143,20 @@ class Run:
 
 
 def one_cycle(done: float, warm_up: float = 0.15) -> float:
-    """The rate, as a share of its peak, after a share `done` in [0, 1) of the cycle: up, then half a cosine."""
+    """The rate, as a share of its peak, after a share `done` in [0, 1) of all steps: up, then half a cosine."""
     if done < warm_up:
         return 0.04 + 0.96 * done / warm_up
     return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * (done - warm_up) / (1 - warm_up)))))
 
 
-def augmented(pictures: Tensor, side: int, smallest_crop: float, draws: torch.Generator) -> Tensor:
+def augmented(pictures: Tensor, side: int, draws: torch.Generator) -> Tensor:
     """Random resized crops, flipped and recoloured: (N, 3, H, W) uint8 to (N, 3, side, side), normalised."""
     count = len(pictures)
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.empty(count).uniform_(low, high, generator=draws)
 
-    area, stretch = uniform(smallest_crop, 1), uniform(-0.28, 0.28).exp()
+    area, stretch = uniform(SMALLEST_CROP, 1), uniform(-0.28, 0.28).exp()
     width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
     flip = uniform(0, 1).round() * 2 - 1
     matrices = torch.zeros(count, 2, 3)
