@@ -3,17 +3,17 @@
 from cnnviz.errors import ShapeError, UnknownNameError, did_you_mean
 from cnnviz.network import Network
 
-SHOWN = 4  # how many of several matching names an error lists
+SHOWN = 8  # how many of several matching names an error lists
 
 
 def class_index(network: Network, name: str | int) -> int:
     """The class that a name stands for.
 
     Names are tried in this order, capitals or not: the class's number, its WordNet id, any of its synonyms as a whole
-    ("tabby cat"), and the beginning of a synonym, if it is of one class only.
+    ("tabby cat"), a word of a synonym and the beginning of one; the last two if they are of one class only.
 
     Args:
-        name: such as 30, "30", "n02123045", "tabby", "Tabby cat", "tab".
+        name: such as 30, "30", "n02123045", "tabby", "Tabby cat", "tabb".
 
     Raises:
         ShapeError: if there is no class of that number.
@@ -32,8 +32,9 @@ def class_index(network: Network, name: str | int) -> int:
     if network.wnids is not None and text in network.wnids:
         return network.wnids.index(text)
     exact = [index for index, names in synonyms.items() if text in names]
+    worded = [index for index, names in synonyms.items() if any(text in each.split() for each in names)]
     begun = [index for index, names in synonyms.items() if text and any(each.startswith(text) for each in names)]
-    for found in (exact, begun):
+    for found in (exact, worded, begun):
         if len(found) == 1:
             return found[0]
         if found:

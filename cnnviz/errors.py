@@ -51,5 +51,6 @@ class OutputError(CnnvizError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: "; did you mean 'conv1'?" or a full stop."""
-    close = get_close_matches(name, known, n=3, cutoff=0.4)
+    as_written = {each.lower(): each for each in known}
+    close = [as_written[each] for each in get_close_matches(name.lower(), as_written, n=3, cutoff=0.4)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."

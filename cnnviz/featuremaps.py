@@ -3,19 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError
 from cnnviz.hooks import activations
-from cnnviz.inputs import Fit, Shown, show
+from cnnviz.inputs import Fit, Shown, Source, show
 from cnnviz.mapsheets import Scale, maps_figure, maps_sheet
 from cnnviz.network import Network, forward_pass, wrap
-from cnnviz.pictures import Picture
 from cnnviz.sheets import Sheet
 
 if TYPE_CHECKING:
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 Order = Literal["mean", "max"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureMaps:
     """What one layer gives for one or more pictures.
 
@@ -120,13 +117,18 @@ class FeatureMaps:
         chosen = range(self.maps.shape[1]) if channels is None else [int(channel) for channel in channels]
         return maps_figure(self, chosen, image=image, scale=scale, cmap=cmap)
 
+    def __repr__(self) -> str:
+        count, channels, height, width = self.maps.shape
+        silent = f"{int(self.silent.sum())} silent"
+        return f"FeatureMaps({self.layer} of {self.network.name}, {count} x {channels} x {height} x {width}, {silent})"
+
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
 
 
 def feature_maps(
     network: nn.Module,
-    picture: str | Path | Picture | Image.Image | Tensor,
+    picture: Source,
     layer: str,
     *,
     fit: Fit = "whole",
@@ -136,7 +138,7 @@ def feature_maps(
 
     Args:
         network: a `Network`; or any ``nn.Module``, to which a tensor is then given as it is, without normalisation.
-        picture: a file, a PIL image, or a tensor (C, H, W) or (N, C, H, W) with values in [0, 1].
+        picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) or (N, C, H, W) in [0, 1].
         layer: a name from ``network.layers``.
         fit: what to show of a picture that is no tensor, "whole" or "crop"; see `cnnviz.inputs`.
         size: short side, in pixels, of what the network sees; the network's own by default.

@@ -26,9 +26,12 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
         The outputs by the names that were asked for, in that order: (N, C', H', W') for layers with feature maps.
 
     Raises:
+        TypeError: if `images` is no tensor, or `layers` a single name.
         UnknownNameError: if a name is not among ``network.layers``.
         LayerError: if a layer gives no tensor or does not run.
     """
+    if isinstance(layers, str) or not isinstance(images, Tensor):
+        raise TypeError("activations() takes a tensor of images and a list of layer names")
     modules = {layer: network.layers[network.qualified(layer)] for layer in layers}
     names = {module: layer for layer, module in modules.items()}
     seen: dict[nn.Module, Tensor] = {}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from cnnviz.network import Network
 from cnnviz.pictures import Picture, Pixels, as_shown, read_picture
 
 Fit = Literal["whole", "crop"]
+Source = str | Path | Picture | Image.Image | NDArray[np.uint8] | Tensor
 Seen = tuple[float, float, float, float]
 LARGEST = 4096  # pixels; the maps of a larger picture would not fit into memory
 LONGEST = 8  # times the short side; a longer picture is refused, or it would not fit into memory
@@ -49,7 +51,7 @@ class Shown:
 
 def show(
     network: Network,
-    picture: str | Path | Picture | Image.Image | Tensor,
+    picture: Source,
     *,
     fit: Fit = "whole",
     size: int | None = None,
@@ -57,7 +59,8 @@ def show(
     """Make of a picture what `network` is to see.
 
     Args:
-        picture: a file, a `Picture`, a PIL image; or a tensor (C, H, W) or (N, C, H, W) in [0, 1], shown as it is.
+        picture: a file, a `Picture`, a PIL image, an array (H, W) or (H, W, 3), uint8; or a tensor (C, H, W) or
+            (N, C, H, W) in [0, 1], shown as it is.
         fit: "whole" or "crop", see above; does not concern tensors.
         size: short side, in pixels, of what the network sees; the network's own by default.
 
@@ -67,10 +70,15 @@ def show(
     """
     if isinstance(picture, Tensor):
         return _as_it_is(network, picture)
+    if isinstance(picture, np.ndarray):
+        picture = _from_array(picture)
     if isinstance(picture, Image.Image):
         picture = Picture(as_shown(picture, "picture"), "picture", "")
-    if not isinstance(picture, Picture):
+    if isinstance(picture, str | Path):
         picture = read_picture(picture)
+    if not isinstance(picture, Picture):
+        kind = type(picture).__name__
+        raise PictureError(f"a picture is a file, a PIL image, an array (H, W, 3) or a tensor, not a {kind}.")
     if size is not None and not 1 <= size <= LARGEST:
         raise ShapeError(f"the size must be 1 to {LARGEST} pixels, not {size}.")
     if size is not None and (size, size) != network.input_size and not network.takes_any_size:
@@ -82,7 +90,8 @@ def show(
         given = f"{picture.name} is {image.width} x {image.height}"
         raise PictureError(f"{given}: more than {LONGEST} times as long as it is narrow; cut a part out of it.")
     fitted, seen = _crop(network, image, size) if fit == "crop" else _whole(network, image, size)
-    how = "cropped" if fit == "crop" else "squeezed" if squeezed else "whole"
+    kept = fitted.width * image.height == fitted.height * image.width
+    how = "cropped" if fit == "crop" else "squeezed" if squeezed and not kept else "whole"
     return Shown(
         images=_tensor(fitted, network),
         names=(picture.name,),
@@ -120,6 +129,13 @@ def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image
     top, left = (round((side - cut) / 2) for side, cut in zip(resized.size[::-1], target, strict=True))
     seen = (left * scale[0], top * scale[1], (left + target[1]) * scale[0], (top + target[0]) * scale[1])
     return published.center_crop(resized, list(target)), seen
+
+
+def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        given = f"{pixels.dtype}, {' x '.join(map(str, pixels.shape))}"
+        raise PictureError(f"an array of pixels is uint8 and H x W, H x W x 3 or H x W x 4; this one is {given}.")
+    return Image.fromarray(pixels)
 
 
 def _tensor(image: Image.Image, network: Network) -> Tensor:

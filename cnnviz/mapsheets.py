@@ -25,6 +25,8 @@ Maps = NDArray[np.float32]
 def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> Sheet:
     """A tile per channel; see `FeatureMaps.sheet`."""
     maps, colours = _chosen(found, channels, image, scale), colour_map(cmap)
+    if maps.shape[1:] == (1, 1):
+        scale = "shared"  # a single value has no range of its own
     low, high = _ranges(maps, scale)
     painted = colours[_levels(maps, low, high)]
     silent = found.silent[image, list(channels)].tolist()
@@ -33,11 +35,9 @@ def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, sca
         Tile(pixels, str(channel), "silent" if hatched else _note(bottom, top), hatched)
         for pixels, channel, hatched, bottom, top in each
     ]
-    bar = ColourBar(colours, "lowest of each map", "highest of each map (the number at its right)")
+    bar = ColourBar(colours, "lowest of each map", "highest of each map")
     if scale == "shared":
-        bar = ColourBar(
-            colours, f"{low.min():.4g}", f"{high.max():.4g}, the same for all maps (the highest of each at its right)"
-        )
+        bar = ColourBar(colours, f"{low.min():.4g}", f"{high.max():.4g}, the same for all maps")
     made = record(
         "featuremaps",
         found.network,
@@ -121,9 +121,9 @@ def _levels(maps: Maps, low: Maps, high: Maps) -> NDArray[np.uint8]:
 
 
 def _note(low: float, high: float) -> str:
-    """The highest value in two digits, which fit beneath the smallest tile; and whether there is no other."""
+    """The highest value in two digits, which fit beneath the smallest tile; "= 1.3" if there is no other."""
     number = f"{high:.0f}" if 100 <= abs(high) < 1e5 else f"{high:.2g}"
-    return f"flat {number}" if low == high else number
+    return f"= {number}" if low == high else number
 
 
 def _lines(found: "FeatureMaps", channels: Sequence[int], image: int) -> list[str]:
@@ -133,10 +133,11 @@ def _lines(found: "FeatureMaps", channels: Sequence[int], image: int) -> list[st
     silent = int(found.silent[image].sum())
     number = f"all {count}" if len(channels) == count else f"{len(channels)} of {count}"
     how = found.shown.how
+    hatched = ", drawn hatched" if found.silent[image, list(channels)].any() else ""
     return [
         f"{found.layer} of {found.network.name}: what {number} channels see",
         f"{found.shown.names[image]}, {picture_width} x {picture_height} px, shown to the network {how} as"
         f" {seen_width} x {seen_height}",
-        f"maps of {width} x {height}; {silent} of the layer's {count} are silent (zero everywhere, hatched)",
-        f"weights: {found.network.weights}",
+        f"maps of {width} x {height}; {silent} of the layer's {count} are silent: zero everywhere{hatched}",
+        f"weights: {found.network.weights}; below each map its channel and its highest value",
     ]

@@ -1,16 +1,13 @@
 """What a network takes a picture for."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cnnviz.errors import ModelError, ShapeError
-from cnnviz.inputs import Fit, show
+from cnnviz.inputs import Fit, Source, show
 from cnnviz.network import Network, forward_pass
-from cnnviz.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Prediction:
 @torch.no_grad()
 def predict(
     network: Network,
-    picture: str | Path | Picture | Image.Image | Tensor,
+    picture: Source,
     *,
     top: int = 5,
     fit: Fit = "crop",
@@ -33,7 +30,7 @@ def predict(
     """The most probable classes of one picture, the first one first.
 
     Args:
-        picture: a file, a PIL image, or a tensor (C, H, W) with values in [0, 1].
+        picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) in [0, 1].
         top: how many classes; all of them if there are fewer.
         fit: "crop", the network's published preprocessing, or "whole"; see `cnnviz.inputs`.
 

@@ -1,6 +1,9 @@
 """Networks and pictures that the tests share."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more, and lose where others compute
 
 import pytest
 import torch

@@ -27,13 +27,22 @@ def test_every_synonym_of_every_class_finds_it_or_says_what_else_it_means(mini: 
 
 
 def test_what_may_be_several_lists_them() -> None:
-    labels = ["crane, bird", "crane, machine", *(f"crate {number}" for number in range(6))]
-    network = cnnviz.wrap(nn.Conv2d(3, 8, 1), name="net", input_size=8, labels=labels)
+    labels = ["crane, bird", "crane, machine", *(f"crate {number}" for number in range(9))]
+    network = cnnviz.wrap(nn.Conv2d(3, 11, 1), name="net", input_size=8, labels=labels)
     with pytest.raises(UnknownNameError, match=r"'Crane' may be crane \(0\), crane \(1\); give the number"):
         class_index(network, "Crane")
-    with pytest.raises(UnknownNameError, match=r"'cra' may be crane .*crate 1 \(3\) and 4 more"):
+    with pytest.raises(UnknownNameError, match=r"'cra' may be crane .*crate 5 \(7\) and 3 more"):
         class_index(network, "cra")
     assert class_index(network, "mach") == 1
+
+
+def test_a_word_of_a_name_comes_before_the_beginning_of_another() -> None:
+    labels = ["catamaran", "Persian cat", "Egyptian cat", "tiger shark"]
+    network = cnnviz.wrap(nn.Conv2d(3, 4, 1), name="net", input_size=8, labels=labels)
+    with pytest.raises(UnknownNameError, match=r"'cat' may be Persian cat \(1\), Egyptian cat \(2\); give"):
+        class_index(network, "cat")
+    assert class_index(network, "shark") == 3
+    assert class_index(network, "cata") == 0
 
 
 def test_unknown_classes_name_close_ones(mini: Network) -> None:

@@ -80,7 +80,7 @@ def test_json_and_arrays_hold_the_librarys_numbers(run: Run, mini: Network) -> N
     maps = cnnviz.feature_maps(mini, CAT, "block3_conv1", fit="crop")
     assert row | maps.statistics() == row
     assert row["channels"] == maps.order("max")[:5]
-    assert (row["file"], row["network"]) == ("a.webp", {"name": "vgg16-mini", "weights": "embedded"})
+    assert (row["file"], row["network"]) == ("a.webp", {"name": "vgg16-mini", "weights": "built in"})
     with np.load("a.npz") as arrays:
         assert set(arrays) == {"image", "block3_conv1"}
         np.testing.assert_array_equal(arrays["block3_conv1"], maps.maps[0])

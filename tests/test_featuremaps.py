@@ -167,7 +167,7 @@ def test_a_notebook_gets_a_png_with_its_record(mini: Network, cat: Path, tmp_pat
     record = read_record(path)
     assert record["command"] == "featuremaps"
     network = record["network"]
-    assert (network["name"], network["weights"]) == ("vgg16-mini", "embedded")
+    assert (network["name"], network["weights"]) == ("vgg16-mini", "built in")
     assert network["sha256"] == mini.fingerprint
     assert network["input_size"] == list(mini.input_size)
     assert network["mean"] == pytest.approx([0.485, 0.456, 0.406])
@@ -194,3 +194,18 @@ def test_the_figure_has_axes_and_colour_bars_with_the_real_values(picture: Tenso
     assert limits == ([(-1, 1), (-1, 1)] if scale == "shared" else [(0, 1), (-1, 0)])
     assert [axis.get_title() for axis in drawn[:2]] == ["channel 0", "channel 1"]
     figure.savefig(io.BytesIO())
+
+
+def test_single_values_share_a_scale(picture: Tensor) -> None:
+    module = nn.Sequential(Known().conv, nn.AdaptiveAvgPool2d(1))  # 0.5, -0.5, 0.5 and 0
+    sheet = cnnviz.feature_maps(module, picture, "1").sheet(cmap="magma")
+    magma, factor = colour_map("magma"), enlargement(1, columns_for(4, aspect=1))
+    assert shows(sheet, magma[[[255]]], factor)
+    assert shows(sheet, magma[[[0]]], factor)
+    assert sheet.made["settings"]["scale"] == "shared"
+
+
+def test_maps_print_as_one_line(mini: Network, cat: Path) -> None:
+    maps = cnnviz.feature_maps(mini, cat, "block5_conv3")
+    silent = int(maps.silent.sum())
+    assert repr(maps) == f"FeatureMaps(block5_conv3 of vgg16-mini, 1 x 192 x 7 x 10, {silent} silent)"

@@ -195,3 +195,10 @@ def test_gradients_flow_from_a_later_map_to_an_earlier_one(small_vgg: SmallVGG) 
     rest = layers[1 + layers.index(small_vgg.get_submodule(network.qualified("block4_conv3"))) :]
     logits = small_vgg.classifier(nn.Sequential(*rest)(maps).mean((2, 3)))
     torch.testing.assert_close(gradient, torch.autograd.grad(logits[0, 2], maps)[0])
+
+
+def test_a_single_name_or_a_file_is_refused(small_vgg: SmallVGG) -> None:
+    network = cnnviz.wrap(small_vgg, name="vgg", input_size=64)
+    for images, layers in ((torch.rand(1, 3, 64, 64), "block1_conv1"), ("cat.jpg", ["block1_conv1"])):
+        with pytest.raises(TypeError, match="a tensor of images and a list of layer names"):
+            cnnviz.activations(network, images, layers)

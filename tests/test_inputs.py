@@ -108,3 +108,12 @@ def test_sizes_that_memory_could_not_hold_are_refused(mini: Network, cat: Path) 
     for size in (0, 10_000_000):
         with pytest.raises(ShapeError, match="must be 1 to 4096 pixels"):
             show(mini, cat, size=size)
+
+
+def test_arrays_of_pixels_are_pictures(mini: Network, cat: Path) -> None:
+    pixels = np.asarray(Image.open(cat))
+    assert torch.equal(show(mini, pixels).images, show(mini, cat).images)
+    with pytest.raises(PictureError, match="this one is float64, 300 x 451 x 3"):
+        show(mini, pixels / 255)
+    with pytest.raises(PictureError, match="not a list"):
+        show(mini, [cat])

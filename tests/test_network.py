@@ -193,3 +193,17 @@ def test_a_shared_relu_has_no_block_names() -> None:
         nn.Conv2d(3, 2, 3), relu, nn.MaxPool2d(2), nn.Conv2d(2, 2, 3), relu, nn.MaxPool2d(2)
     )
     assert vgg_aliases(module) == {}
+
+
+def test_hints_name_each_layer_once_whatever_its_capitals(mini: Network) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        mini.qualified("BLOCK1_conv1")
+    hints = str(caught.value).split("did you mean ")[1].split("?")[0].split(" or ")
+    assert hints[0] == "'block1_conv1'"
+    assert len(set(hints)) == len(hints)
+
+
+def test_one_number_does_for_mean_and_std(lenet: LeNet) -> None:
+    network = cnnviz.wrap(lenet, name="lenet", input_size=28, mean=0.13, std=0.38)
+    images = torch.rand(1, 1, 28, 28)
+    torch.testing.assert_close(network(images), lenet((images - 0.13) / 0.38).detach())

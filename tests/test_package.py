@@ -92,6 +92,12 @@ def test_the_readmes_python_runs_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "maps.png").exists()
 
 
+def test_the_card_is_filled_in() -> None:
+    card = (ROOT / "gallery" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "| 112 px | 50" in card
+    assert not re.search(r"^[A-Z]{3,}$", card, re.MULTILINE), "a place that is still to be filled"
+
+
 def test_the_readmes_files_and_commands_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):

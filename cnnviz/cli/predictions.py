@@ -53,6 +53,6 @@ def predict(
         )
         return
     for picture, ranks in found.items():
-        click.echo(f"{picture} ({network.name}, {network.weights})")
+        click.echo(f"{picture}, {'its centre' if fit == 'crop' else 'all of it'} ({network.name}, {network.weights})")
         for one in ranks:
             click.echo(f"  {one.probability:6.1%}  {one.label}")

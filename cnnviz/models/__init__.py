@@ -3,7 +3,7 @@
     load("vgg16")                       torchvision's, with its pretrained weights
     load("vgg16-mini")                  the small VGG16 that cnnviz carries with it
     load("vgg16", weights="random")     no training, seed 0
-    load("net.py:Net", weights="net.pth", input_size=28, mean=[0.13], std=[0.38])
+    load("net.py:Net", weights="net.pth", input_size=28, mean=0.13, std=0.38)
 
 To add a kind of network, write a function that returns a `Network` and name it in `load`.
 """
@@ -26,8 +26,8 @@ def load(
     weights: str | Path | None = None,
     device: str | torch.device | None = None,
     input_size: int | tuple[int, int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Network:

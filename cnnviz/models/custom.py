@@ -27,8 +27,8 @@ def build(
     weights: str | Path | None,
     *,
     input_size: int | tuple[int, int] | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: float | Sequence[float] | None,
+    std: float | Sequence[float] | None,
     labels: Sequence[str] | None,
 ) -> Network:
     """Call the factory, put the weights in, wrap. Without `weights` the network stays as the factory made it.
@@ -57,8 +57,8 @@ def build(
         made,
         name=re.sub(r".*[/\\]", "", name),
         input_size=input_size,
-        mean=mean if mean is not None else (0.0,),
-        std=std if std is not None else (1.0,),
+        mean=mean if mean is not None else 0.0,
+        std=std if std is not None else 1.0,
         labels=labels,
         weights=source,
     )

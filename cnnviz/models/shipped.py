@@ -59,7 +59,7 @@ def build(weights: str | Path | None) -> Network:
         std=STD,
         labels=tuple(classes.values()),
         wnids=tuple(classes),
-        weights="embedded" if weights is None else source,
+        weights="built in" if weights is None else source,
         crop=Crop(resize=SIDE, side=SIDE, interpolation="BILINEAR"),
     )
 
