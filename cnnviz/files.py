@@ -37,7 +37,9 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _refused(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {path}: {error.strerror or error}; choose another place with -o.")
+    blocked = isinstance(error, FileExistsError | NotADirectoryError)
+    reason = "there is a file where a folder should be" if blocked else error.strerror or str(error)
+    return OutputError(f"cannot write {path}: {reason}; choose another place with -o.")
 
 
 def _umask() -> int:

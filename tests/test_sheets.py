@@ -129,7 +129,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write .*a\.png: .*; choose another place"):
+    with pytest.raises(
+        OutputError, match=r"cannot write .*a\.png: there is a file where a folder should be; choose another place"
+    ):
         Sheet(flat(1)).save(tmp_path / "file" / "a.png")
 
 
