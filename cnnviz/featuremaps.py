@@ -99,8 +99,7 @@ class FeatureMaps:
             ShapeError: if there is no such channel or image.
             UnknownNameError: if there is no such scale or colour map.
         """
-        chosen = range(self.maps.shape[1]) if channels is None else [int(channel) for channel in channels]
-        return maps_sheet(self, chosen, image=image, scale=scale, cmap=cmap)
+        return maps_sheet(self, self._channels(channels), image=image, scale=scale, cmap=cmap)
 
     def figure(
         self,
@@ -114,8 +113,10 @@ class FeatureMaps:
 
         matplotlib draws slowly: choose the channels.
         """
-        chosen = range(self.maps.shape[1]) if channels is None else [int(channel) for channel in channels]
-        return maps_figure(self, chosen, image=image, scale=scale, cmap=cmap)
+        return maps_figure(self, self._channels(channels), image=image, scale=scale, cmap=cmap)
+
+    def _channels(self, channels: Sequence[int] | None) -> Sequence[int]:
+        return range(self.maps.shape[1]) if channels is None else [int(channel) for channel in channels]
 
     def __repr__(self) -> str:
         count, channels, height, width = self.maps.shape

@@ -179,22 +179,24 @@ def _padded(call: Call) -> Field | None:
     return replace(call.field, spans=(rows, columns))
 
 
-def _permuted(call: Call) -> Field | None:
-    dims, axes = call.arguments["dims"], call.field.axes  # permute(x, (0, 2, 3, 1)) or x.permute(0, 2, 3, 1)
-    order = [dims, *call.arguments["rest"]] if isinstance(dims, int) else list(dims)
-    order = [axis % call.source.ndim for axis in order]
-    return call.field if axes is None else replace(call.field, axes=(order.index(axes[0]), order.index(axes[1])))
+def _permuted(call: Call) -> Field:
+    dims = call.arguments["dims"]  # permute(x, (0, 2, 3, 1)) or x.permute(0, 2, 3, 1)
+    order = [dims, *call.arguments["rest"]] if isinstance(dims, int) else dims
+    return _reordered(call.field, [axis % call.source.ndim for axis in order])
 
 
-def _transposed(call: Call) -> Field | None:
-    first, second = (call.arguments[name] % call.source.ndim for name in ("dim0", "dim1"))
-    swapped = {first: second, second: first}
-    axes = call.field.axes
-    return (
-        call.field
-        if axes is None
-        else replace(call.field, axes=(swapped.get(axes[0], axes[0]), swapped.get(axes[1], axes[1])))
-    )
+def _transposed(call: Call) -> Field:
+    first, second = call.arguments["dim0"], call.arguments["dim1"]
+    order = list(range(call.source.ndim))
+    order[first], order[second] = order[second], order[first]
+    return _reordered(call.field, order)
+
+
+def _reordered(field: Field, order: Sequence[int]) -> Field:
+    """The field of a tensor whose axes now stand in another order."""
+    if field.axes is None:
+        return field
+    return replace(field, axes=(order.index(field.axes[0]), order.index(field.axes[1])))
 
 
 def _reduced(call: Call) -> Field | None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--cmap", default="viridis", show_default=True, help="One of matplotlib's colour maps.")
 @click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
-@fit_option
+@fit_option("whole")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="A .png, .jpg or .webp file; a folder for several."
 )

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from cnnviz.network import Network
 
-DEFAULT, STANDIN = "vgg16", "vgg16-mini"
+Command = Callable[..., None]
 
 picture_argument = click.argument(
     "pictures",
@@ -22,13 +22,19 @@ picture_argument = click.argument(
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-fit_option = click.option(
-    "--fit",
-    type=click.Choice(["whole", "crop"]),
-    default="whole",
-    show_default=True,
-    help="Show the network the whole picture, or the centre that its published preprocessing leaves.",
-)
+
+
+def fit_option(default: str) -> Callable[[Command], Command]:
+    """What of a picture the network is shown."""
+    return click.option(
+        "--fit",
+        type=click.Choice(["whole", "crop"]),
+        default=default,
+        show_default=True,
+        help="Show the network the whole picture, or the centre that its published preprocessing leaves.",
+    )
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
 
@@ -74,18 +80,19 @@ class Chosen:
 
     def name(self) -> str:
         """The network's name: the one given, or the default, or the embedded one where that is out of reach."""
-        from cnnviz.models import zoo
+        from cnnviz.models import shipped, zoo
 
         if self.model is not None:
             return self.model
-        if self.weights is not None or zoo.within_reach(DEFAULT):
-            return DEFAULT
+        if self.weights is not None or zoo.within_reach(zoo.DEFAULT):
+            return zoo.DEFAULT
         click.echo(
-            f"warning: no internet and no cached weights of {DEFAULT}: using the small built-in {STANDIN} instead;"
-            f" when online, `cnnviz weights {DEFAULT}` gets them (528 MB).",
+            f"warning: no internet and no cached weights of {zoo.DEFAULT}:"
+            f" using the small built-in {shipped.NAME} instead;"
+            f" when online, `cnnviz weights {zoo.DEFAULT}` gets them (528 MB).",
             err=True,
         )
-        return STANDIN
+        return shipped.NAME
 
     def load(self, *, quiet: bool = False) -> "Network":
         """The network with its weights, on its device."""
@@ -120,7 +127,7 @@ class Chosen:
         return self.device
 
 
-def network_options(command: Callable[..., None]) -> Callable[..., None]:
+def network_options(command: Command) -> Command:
     """Give a command the options that describe a network, handed to it as `chosen`."""
 
     @wraps(command)

@@ -7,23 +7,17 @@ from typing import Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, picture_argument, quiet_option, say_json
+from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument, say_json
 
 
 @click.command()
 @picture_argument
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to list.")
-@click.option(
-    "--fit",
-    type=click.Choice(["whole", "crop"]),
-    default="crop",
-    show_default=True,
-    help="Show the network the centre that its published preprocessing leaves, or the whole picture.",
-)
+@fit_option("crop")
 @click.option("--class", "names", multiple=True, help="Give the probability of this class instead; may be repeated.")
 @network_options
 @json_option
-@quiet_option
+@click.option("--quiet", "-q", is_flag=True, help="Draw no progress bar when weights are downloaded.")
 def predict(
     pictures: tuple[Path, ...], top: int, fit: Any, names: tuple[str, ...], chosen: Chosen, as_json: bool, quiet: bool
 ) -> None:

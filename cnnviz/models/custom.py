@@ -95,7 +95,7 @@ def _users_code(doing: str) -> Iterator[None]:
         yield
     except CnnvizError:
         raise
-    except Exception as error:
+    except Exception as error:  # a user's code may raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{Path(last.filename).name}, line {last.lineno}"
         raise ModelError(f"{doing} raised {type(error).__name__}: {error} ({at}).") from error

@@ -54,7 +54,7 @@ def logits_of(network: Network, images: Sequence[Image.Image], side: int) -> Ten
     return torch.cat([network(batch).cpu() for batch in _batches(network, images, side)])
 
 
-def share_right(logits: Tensor, classes: Tensor, top: int) -> float:
+def share_right(logits: Tensor, classes: Tensor, top: int = 1) -> float:
     """Share of pictures whose class is among the `top` most probable; what ties with it counts as less probable."""
     truth = logits.gather(1, classes[:, None])
     return ((logits > truth).sum(1) < top).double().mean().item()

@@ -10,7 +10,6 @@ something to the network at the end. The weights that are kept are an exponentia
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cnnviz.files import whole_file
 from cnnviz.models.calibration import fitted_temperature
+from cnnviz.models.evaluate import share_right
 from cnnviz.models.mini import VGGMini, folded, vgg16_mini
 from cnnviz.models.photographs import class_names, read_split
 from cnnviz.models.shipped import MEAN, SIDE, STD, write_weights
@@ -122,9 +123,8 @@ class Run:
         """Measure the averaged network on a sample of the validation pictures, save, and log."""
         self.log["top1"] = round(share_right(logits_of(self.averaged(), sample[0], side), sample[1]), 4)
         state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
-        partial = self.out / "checkpoint.partial"
-        torch.save(state | {"epoch": self.epoch, "seed": self.seed}, partial)
-        os.replace(partial, self.out / "checkpoint.pt")
+        with whole_file(self.out / "checkpoint.pt") as file:
+            torch.save(state | {"epoch": self.epoch, "seed": self.seed}, file)
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(self.log) + "\n")
         console.print(self.log)
@@ -182,11 +182,6 @@ def logits_of(network: nn.Module, pictures: Tensor, side: int) -> Tensor:
     device = next(network.parameters()).device
     batches = (functional.interpolate(batch.float() / 255, (side, side), mode="bilinear") for batch in _split(pictures))
     return torch.cat([network(normalised(images).to(device)).cpu() for images in batches])
-
-
-def share_right(logits: Tensor, classes: Tensor) -> float:
-    """Share of pictures whose class comes out on top."""
-    return (logits.argmax(1) == classes).double().mean().item()
 
 
 def _groups(network: nn.Module) -> list[dict[str, Any]]:

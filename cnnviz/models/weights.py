@@ -16,7 +16,6 @@ from cnnviz.errors import WeightsError
 
 RANDOM = "random"
 
-
 Prepare = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -53,8 +52,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"there are no weights at {path}; give a .pth or .safetensors file, or 'random'.")
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pth(path)
-    except Exception as error:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
+    except Exception as error:  # damaged files make the parsers raise almost anything
         raise WeightsError(
             f"{path.name} cannot be read as weights: it is damaged, no .pth or .safetensors file, or holds more than"
             " tensors (save `model.state_dict()`)."
@@ -101,7 +100,7 @@ def _read_safetensors(path: Path) -> object:
     return load_file(path)
 
 
-def read_pth(path: Path) -> object:
+def _read_pth(path: Path) -> object:
     """What a file holds that ``torch.save`` wrote; nothing in it is run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
