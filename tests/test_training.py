@@ -69,7 +69,8 @@ def test_both_layouts_hold_the_same(class_folders: Path, ordinary: Path) -> None
 
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "SIDES", ((32, 48), (32, 48), (64, 64)))
+    cycles = (train.Cycle(0.2, 0.5, ((32, 48), (32, 48))), train.Cycle(0.1, 0.5, ((64, 64),)))
+    monkeypatch.setattr(train, "EPOCHS", [(cycle, done) for cycle in cycles for done in range(len(cycle.sides))])
     monkeypatch.setattr(train, "BATCH", 5)
 
 
@@ -137,12 +138,13 @@ def test_augmented_pictures_are_crops_of_their_own_picture() -> None:
 
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
-    rates = [train.one_cycle(step / 100) for step in range(100)]
+    cycle = train.Cycle(peak=0.2, warm_up=0.15, sides=4 * ((32, 48),))
+    rates = [cycle.rate(step / 25) for step in range(100)]
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])
     assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert max(rates) == pytest.approx(1)
-    assert rates[-1] < 0.005
+    assert max(rates) == pytest.approx(0.2)
+    assert rates[-1] < 0.001
 
 
 def test_evaluation_counts_what_the_network_gets_right(class_folders: Path) -> None:

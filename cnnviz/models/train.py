@@ -4,16 +4,17 @@ Stops may come at any time: the same command continues after the last finished e
 run would have drawn. The folder ``--out`` holds ``checkpoint.pt``, ``log.jsonl`` (a line per epoch) and, at the end,
 ``vgg16-mini.safetensors``: the averaged weights, batch norm folded away, in half precision.
 
-The recipe: SGD with Nesterov momentum, one cycle of the rate, label smoothing, random resized crops, flips and colour.
-Pictures grow from epoch to epoch (`SIDES`), so that the early epochs are cheap and larger photographs still mean
+The recipe: SGD with Nesterov momentum, cycles of the rate, label smoothing, random resized crops, flips and colour.
+Pictures grow from epoch to epoch (`CYCLES`), so that the early epochs are cheap and larger photographs still mean
 something to the network at the end. The weights that are kept are an exponential moving average.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import click
 import torch
@@ -30,11 +31,29 @@ from cnnviz.models.mini import VGGMini, folded, vgg16_mini
 from cnnviz.models.photographs import class_names, read_split
 from cnnviz.models.shipped import MEAN, SIDE, STD, write_weights
 
-# The smallest and the largest side of the pictures, in pixels, for each epoch.
-SIDES = 6 * ((48, 64),) + 5 * ((64, 80),) + 4 * ((80, 96),) + 2 * ((96, 128),)
+
+class Cycle(NamedTuple):
+    """Epochs over which the learning rate rises to its peak and falls to zero."""
+
+    peak: float
+    warm_up: float  # the share of the cycle in which the rate rises
+    sides: tuple[tuple[int, int], ...]  # per epoch, the smallest and the largest side of the pictures, in pixels
+
+    def rate(self, done: float) -> float:
+        """The learning rate after `done` epochs of the cycle: up in a line, then down half a cosine."""
+        share = done / len(self.sides)
+        if share < self.warm_up:
+            return self.peak * (0.04 + 0.96 * share / self.warm_up)
+        return self.peak * 0.5 * (1 + math.cos(math.pi * (share - self.warm_up) / (1 - self.warm_up)))
+
+
+CYCLES = (
+    Cycle(0.2, 0.15, 6 * ((48, 64),) + 5 * ((64, 80),) + 4 * ((80, 96),) + 2 * ((96, 128),)),
+    Cycle(0.1, 0.05, 12 * ((64, 80),) + 5 * ((80, 96),) + 1 * ((80, 128),)),
+)
+EPOCHS = [(cycle, done) for cycle in CYCLES for done in range(len(cycle.sides))]
 SIDE_STEP = 16
 BATCH = 128
-PEAK_RATE = 0.2
 SMALLEST_CROP = 0.35  # of a picture, as a share of its area
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1
@@ -54,12 +73,12 @@ def main(data: Path, out: Path, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, seed)
     validation = read_split(data, "val", _say_read)
-    if run.epoch < len(SIDES):
+    if run.epoch < len(EPOCHS):
         pictures, classes = read_split(data, "train", _say_read)
         sample = _sample(validation, seed)
-        for low, high in SIDES[run.epoch :]:
-            run.train_epoch(pictures, classes, low, high)
-            run.finish_epoch(sample, high)
+        for cycle, done in EPOCHS[run.epoch :]:
+            run.train_epoch(pictures, classes, cycle, done)
+            run.finish_epoch(sample)
     export(run.averaged(), *validation, class_names(data), out / "vgg16-mini.safetensors")
 
 
@@ -68,12 +87,15 @@ def export(trained: VGGMini, pictures: Tensor, classes: Tensor, labels: Mapping[
 
     The temperature is fitted on the validation pictures (one number for all of them, which moves no class to the top).
     """
+    exact = logits_of(trained, pictures, SIDE)
     network = folded(trained.eval()).cpu()
-    logits = logits_of(network, pictures, SIDE)
-    temperature, top1 = fitted_temperature(logits, classes), 100 * share_right(logits, classes)
+    temperature = fitted_temperature(exact, classes)
     network.divide_logits(temperature)
-    write_weights(path, network, labels, top1)
-    console.print(f"wrote {path}: {top1:.1f} % right at {SIDE} px, temperature {temperature:.2f}")
+    shipped = logits_of(network.half().float(), pictures, SIDE)
+    before, after = (100 * share_right(logits, classes) for logits in (exact, shipped))
+    write_weights(path, network, labels, after)
+    console.print(f"wrote {path}: {after:.2f} % right at {SIDE} px ({before:.2f} % as trained)")
+    console.print(f"temperature {temperature:.2f}")
 
 
 class Run:
@@ -91,8 +113,9 @@ class Run:
         if (out / "checkpoint.pt").exists():
             self._load(torch.load(out / "checkpoint.pt", map_location=self.device, weights_only=True))
 
-    def train_epoch(self, pictures: Tensor, classes: Tensor, low: int, high: int) -> None:
-        """One pass over the pictures, every batch enlarged to a side drawn from [low, high]."""
+    def train_epoch(self, pictures: Tensor, classes: Tensor, cycle: Cycle, done: int) -> None:
+        """One pass over the pictures after `done` epochs of the cycle, every batch enlarged to a side drawn for it."""
+        low, high = cycle.sides[done]
         draws = torch.Generator().manual_seed(self.seed * 1000 + self.epoch)
         order = torch.randperm(len(classes), generator=draws)
         steps = len(classes) // BATCH
@@ -102,7 +125,7 @@ class Run:
             rows = order[step * BATCH : (step + 1) * BATCH]
             side = low + SIDE_STEP * int(torch.randint((high - low) // SIDE_STEP + 1, (), generator=draws))
             for group in self.optimiser.param_groups:
-                group["lr"] = PEAK_RATE * one_cycle((self.epoch + step / steps) / len(SIDES))
+                group["lr"] = cycle.rate(done + step / steps)
             losses += self._step(augmented(pictures[rows], side, draws), classes[rows])
         self.log = {"epoch": self.epoch + 1, "sides": [low, high], "loss": round(losses / steps, 4)}
         self.log["seconds"] = round(time.monotonic() - started)
@@ -119,9 +142,9 @@ class Run:
         self.average.update_parameters(self.network)
         return loss.item()
 
-    def finish_epoch(self, sample: tuple[Tensor, Tensor], side: int) -> None:
+    def finish_epoch(self, sample: tuple[Tensor, Tensor]) -> None:
         """Measure the averaged network on a sample of the validation pictures, save, and log."""
-        self.log["top1"] = round(share_right(logits_of(self.averaged(), sample[0], side), sample[1]), 4)
+        self.log["top1"] = round(share_right(logits_of(self.averaged(), sample[0], SIDE), sample[1]), 4)
         state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
         with whole_file(self.out / "checkpoint.pt") as file:
             torch.save(state | {"epoch": self.epoch, "seed": self.seed}, file)
@@ -140,13 +163,6 @@ class Run:
             getattr(self, name).load_state_dict(state[name])
         self.epoch = state["epoch"]
         console.print(f"continuing after epoch {self.epoch}")
-
-
-def one_cycle(done: float, warm_up: float = 0.15) -> float:
-    """The rate, as a share of its peak, after a share `done` in [0, 1) of all steps: up, then half a cosine."""
-    if done < warm_up:
-        return 0.04 + 0.96 * done / warm_up
-    return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * (done - warm_up) / (1 - warm_up)))))
 
 
 def augmented(pictures: Tensor, side: int, draws: torch.Generator) -> Tensor:
