@@ -13,29 +13,37 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cnnviz.architecture import Layer, layer_table
+    from cnnviz.ascent import ascend
     from cnnviz.classes import class_index
+    from cnnviz.dreams import dream, invert
     from cnnviz.errors import CnnvizError
     from cnnviz.featuremaps import FeatureMaps, feature_maps
     from cnnviz.hooks import activations
+    from cnnviz.kernels import kernel_sheet
     from cnnviz.models import load
     from cnnviz.network import Network, wrap
     from cnnviz.pictures import Picture, read_picture
     from cnnviz.predictions import Prediction, predict
     from cnnviz.provenance import read_record
     from cnnviz.sheets import Sheet, Tile, sheet
+    from cnnviz.synthesis import Synthesis, class_images, filter_images, maximize
 
 _HOMES = {
     "architecture": ("Layer", "layer_table"),
     "classes": ("class_index",),
     "errors": ("CnnvizError",),
     "featuremaps": ("FeatureMaps", "feature_maps"),
+    "dreams": ("dream", "invert"),
     "hooks": ("activations",),
+    "kernels": ("kernel_sheet",),
     "models": ("load",),
     "network": ("Network", "wrap"),
     "pictures": ("Picture", "read_picture"),
     "predictions": ("Prediction", "predict"),
     "provenance": ("read_record",),
     "sheets": ("Sheet", "Tile", "sheet"),
+    "synthesis": ("Synthesis", "class_images", "filter_images", "maximize"),
+    "ascent": ("ascend",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -47,13 +55,21 @@ __all__ = [
     "Picture",
     "Prediction",
     "Sheet",
+    "Synthesis",
     "Tile",
     "__version__",
     "activations",
+    "ascend",
+    "class_images",
     "class_index",
+    "dream",
     "feature_maps",
+    "filter_images",
+    "invert",
+    "kernel_sheet",
     "layer_table",
     "load",
+    "maximize",
     "predict",
     "read_picture",
     "read_record",

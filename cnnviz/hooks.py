@@ -1,6 +1,6 @@
 """Activations of chosen layers, by forward hooks that never outlive one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -33,7 +33,23 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
     if isinstance(layers, str) or not isinstance(images, Tensor):
         raise TypeError("activations() takes a tensor of images and a list of layer names")
     modules = {layer: network.layers[network.qualified(layer)] for layer in layers}
-    names = {module: layer for layer, module in modules.items()}
+    seen = capture(network, images.to(network.device), {module: layer for layer, module in modules.items()})
+    return {layer: seen[module] for layer, module in modules.items()}
+
+
+def capture(
+    network: Network, images: Tensor, names: Mapping[nn.Module, str], before: nn.Module | None = None
+) -> dict[nn.Module, Tensor]:
+    """What modules of `network` give for images on its device, in the order in which they run.
+
+    Args:
+        names: the modules, with the names to call them in errors.
+        before: the one among them that is not run any more: what it would be given is kept instead. It must be the
+            last one to run.
+
+    Raises:
+        LayerError: if a module gives no tensor or does not run.
+    """
     seen: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _: object, output: object) -> Tensor | None:
@@ -50,15 +66,20 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
         seen[module] = output.clone()
         return seen[module].clone()
 
-    handles = [module.register_forward_hook(keep) for module in names]
+    def stop(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen[module] = arguments[0]
+        raise _AllSeen
+
+    handles = [module.register_forward_hook(keep) for module in names if module is not before]
+    handles += [before.register_forward_pre_hook(stop)] if before else []
     try:
-        network(images.to(network.device))
+        network(images)
     except _AllSeen:
         pass
     finally:
         for handle in handles:
             handle.remove()
-    for layer, module in modules.items():
+    for module, layer in names.items():
         if module not in seen:
             raise LayerError(f"layer {layer!r} of {network.name} does not run when the network classifies a picture.")
-    return {layer: seen[module] for layer, module in modules.items()}
+    return seen

@@ -87,12 +87,26 @@ class Network(nn.Module):
         if images.ndim != 4 or images.shape[1] != self.channels:
             given = "x".join(map(str, images.shape))
             raise ShapeError(f"{self.name} takes images of shape N x {self.channels} x H x W; these are {given}.")
-        logits: Tensor = self.module((images.to(self.mean) - self.mean) / self.std)
+        normalised = (images.to(self.mean) - self.mean) / self.std
+        logits: Tensor = self.module(normalised.to(self.dtype))
         return logits
 
     @property
     def device(self) -> torch.device:
         return self.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The kind of numbers that the module computes with."""
+        return next(
+            (tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()), self.mean.dtype
+        )
+
+    def before_relu(self, layer: str) -> str:
+        """The name of what enters the ReLU, ``block4_conv2:pre``, where `layer` is a ReLU that has such a name."""
+        name = self.qualified(layer)
+        before = (f"{alias}:pre" for alias, own in self.aliases.items() if own == name and not alias.endswith(":pre"))
+        return next((pre for pre in before if pre in self.aliases), layer)
 
     def qualified(self, layer: str) -> str:
         """PyTorch's name of a layer that may be given by any of its names.
@@ -232,11 +246,18 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
     except CnnvizError:
         raise
     except FORWARD_ERRORS as error:
+        if out_of_memory(error):
+            raise
         height, width = images.shape[2:]
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ShapeError(
             f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size."
         ) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is a device, or the computer, that has no memory left."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def count_parameters(module: nn.Module) -> int:

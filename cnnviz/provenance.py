@@ -21,14 +21,19 @@ PACKAGES = ("cnnviz", "torch", "torchvision", "numpy", "pillow")
 
 
 def record(
-    command: str, network: Network, *, picture: str, sha256: str | None, settings: Mapping[str, object]
+    command: str,
+    network: Network,
+    *,
+    settings: Mapping[str, object],
+    picture: str | None = None,
+    sha256: str | None = None,
 ) -> dict[str, object]:
     """What to keep in a picture made by `command`.
 
     Args:
-        picture: base name of the user's picture.
-        sha256: of the picture's file, where there is one.
         settings: everything else the result depends on; must be plain enough for JSON.
+        picture: base name of the user's picture, if there is one.
+        sha256: of the picture's file, where there is one.
     """
     return {
         "command": command,
@@ -40,7 +45,7 @@ def record(
             "mean": network.mean.flatten().tolist(),
             "std": network.std.flatten().tolist(),
         },
-        "picture": {"name": picture, "sha256": sha256},
+        "picture": None if picture is None else {"name": picture, "sha256": sha256},
         "settings": dict(settings),
         "device": network.device.type,
         "threads": torch.get_num_threads(),

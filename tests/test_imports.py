@@ -15,10 +15,14 @@ PACKAGE = Path(cnnviz.__file__).parent
 LEVELS = [
     {"errors", "files", "receptive"},
     {"sheets"},
-    {"network", "pictures"},
-    {"hooks", "architecture", "inputs", "models", "provenance"},
-    {"classes", "mapsheets", "predictions"},
-    {"featuremaps"},
+    {"images", "network", "pictures", "recipes", "transforms"},
+    {"hooks", "architecture", "inputs", "models", "provenance", "views"},
+    {"classes", "kernels", "mapsheets", "objectives", "predictions"},
+    {"ascent", "featuremaps", "judgement"},
+    {"filtersheets", "jobs"},
+    {"settings"},
+    {"synthesis"},
+    {"dreams"},
     {"cli", "__init__", "__main__"},
 ]
 HEAVY = ("torch", "torchvision", "captum", "matplotlib", "numpy", "rich", "PIL")

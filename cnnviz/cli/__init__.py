@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from cnnviz.cli.dreams import dream, invert, kernels
+from cnnviz.cli.filters import classimage, filters
 from cnnviz.cli.maps import featuremaps
 from cnnviz.cli.networks import classes, layers, models, weights
 from cnnviz.cli.predictions import predict
@@ -38,5 +40,5 @@ def cli() -> None:
     """
 
 
-for command in (featuremaps, predict, layers, models, classes, weights):
+for command in (featuremaps, filters, classimage, dream, invert, kernels, predict, layers, models, classes, weights):
     cli.add_command(command)

@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import ZIP_DEFLATED, ZipFile
 
 import click
 
@@ -17,6 +16,7 @@ from cnnviz.cli.options import (
     quiet_option,
     say_json,
 )
+from cnnviz.cli.output import check_npz, save_npz
 
 if TYPE_CHECKING:
     from cnnviz.featuremaps import FeatureMaps
@@ -79,8 +79,7 @@ def featuremaps(
         raise click.UsageError("name a layer with --layer, or take --layers all; `cnnviz layers` lists them.")
     if channels is not None and top is not None:
         raise click.UsageError("--channels and --top both choose channels; give one of them.")
-    if save_arrays is not None and save_arrays.suffix != ".npz":
-        raise click.UsageError(f"--save-arrays writes .npz files, not {save_arrays.name!r}.")
+    check_npz(save_arrays)
     from cnnviz.featuremaps import maps_of_layers
     from cnnviz.inputs import show
     from cnnviz.pictures import colour_map
@@ -107,7 +106,9 @@ def featuremaps(
             }
             arrays |= {_key(picture, name, pictures): array for name, array in kept.items()}
     if save_arrays:
-        _save(save_arrays, arrays, say=not (quiet or as_json))
+        save_npz(save_arrays, arrays)
+        if not (quiet or as_json):
+            click.echo(f"{save_arrays}: {len(arrays)} arrays, float32")
     if as_json:
         say_json(rows)
 
@@ -172,16 +173,3 @@ def _summary(row: dict[str, Any]) -> str:
         f"{row['file']}: {row['layer']} of {row['network']['name']}, {count} maps of {width} x {height},"
         f" {row['silent']} silent, values {row['min']:.3g} to {row['max']:.3g}"
     )
-
-
-def _save(path: Path, arrays: dict[str, Any], *, say: bool) -> None:
-    from numpy.lib.format import write_array
-
-    from cnnviz.files import whole_file
-
-    with whole_file(path) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:  # np.savez refuses a layer named "file"
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                write_array(entry, array)
-    if say:
-        click.echo(f"{path}: {len(arrays)} arrays, float32")

@@ -1,0 +1,139 @@
+"""The gradient ascent loop.
+
+`ascend` is a generator: whoever runs it breaks off, films and draws progress bars. It is the one place where a score
+becomes a loss, and it never waits for the device.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.errors import ShapeError
+from cnnviz.images import Image, Size
+from cnnviz.network import Network
+from cnnviz.objectives import Objective
+from cnnviz.transforms import Outside, warp
+from cnnviz.views import Viewer
+
+Optimiser = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the ascent is.
+
+    Attributes:
+        number: counted from 0.
+        scores: (N,), on the image's device: of the images as the network saw them, before this step moved them.
+        image: moved by this step.
+    """
+
+    number: int
+    scores: Tensor
+    image: Image
+
+
+@dataclass(frozen=True)
+class Glance:
+    """How the network looks at the images while they climb.
+
+    Attributes:
+        matrices: (steps, N, 2, 3), what `cnnviz.transforms.draws` gives; None to look at them as they are.
+        size: (height, width) to which images are enlarged on the way; their own by default.
+        outside: what the network sees beyond an image's edge.
+    """
+
+    matrices: Tensor | None = None
+    size: Size | None = None
+    outside: Outside = "reflection"
+    _still: Tensor = field(default_factory=lambda: torch.eye(2, 3), repr=False)
+
+    def at(self, step: int, images: Tensor) -> Tensor:
+        """What of images (N, C, H, W) the network sees at a step."""
+        if self.matrices is not None:
+            return warp(images, self.matrices[step], self.size, self.outside)
+        if self.size in (None, tuple(images.shape[2:])):
+            return images
+        return warp(images, self._still.to(images).expand(len(images), 2, 3), self.size)
+
+    def on(self, device: torch.device) -> "Glance":
+        """The same with its matrices on a device."""
+        matrices = None if self.matrices is None else self.matrices.to(device)
+        return Glance(matrices, self.size, self.outside)
+
+
+def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=rate)
+
+
+def nadam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.NAdam(parameters, lr=rate)
+
+
+class GradientAscent(torch.optim.Optimizer):
+    """Plain gradient steps of root mean square `rate` for each image: gradients differ by orders of magnitude."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], rate: float) -> None:
+        super().__init__(parameters, {"lr": rate})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                size = gradient.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(gradient.dtype).tiny)
+                parameter.sub_(group["lr"] * gradient / size.view(-1, *(1,) * (gradient.ndim - 1)))
+
+
+def ascend(
+    network: Network,
+    objective: Objective,
+    image: Image,
+    *,
+    steps: int = 256,
+    rate: float = 0.05,
+    optimiser: Optimiser = adam,
+    glance: Glance | None = None,
+    rows: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    redirected_steps: int = 0,
+) -> Iterator[Step]:
+    """Climb an objective by the gradient with respect to an image's parameters.
+
+    Args:
+        network: stays as it is, without hooks.
+        image: whose parameters move; on the network's device.
+        steps, rate: how many and how large, in the optimiser's own measure.
+        optimiser: makes the optimiser of the parameters and the rate.
+        glance: how the network looks at the images; as they are by default.
+        rows: (N,), which of the objective's images these are; all of them in order by default.
+        dtype: what the network computes in; bfloat16 for more speed at three digits. Images stay float32.
+        redirected_steps: for how many steps at first ReLUs without any gradient let one through that opens them.
+
+    Yields:
+        After each step, where the ascent is.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError: if layers, channels or the image's size do not fit the network.
+    """
+    rows = torch.arange(objective.count or len(image())) if rows is None else rows
+    if len(rows) != len(image()):
+        raise ShapeError(f"the objective is for {len(rows)} images; these are {len(image())}.")
+    glance = (glance or Glance()).on(network.device)
+    stepper = optimiser(image.parameters(), rate)
+    viewer: Viewer | None = None
+    for number in range(steps):
+        stepper.zero_grad()
+        seen = glance.at(number, image())
+        if viewer is None or number == redirected_steps:
+            redirected = number < redirected_steps
+            viewer = Viewer(network, objective.layers, seen.detach(), dtype=dtype, redirected=redirected)
+        scores = objective.score(viewer(seen, rows))
+        (-scores.sum()).backward()  # type: ignore[no-untyped-call]
+        stepper.step()
+        image.project()
+        yield Step(number, scores.detach(), image)

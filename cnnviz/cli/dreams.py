@@ -1,0 +1,118 @@
+"""`cnnviz dream`, `cnnviz invert` and `cnnviz kernels`."""
+
+import re
+from pathlib import Path
+
+import click
+
+from cnnviz.cli.options import Chosen, network_options, quiet_option
+
+one_picture = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+size_option = click.option("--size", type=click.IntRange(min=1), help="Short side of the result in pixels.")
+seed_option = click.option("--seed", default=0, show_default=True, help="Another one gives another image.")
+output_option = click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .png, .jpg or .webp file."
+)
+
+
+@click.command()
+@one_picture
+@click.option("--layer", required=True, help="A layer, as `cnnviz layers` lists it.")
+@size_option
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="At each of three scales.")
+@seed_option
+@output_option
+@network_options
+@quiet_option
+def dream(
+    picture: Path, layer: str, size: int | None, steps: int, seed: int, output: Path | None, chosen: Chosen, quiet: bool
+) -> None:
+    """Change PICTURE so that a layer sees more and more of what it already sees in it (DeepDream).
+
+    \b
+    Example:
+      cnnviz dream cat.jpg --layer block4_conv2 -o dream.png
+    """
+    file = _file(picture, output, "dream", layer)
+    from cnnviz.dreams import dream as dreamt
+
+    network = chosen.load(quiet=quiet)
+    found = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
+    found.save(file)
+    if not quiet:
+        click.echo(f"{file}: {found.title}; score {found.starts.item():.3g} to {found.scores.item():.3g}")
+
+
+@click.command()
+@one_picture
+@click.option("--layer", "layers", multiple=True, required=True, help="A layer; may be repeated, for an image each.")
+@size_option
+@click.option("--steps", type=click.IntRange(min=1), default=384, show_default=True, help="For each layer.")
+@seed_option
+@output_option
+@network_options
+@quiet_option
+def invert(
+    picture: Path,
+    layers: tuple[str, ...],
+    size: int | None,
+    steps: int,
+    seed: int,
+    output: Path | None,
+    chosen: Chosen,
+    quiet: bool,
+) -> None:
+    """Draw what a layer keeps of PICTURE: an image, made from noise, that the layer sees much like it.
+
+    The score below is 1 if the layer cannot tell the two apart; what is missed of the maps' energy is taken off.
+
+    \b
+    Example:
+      cnnviz invert cat.jpg --layer block2_conv2 --layer block4_conv2 -o kept.png
+    """
+    file = _file(picture, output, "invert", "_".join(layers))
+    from cnnviz.dreams import invert as inverted
+
+    network = chosen.load(quiet=quiet)
+    found = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
+    found.save(file)
+    if not quiet:
+        click.echo(f"{file}: {found.title}")
+
+
+@click.command()
+@click.option("--layer", help="A convolution over colours; the network's first one by default.")
+@output_option
+@network_options
+@quiet_option
+def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool) -> None:
+    """Draw the raw weights of a first layer's kernels.
+
+    \b
+    Example:
+      cnnviz kernels --model alexnet -o kernels.png
+    """
+    _check(output)
+    from cnnviz.kernels import kernel_sheet
+
+    network = chosen.load(quiet=quiet)
+    file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{layer or 'first'}_kernels") + ".png")
+    kernel_sheet(network, layer).save(file)
+    if not quiet:
+        click.echo(f"{file}: the kernels of {layer or 'the first convolution'} of {network.name}")
+
+
+def _file(picture: Path, output: Path | None, what: str, layers: str) -> Path:
+    """Where the sheet goes: never onto the picture."""
+    _check(output)
+    file = output or Path(re.sub(r"[^\w.-]+", "-", f"{picture.stem}_{what}_{layers}") + ".png")
+    if file.resolve() == picture.resolve():
+        raise click.UsageError(f"the sheet would overwrite the picture {file}; choose another place with -o.")
+    return file
+
+
+def _check(output: Path | None) -> None:
+    from cnnviz.sheets import picture_format
+
+    if output is not None:
+        picture_format(output)

@@ -1,0 +1,203 @@
+"""`cnnviz filters` and `cnnviz classimage`: what filters and classes look for."""
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen, Command, json_option, network_options, quiet_option, say_json
+from cnnviz.cli.output import check_npz, save_npz
+from cnnviz.cli.running import run
+from cnnviz.recipes import RECIPES, summary
+
+if TYPE_CHECKING:
+    from cnnviz.synthesis import Synthesis
+
+FIRST = 16  # filters that are drawn unless others are asked for
+_LISTED = "\n".join(f"  {name:8} {summary(recipe)}" for name, recipe in RECIPES.items())
+
+
+def filters_or_all(text: str) -> tuple[int, ...] | Literal["all"]:
+    """Numbers and ranges like 0-15,41, or "all"."""
+    return "all" if text == "all" else options.channels(text)
+
+
+def synthesis_options(command: Command) -> Command:
+    """Give a command the options that all syntheses share, handed to it as `settings`."""
+
+    def with_settings(**arguments: Any) -> None:
+        names = ("recipe", "preset", "steps", "size", "batch", "precision", "references")
+        settings = {name: arguments.pop(name) for name in names}
+        if settings["size"] == "auto":
+            settings["size"] = None
+        command(settings=settings | {"film": arguments["film"] is not None}, **arguments)
+
+    shared: list[Callable[[Command], Command]] = [
+        click.option("--recipe", type=click.Choice(list(RECIPES)), default="fourier", show_default=True, help="How."),
+        click.option(
+            "--preset",
+            type=click.Choice(["draft", "default", "fine"]),
+            default="default",
+            show_default=True,
+            help="How many steps.",
+        ),
+        click.option("--steps", type=click.IntRange(min=1), help="Another number of steps."),
+        click.option(
+            "--size",
+            type=side_or_auto,
+            default="auto",
+            show_default=True,
+            help="Side, or HEIGHTxWIDTH, in pixels; auto: 1.3 receptive fields, at least 64, at most the network's.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Another one gives other images."),
+        click.option("--batch", type=click.IntRange(min=1), help="Images at a time."),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "float32", "bfloat16"]),
+            default="auto",
+            show_default=True,
+            help="What the network computes in; auto: bfloat16 where the machine has it.",
+        ),
+        click.option(
+            "--references",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="A folder of pictures to compare the scores with; noise by default.",
+        ),
+        click.option("--film", type=click.Path(dir_okay=False, path_type=Path), help="Also write a .gif of the climb."),
+        click.option(
+            "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .png, .jpg or .webp file."
+        ),
+        click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file."),
+    ]
+    with_options: Command = wraps(command)(with_settings)
+    for option in reversed(shared):
+        with_options = option(with_options)
+    return with_options
+
+
+def side_or_auto(text: str) -> tuple[int, int] | str:
+    """A size such as 128 or 96x128 (height x width), or "auto"."""
+    return "auto" if text == "auto" else options.size(text)
+
+
+@click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
+@click.option("--layer", required=True, help="A layer with feature maps, as `cnnviz layers` lists it.")
+@click.option(
+    "--filters",
+    "numbers",
+    type=filters_or_all,
+    metavar="LIST",
+    help=f"Which, such as 0-15,41, or all; the first {FIRST} by default.",
+)
+@synthesis_options
+@network_options
+@json_option
+@quiet_option
+def filters(
+    layer: str,
+    numbers: tuple[int, ...] | Literal["all"] | None,
+    settings: dict[str, Any],
+    seed: int,
+    film: Path | None,
+    output: Path | None,
+    save_arrays: Path | None,
+    chosen: Chosen,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draw what filters of a layer look for.
+
+    For each filter an image is made, by gradient ascent, that maximises its mean activation. Below it stand its score
+    and "ok", "weak" (noise scores as much) or "dead" (the filter fires nowhere in it). The images of one filter are the
+    same at every call. Ctrl-C keeps what is finished.
+
+    \b
+    Example:
+      cnnviz filters --layer block5_conv3 --filters 0-15,41 -o filters.png
+    """
+    check_outputs(output, film, save_arrays)
+    from cnnviz.settings import canvas, filter_count
+    from cnnviz.synthesis import filter_job
+
+    network = chosen.load(quiet=quiet)
+    if numbers is None:
+        size = settings["size"] or canvas(network, layer)
+        numbers = tuple(range(min(FIRST, filter_count(network, network.before_relu(layer), size))))
+    job = filter_job(network, layer, None if numbers == "all" else list(numbers), seed=seed, **settings)
+    climbed = network.before_relu(layer)
+    if climbed != layer and not (quiet or as_json):
+        click.echo(f"maximising {climbed}: before the ReLU a filter that does not fire has a gradient too", err=True)
+    file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{layer}_filters.png"))
+    run(job, lambda found: deliver(found, file, film, save_arrays, as_json=as_json, quiet=quiet), quiet=quiet)
+
+
+@click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
+@click.argument("names", metavar="CLASS...", nargs=-1, required=True)
+@click.option("--versus-runner-up", is_flag=True, help="Maximise how far the class is above all others.")
+@synthesis_options
+@network_options
+@json_option
+@quiet_option
+def classimage(
+    names: tuple[str, ...],
+    versus_runner_up: bool,
+    settings: dict[str, Any],
+    seed: int,
+    film: Path | None,
+    output: Path | None,
+    save_arrays: Path | None,
+    chosen: Chosen,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draw what the network takes for a class: images that maximise the logit of each CLASS.
+
+    A class is given by label, number or WordNet id; `cnnviz classes` lists them. The network is nearly certain of such
+    an image's class, though no person would be: it is fooled (Nguyen et al. 2015).
+
+    \b
+    Example:
+      cnnviz classimage "tabby" goldfish -o classes.png
+    """
+    check_outputs(output, film, save_arrays)
+    from cnnviz.classes import class_index
+    from cnnviz.synthesis import class_job
+
+    network = chosen.load(quiet=quiet)
+    classes = list(dict.fromkeys(class_index(network, name) for name in names))
+    versus = "runner-up" if versus_runner_up else None
+    job = class_job(network, classes, seed=seed, versus=versus, **settings)
+    file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{'_'.join(names)[:60]}_classimage.png"))
+    run(job, lambda found: deliver(found, file, film, save_arrays, as_json=as_json, quiet=quiet), quiet=quiet)
+
+
+def check_outputs(output: Path | None, film: Path | None, save_arrays: Path | None) -> None:
+    """Notice before any work that a result could not be written for its ending."""
+    from cnnviz.sheets import picture_format
+
+    if output is not None:
+        picture_format(output)
+    if film is not None and film.suffix.lower() != ".gif":
+        raise click.UsageError(f"--film writes .gif files, not {film.name!r}.")
+    check_npz(save_arrays)
+
+
+def deliver(
+    found: "Synthesis", file: Path, film: Path | None, save_arrays: Path | None, *, as_json: bool, quiet: bool
+) -> None:
+    """Write what was made, and say so."""
+    written = [found.save(path) for path in (file, film) if path is not None]
+    if save_arrays is not None:
+        arrays = {"images": found.images, "scores": found.scores, "starts": found.starts, "fired": found.fired}
+        curves = {f"curve/{label}": curve for label, curve in zip(found.labels, found.curves, strict=True)}
+        save_npz(save_arrays, {name: array.numpy() for name, array in (arrays | curves).items()})
+        written.append(save_arrays)
+    if as_json:
+        say_json({"file": str(file), "settings": found.settings, "images": found.rows()})
+    elif not quiet:
+        states = ", ".join(f"{found.status.count(state)} {state}" for state in dict.fromkeys(found.status))
+        click.echo(f"{', '.join(map(str, written))}: {found.title}; {states}")

@@ -1,0 +1,26 @@
+"""Numbers as files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import click
+
+
+def check_npz(path: Path | None) -> None:
+    """Notice before any work that arrays would go into a file with another ending."""
+    if path is not None and path.suffix != ".npz":
+        raise click.UsageError(f"--save-arrays writes .npz files, not {path.name!r}.")
+
+
+def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays by name, whatever their names are."""
+    from numpy.lib.format import write_array
+
+    from cnnviz.files import whole_file
+
+    with whole_file(path) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:  # np.savez refuses a layer named "file"
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                write_array(entry, array)

@@ -1,0 +1,54 @@
+"""Jobs with a progress bar, that keep what is finished when interrupted."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from cnnviz.jobs import Job
+    from cnnviz.synthesis import Synthesis
+
+
+def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> None:
+    """Run a job and hand over what it made; after Ctrl-C, whatever of it is finished.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    from cnnviz.synthesis import collect
+
+    try:
+        _with_bar(job, quiet=quiet)
+    except KeyboardInterrupt:
+        if job.made:
+            click.echo(
+                f"interrupted: keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True
+            )
+            deliver(collect(job))
+        raise
+    deliver(collect(job))
+
+
+def _with_bar(job: "Job", *, quiet: bool) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[finished]} of {task.fields[images]} images"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task("", total=None, finished=0, images=len(job.seeds), rate="")
+        batch = job.batch
+        for progress in job.run():
+            bar.update(task, completed=progress.done, total=progress.total, finished=progress.finished)
+            speed = bar.tasks[0].speed
+            if speed:
+                bar.update(task, rate=f"{speed / job.steps * 60:.0f} a minute")
+            if progress.batch < batch:
+                batch = progress.batch
+                click.echo(f"memory ran out: going on with {batch} images at a time", err=True)

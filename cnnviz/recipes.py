@@ -1,0 +1,138 @@
+"""Recipes: ways of making an image, put together from parametrisations, transforms, penalties and an optimiser.
+
+Each function is one recipe; its docstring says what it is for and where it comes from, and `cnnviz filters --help`
+shows the first line. To add one, write a function that returns a `Recipe` and enter it in `RECIPES`. Nothing heavy is
+imported before a recipe is made.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cnnviz.ascent import Optimiser
+    from cnnviz.images import Image, Size
+    from cnnviz.objectives import Objective
+    from cnnviz.transforms import Outside, Transform
+
+Preset = Literal["draft", "default", "fine"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images are made.
+
+    Attributes:
+        image: from seeds, channels, size and, if they are to be pictures, the starts (N, C, H, W) to the images.
+        optimiser, rate: what moves their parameters, and how far.
+        steps: how many, by preset.
+        transforms: from the size to what moves the network's eye.
+        outside: what it sees beyond the edge.
+        enlarged: by which factor images are enlarged for the network.
+        penalty: what is subtracted from the objective.
+        settles: whether an image stops climbing once its score does.
+    """
+
+    image: "Callable[[Sequence[int], int, Size, Tensor | None], Image]"
+    optimiser: "Optimiser"
+    rate: float
+    steps: Mapping[str, int]
+    transforms: "Callable[[Size], Sequence[Transform]]" = field(default=lambda _: ())
+    outside: "Outside" = "reflection"
+    enlarged: float = 1.0
+    penalty: "Objective | None" = None
+    settles: bool = False
+
+
+def fourier() -> Recipe:
+    """A spectrum with natural proportions and colours, seen from everywhere; the clearest images of most filters.
+
+    Olah et al. (2017), *Feature Visualization*, as in lucid.
+    """
+    from cnnviz.ascent import adam
+    from cnnviz.images import Fourier, noise
+    from cnnviz.transforms import jitter, rotate, scale
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Image":
+        image = Fourier(0.01 * noise(seeds, (channels, size[0], size[1] // 2 + 1, 2)), size)
+        return image if start is None else image.start_from(start)
+
+    def transforms(size: "Size") -> "Sequence[Transform]":
+        side = min(size)
+        return jitter(side / 16), scale(0.9, 1.1), rotate(5), jitter(side / 32)
+
+    return Recipe(image, adam, 0.05, {"draft": 64, "default": 256, "fine": 1024}, transforms)
+
+
+def erhan() -> Recipe:
+    """The textbook's four steps: random pixels, the gradient of the filter's mean activation, a step, until it settles.
+
+    Plain gradient ascent with the contrast held, as the norm is in Erhan et al. (2009), *Visualizing Higher-Layer
+    Features of a Deep Network*. What comes out of deep layers is high-frequency noise that the network sees and people
+    do not: the reason why all other recipes exist.
+    """
+    from cnnviz.ascent import GradientAscent
+    from cnnviz.images import Pixels, noise
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Image":
+        return Pixels(0.5 + 0.1 * noise(seeds, (channels, *size)) if start is None else start, contrast=0.15)
+
+    return Recipe(image, GradientAscent, 0.03, {"draft": 64, "default": 256, "fine": 1024}, settles=True)
+
+
+def pixel() -> Recipe:
+    """Pixels kept smooth by a penalty on total variation; what most tutorials draw.
+
+    Total variation as in Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*;
+    small shifts as in Mordvintsev et al. (2015), *Inceptionism*.
+    """
+    from cnnviz.ascent import adam
+    from cnnviz.images import Pixels, noise
+    from cnnviz.objectives import total_variation
+    from cnnviz.transforms import jitter
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Image":
+        return Pixels(0.5 + 0.05 * noise(seeds, (channels, *size)) if start is None else start)
+
+    def transforms(size: "Size") -> "Sequence[Transform]":
+        return (jitter(min(size) / 16),)
+
+    steps = {"draft": 64, "default": 256, "fine": 1024}
+    return Recipe(image, adam, 0.02, steps, transforms, penalty=20.0 * total_variation())
+
+
+def maco(magnitudes: "Tensor | None" = None) -> Recipe:
+    """Only the phases of a natural spectrum move; for deep layers and classes, where other recipes drown in detail.
+
+    Fel et al. (2023), *Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization*.
+    One random part of the image is looked at per step, where the article takes the mean of 32.
+
+    Args:
+        magnitudes: (C, H, W // 2 + 1), of natural pictures (`cnnviz.images.natural_magnitudes`); 1 / frequency by
+            default.
+    """
+    import torch
+
+    from cnnviz.ascent import nadam
+    from cnnviz.images import Phases, natural_magnitudes, noise
+    from cnnviz.transforms import zoom
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Image":
+        held = natural_magnitudes(channels, size) if magnitudes is None else magnitudes
+        image = Phases(torch.pi * noise(seeds, held.shape), held, size)
+        return image if start is None else image.start_from(start)
+
+    def transforms(size: "Size") -> "Sequence[Transform]":
+        return (zoom(0.9, 0.4, size),)
+
+    return Recipe(image, nadam, 0.2, {"draft": 128, "default": 512, "fine": 2048}, transforms)
+
+
+def summary(recipe: Callable[[], Recipe]) -> str:
+    """The first line of a recipe's docstring."""
+    return (recipe.__doc__ or "").splitlines()[0]
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = {"fourier": fourier, "erhan": erhan, "pixel": pixel, "maco": maco}

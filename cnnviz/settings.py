@@ -1,0 +1,156 @@
+"""How a synthesis is set up: from what a caller asks for to a `Job`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypedDict, TypeVar, Unpack
+
+import torch
+from torch import Tensor
+
+from cnnviz.architecture import layer_table
+from cnnviz.errors import LayerError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.images import Size
+from cnnviz.jobs import TRIES, Job
+from cnnviz.network import Network
+from cnnviz.objectives import Objective
+from cnnviz.recipes import RECIPES, Preset, Recipe
+from cnnviz.views import Viewer
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Value = TypeVar("Value")
+BATCHES = {"cpu": 4, "cuda": 64}
+SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are multiples of so many pixels
+
+
+class Settings(TypedDict, total=False):
+    """What all syntheses can be told.
+
+    recipe: a name from `cnnviz.recipes.RECIPES`, "fourier" by default, or a `Recipe`.
+    preset: "draft", "default" or "fine": how many steps the recipe takes.
+    steps: how many instead.
+    size: side, or (height, width), in pixels; by default 1.3 receptive fields, at least 64, at most the network's.
+    batch: images at a time; every batch is filled up to that shape. By default 4 on a processor, 64 on a GPU.
+    precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it. Judged is in float32.
+    references: a folder of pictures to compare the scores with; noise by default.
+    tries: how often an image may be made until it is "ok"; 4 by default.
+    film: whether to keep images on the way.
+    """
+
+    recipe: str | Recipe
+    preset: Preset
+    steps: int | None
+    size: int | tuple[int, int] | None
+    batch: int | None
+    precision: Precision
+    references: str | Path | None
+    tries: int
+    film: bool
+
+
+def prepare(
+    network: Network,
+    objective: Objective,
+    seeds: Sequence[int],
+    start: Tensor | None = None,
+    **settings: Unpack[Settings],
+) -> Job:
+    """A job to climb an objective, not yet run; without labels and title.
+
+    Args:
+        seeds: one per image.
+        start: (N, C, H, W) in [0, 1], pictures to start from.
+
+    Raises:
+        UnknownNameError: if there is no such recipe, preset or precision.
+        ShapeError: if a number makes no sense.
+    """
+    named = settings.get("recipe", "fourier")
+    recipe = named if isinstance(named, Recipe) else _known(RECIPES, named, "recipe")()
+    steps = settings.get("steps") or _known(recipe.steps, settings.get("preset", "default"), "preset")
+    size = side_pair(settings.get("size")) or network.input_size if start is None else (start.shape[2], start.shape[3])
+    batch = settings.get("batch") or BATCHES.get(network.device.type, BATCHES["cpu"])
+    precision = settings.get("precision", "auto")
+    numbers = {"steps": steps, "size": min(size), "batch": batch, "tries": settings.get("tries", TRIES)}
+    for name, number in numbers.items():
+        if number < 1:
+            raise ShapeError(f"{name} must be at least 1, not {number}.")
+    dtypes = {"auto": fast_dtype(network.device), "float32": torch.float32, "bfloat16": torch.bfloat16}
+    dtype = _known(dtypes, precision, "precision")
+    references = settings.get("references")
+    kept = {
+        "command": "maximize",
+        "objective": objective.text,
+        "recipe": named if isinstance(named, str) else "own",
+        "steps": steps,
+        "size": list(size),
+        "precision": str(dtype).removeprefix("torch."),
+        "tries": numbers["tries"],
+        "seeds": list(seeds),
+    }
+    return Job(
+        network=network,
+        objective=objective,
+        recipe=recipe,
+        steps=steps,
+        size=size,
+        seeds=seeds,
+        batch=batch,
+        dtype=dtype,
+        start=start,
+        references=None if references is None else Path(references),
+        tries=numbers["tries"],
+        film=settings.get("film", False),
+        settings=kept,
+    )
+
+
+def canvas(network: Network, layer: str) -> Size:
+    """(height, width) in pixels of an image for the filters of a layer: 1.3 receptive fields, if that is not too much.
+
+    Below 64 pixels there is little to see; more than the network was made for means little to it.
+    """
+    name = network.qualified(layer)
+    fields = (row.receptive_field for row in layer_table(network) if row.name == name)
+    field = max(next(fields, None) or (math.inf,))
+    height, width = network.input_size
+    if math.isinf(field):
+        return height, width
+    side = max(SMALLEST, GRAIN * math.ceil(FIELDS * field / GRAIN))
+    return min(side, height), min(side, width)
+
+
+@torch.no_grad()
+def filter_count(network: Network, layer: str, size: Size) -> int:
+    """How many filters a layer has.
+
+    Raises:
+        LayerError: if it gives no feature maps.
+        ShapeError: if the network cannot take images of that size.
+    """
+    images = torch.full((1, network.channels, *size), 0.5, device=network.device)
+    maps = Viewer(network, [layer], images, elided=False)(images).map(layer)
+    if maps.ndim != 4:
+        raise LayerError(f"layer {layer!r} has no feature maps; for what classes look like, take `cnnviz classimage`.")
+    return maps.shape[1]
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies in it, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    native = device.type == "cpu" and any(probe() for probe in probes if probe)
+    return torch.bfloat16 if native else torch.float32
+
+
+def side_pair(size: int | tuple[int, int] | None) -> Size | None:
+    """(height, width) of a side or a pair."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def _known(table: Mapping[str, Value], name: str, kind: str) -> Value:
+    if name not in table:
+        hint = did_you_mean(name, table)
+        raise UnknownNameError(f"no {kind} named {name!r}{hint} There are {', '.join(table)}.")
+    return table[name]

@@ -1,0 +1,266 @@
+"""Images that excite a network, with the evidence that they do.
+
+`maximize` climbs any objective, `filter_images` the filters of a layer, `class_images` classes. Each gives a
+`Synthesis`. What they share is in `Settings`; a progress bar takes the `Job` (`filter_job`, `class_job`), runs it
+itself, and has `collect` make the `Synthesis`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from cnnviz.errors import LayerError, ShapeError
+from cnnviz.filtersheets import filters_sheet, save_film
+from cnnviz.jobs import Job, seed_of
+from cnnviz.judgement import Status
+from cnnviz.network import Network
+from cnnviz.objectives import Objective, channel, logit
+from cnnviz.pictures import Pixels
+from cnnviz.provenance import record
+from cnnviz.settings import Settings, canvas, filter_count, prepare, side_pair
+from cnnviz.sheets import Sheet
+
+
+@dataclass(frozen=True, repr=False)
+class Synthesis:
+    """N images and what is known of them.
+
+    Attributes:
+        network: that was climbed.
+        images: (N, C, H, W), float32 in [0, 1], at the 8 bits that files have.
+        starts, scores: (N,): of the images before the first step and in the end, as shown.
+        fired: (N, 2): mean and maximum of what the filter gives behind its ReLU; of a class, its probability; NaN if
+            it is about neither.
+        percentiles: (N,): per cent of the references that score less.
+        status: "ok", "weak" or "dead", N; see `cnnviz.judgement.Judgement`.
+        curves: N times (steps,): scores as the network saw the images on the way, moved about and less penalties.
+        tries: how many each took, N.
+        references: what the scores were compared with.
+        labels: a name for each, N.
+        title: what the images are.
+        settings: everything that determines them.
+        films: N times the images on the way, (C, H, W), uint8.
+        picture: base name, sha256 and pixels (H', W', 3) of the picture the images are about, if there is one.
+    """
+
+    network: Network
+    images: Tensor
+    starts: Tensor
+    scores: Tensor
+    fired: Tensor
+    percentiles: Tensor
+    status: tuple[Status, ...]
+    curves: tuple[Tensor, ...]
+    tries: tuple[int, ...]
+    references: str
+    labels: tuple[str, ...]
+    title: str
+    settings: dict[str, object]
+    films: tuple[Sequence[Tensor], ...]
+    picture: tuple[str, str | None, Pixels] | None = None
+
+    def sheet(self) -> Sheet:
+        """The images as one picture, below each its label, score and status."""
+        name, sha256, _ = self.picture or (None, None, None)
+        made = record(str(self.settings["command"]), self.network, settings=self.settings, picture=name, sha256=sha256)
+        return filters_sheet(self, made)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the sheet as a .png, .jpg or .webp, or, if `path` ends in .gif, the film of how the images came about.
+
+        Raises:
+            OutputError: if the file cannot be written there.
+            ShapeError: for a film of which nothing was kept.
+        """
+        path = Path(path)
+        return save_film(self, path) if path.suffix.lower() == ".gif" else self.sheet().save(path)
+
+    def rows(self) -> list[dict[str, object]]:
+        """What is known of each image, plain enough for JSON."""
+        numbers = zip(self.labels, self.starts, self.scores, self.fired, self.percentiles, strict=True)
+        rows: list[dict[str, object]] = [
+            {"label": label, "start": start.item(), "score": score.item(), "percentile": percentile.item()}
+            | ({} if mean.isnan() else {"mean": mean.item(), "max": highest.item()})
+            for label, start, score, (mean, highest), percentile in numbers
+        ]
+        known = zip(rows, self.status, self.tries, strict=True)
+        return [row | {"status": status, "tries": tries} for row, status, tries in known]
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{self.status.count(state)} {state}" for state in dict.fromkeys(self.status))
+        return f"Synthesis({self.title}: {' x '.join(map(str, self.images.shape))}, {states})"
+
+    def _repr_png_(self) -> bytes:
+        return self.sheet()._repr_png_()
+
+
+def maximize(
+    network: Network,
+    objective: Objective,
+    *,
+    seeds: Sequence[int] | None = None,
+    start: Tensor | None = None,
+    **settings: Unpack[Settings],
+) -> Synthesis:
+    """Images that score high.
+
+    Args:
+        objective: what for; see `cnnviz.objectives`.
+        seeds: one per image; 0, 1, 2, ... by default, as many as the objective is for.
+        start: (N, C, H, W) in [0, 1], pictures to start from instead of noise; their size is then the images'.
+        settings: see `Settings`.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError: if a name, a layer, a channel or a size does not fit the network.
+        PictureError: if the folder of references has no picture.
+    """
+    count = objective.count or (len(start) if start is not None else len(seeds or [0]))
+    seeds = range(count) if seeds is None else seeds
+    job = prepare(network, objective, seeds, start, **settings)
+    job.labels, job.title = tuple(map(str, range(count))), f"{network.name}: {objective.text}"
+    return finished(job)
+
+
+def filter_images(
+    network: Network,
+    layer: str,
+    filters: Sequence[int] | None = None,
+    *,
+    seed: int = 0,
+    **settings: Unpack[Settings],
+) -> Synthesis:
+    """What filters of a layer look for: for each an image that maximises its mean activation.
+
+    ``blockX_convY`` is optimised before its ReLU, where a filter that does not fire still has a gradient.
+
+    Args:
+        layer: a name from ``network.layers``, with feature maps.
+        filters: their numbers, all by default.
+        seed: each filter draws from (seed, layer, number).
+        settings: see `Settings`.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError, PictureError: as `maximize`.
+    """
+    return finished(filter_job(network, layer, filters, seed=seed, **settings))
+
+
+def class_images(
+    network: Network, classes: Sequence[int], *, seed: int = 0, versus: str | None = None, **settings: Unpack[Settings]
+) -> Synthesis:
+    """What a class looks like to the network: for each an image that maximises its logit.
+
+    Such images fool the network: it takes them for their class with near certainty, and no person would (Nguyen et al.
+    2015, *Deep Neural Networks are Easily Fooled*).
+
+    Args:
+        classes: their numbers; `cnnviz.class_index` finds them by name.
+        versus: "runner-up" to maximise how far the logit is above all others.
+        settings: see `Settings`.
+
+    Raises:
+        ShapeError: if there is no such class.
+    """
+    return finished(class_job(network, classes, seed=seed, versus=versus, **settings))
+
+
+def filter_job(
+    network: Network,
+    layer: str,
+    filters: Sequence[int] | None = None,
+    *,
+    seed: int = 0,
+    **settings: Unpack[Settings],
+) -> Job:
+    """The job of `filter_images`, not yet run."""
+    climbed = network.before_relu(layer)
+    settings["size"] = size = side_pair(settings.get("size")) or canvas(network, layer)
+    count = filter_count(network, climbed, size)
+    filters = range(count) if filters is None else filters
+    wrong = [number for number in filters if not 0 <= number < count]
+    if wrong or not filters:
+        given = f"has no filter {wrong[0]}" if wrong else "is asked for no filter"
+        raise ShapeError(f"{layer} of {network.name} {given}; its {count} filters are 0 to {count - 1}.")
+    seeds = [seed_of(seed, network.qualified(layer), number) for number in filters]
+    job = prepare(network, channel(climbed, list(filters)), seeds, **settings)
+    number = f"all {count}" if len(filters) == count else f"{len(filters)} of {count}"
+    job.labels, job.title = tuple(map(str, filters)), f"{layer} of {network.name}: what {number} filters look for"
+    job.settings |= {"command": "filters", "objective": f"mean of {climbed}", "layer": layer, "filters": list(filters)}
+    job.settings["seed"] = seed
+    return job
+
+
+def class_job(
+    network: Network, classes: Sequence[int], *, seed: int = 0, versus: str | None = None, **settings: Unpack[Settings]
+) -> Job:
+    """The job of `class_images`, not yet run."""
+    seeds = [seed_of(seed, "logits", index) for index in classes]
+    job = prepare(network, logit(list(classes), versus=versus), seeds, **settings)
+    job.labels = tuple(network.label(index) for index in classes)
+    job.title = f"{network.name}: what it takes for {job.labels[0] if len(classes) == 1 else f'{len(classes)} classes'}"
+    above = " above all others" if versus else ""
+    job.settings |= {
+        "command": "classimage",
+        "objective": f"logit{above}",
+        "classes": list(classes),
+        "seed": seed,
+        "versus": versus,
+    }
+    return job
+
+
+def finished(job: Job) -> Synthesis:
+    """Run a job to its end."""
+    for _ in job.run():
+        pass
+    return collect(job)
+
+
+def joined(parts: Sequence[Synthesis]) -> Synthesis:
+    """One synthesis of several of one network and size; what is not counted by image is the first one's."""
+    return replace(
+        parts[0],
+        images=torch.cat([part.images for part in parts]),
+        starts=torch.cat([part.starts for part in parts]),
+        scores=torch.cat([part.scores for part in parts]),
+        fired=torch.cat([part.fired for part in parts]),
+        percentiles=torch.cat([part.percentiles for part in parts]),
+        status=tuple(chain.from_iterable(part.status for part in parts)),
+        curves=tuple(chain.from_iterable(part.curves for part in parts)),
+        tries=tuple(chain.from_iterable(part.tries for part in parts)),
+        labels=tuple(chain.from_iterable(part.labels for part in parts)),
+        films=tuple(chain.from_iterable(part.films for part in parts)),
+    )
+
+
+def collect(job: Job) -> Synthesis:
+    """What a job has made so far.
+
+    Raises:
+        LayerError: if that is nothing.
+    """
+    rows = sorted(job.made)
+    if not rows:
+        raise LayerError(f"no image of {job.network.name} is finished yet.")
+    made = [job.made[row] for row in rows]
+    return Synthesis(
+        network=job.network,
+        images=torch.stack([each.image for each in made]),
+        starts=torch.tensor([each.start for each in made]),
+        scores=torch.cat([each.judgement.scores for each in made]),
+        fired=torch.cat([each.judgement.fired for each in made]),
+        percentiles=torch.cat([each.judgement.percentiles for each in made]),
+        status=tuple(each.judgement.status[0] for each in made),
+        curves=tuple(each.curve for each in made),
+        tries=tuple(each.tries for each in made),
+        references=job.compared,
+        labels=tuple(job.labels[row] for row in rows),
+        title=job.title,
+        settings={**job.settings, "batch": job.batch},
+        films=tuple(each.film for each in made),
+    )
