@@ -68,10 +68,12 @@ def prepare(
     named = settings.get("recipe", "fourier")
     recipe = named if isinstance(named, Recipe) else _known(RECIPES, named, "recipe")()
     steps = settings.get("steps") or _known(recipe.steps, settings.get("preset", "default"), "preset")
-    size = side_pair(settings.get("size")) or network.input_size if start is None else (start.shape[2], start.shape[3])
+    size = side_pair(settings.get("size")) or network.input_size
+    if start is not None:
+        size = start.shape[2], start.shape[3]
     batch = settings.get("batch") or BATCHES.get(network.device.type, BATCHES["cpu"])
     precision = settings.get("precision", "auto")
-    numbers = {"steps": steps, "size": min(size), "batch": batch, "tries": settings.get("tries", TRIES)}
+    numbers = {"steps": steps, "batch": batch, "tries": settings.get("tries", TRIES)}
     for name, number in numbers.items():
         if number < 1:
             raise ShapeError(f"{name} must be at least 1, not {number}.")
@@ -145,8 +147,15 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def side_pair(size: int | tuple[int, int] | None) -> Size | None:
-    """(height, width) of a side or a pair."""
-    return (size, size) if isinstance(size, int) else size
+    """(height, width) of a side or a pair.
+
+    Raises:
+        ShapeError: if there is not a pixel.
+    """
+    pair = (size, size) if isinstance(size, int) else size
+    if pair is not None and min(pair) < 1:
+        raise ShapeError(f"size must be at least 1 pixel, not {min(pair)}.")
+    return pair
 
 
 def _known(table: Mapping[str, Value], name: str, kind: str) -> Value:

@@ -14,6 +14,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from cnnviz.classes import class_index
 from cnnviz.errors import LayerError, ShapeError
 from cnnviz.filtersheets import filters_sheet, save_film
 from cnnviz.jobs import Job, seed_of
@@ -151,7 +152,12 @@ def filter_images(
 
 
 def class_images(
-    network: Network, classes: Sequence[int], *, seed: int = 0, versus: str | None = None, **settings: Unpack[Settings]
+    network: Network,
+    classes: Sequence[int | str],
+    *,
+    seed: int = 0,
+    versus: str | None = None,
+    **settings: Unpack[Settings],
 ) -> Synthesis:
     """What a class looks like to the network: for each an image that maximises its logit.
 
@@ -159,12 +165,12 @@ def class_images(
     2015, *Deep Neural Networks are Easily Fooled*).
 
     Args:
-        classes: their numbers; `cnnviz.class_index` finds them by name.
+        classes: their numbers or names; see `cnnviz.class_index`.
         versus: "runner-up" to maximise how far the logit is above all others.
         settings: see `Settings`.
 
     Raises:
-        ShapeError: if there is no such class.
+        ShapeError, UnknownNameError: if there is no such class.
     """
     return finished(class_job(network, classes, seed=seed, versus=versus, **settings))
 
@@ -196,18 +202,25 @@ def filter_job(
 
 
 def class_job(
-    network: Network, classes: Sequence[int], *, seed: int = 0, versus: str | None = None, **settings: Unpack[Settings]
+    network: Network,
+    classes: Sequence[int | str],
+    *,
+    seed: int = 0,
+    versus: str | None = None,
+    **settings: Unpack[Settings],
 ) -> Job:
     """The job of `class_images`, not yet run."""
-    seeds = [seed_of(seed, "logits", index) for index in classes]
-    job = prepare(network, logit(list(classes), versus=versus), seeds, **settings)
-    job.labels = tuple(network.label(index) for index in classes)
-    job.title = f"{network.name}: what it takes for {job.labels[0] if len(classes) == 1 else f'{len(classes)} classes'}"
+    numbers = [class_index(network, name) for name in classes]
+    job = prepare(
+        network, logit(numbers, versus=versus), [seed_of(seed, "logits", number) for number in numbers], **settings
+    )
+    job.labels = tuple(network.label(number) for number in numbers)
+    job.title = f"{network.name}: what it takes for {job.labels[0] if len(numbers) == 1 else f'{len(numbers)} classes'}"
     above = " above all others" if versus else ""
     job.settings |= {
         "command": "classimage",
         "objective": f"logit{above}",
-        "classes": list(classes),
+        "classes": numbers,
         "seed": seed,
         "versus": versus,
     }

@@ -78,7 +78,7 @@ def _product(transforms: Sequence[Transform], seed: int, steps: int) -> Tensor:
     bottom = torch.tensor([[[0.0, 0.0, 1.0]]]).expand(steps, 1, 3)
     product = torch.eye(3).expand(steps, 3, 3)
     for transform in transforms:
-        product = torch.cat([transform(generator, steps), bottom], 1) @ product
+        product = product @ torch.cat([transform(generator, steps), bottom], 1)
     return product[:, :2]
 
 

@@ -164,13 +164,11 @@ def classimage(
       cnnviz classimage "tabby" goldfish -o classes.png
     """
     check_outputs(output, film, save_arrays)
-    from cnnviz.classes import class_index
     from cnnviz.synthesis import class_job
 
     network = chosen.load(quiet=quiet)
-    classes = list(dict.fromkeys(class_index(network, name) for name in names))
     versus = "runner-up" if versus_runner_up else None
-    job = class_job(network, classes, seed=seed, versus=versus, **settings)
+    job = class_job(network, list(dict.fromkeys(names)), seed=seed, versus=versus, **settings)
     file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{'_'.join(names)[:60]}_classimage.png"))
     run(job, lambda found: deliver(found, file, film, save_arrays, as_json=as_json, quiet=quiet), quiet=quiet)
 
