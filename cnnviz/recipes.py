@@ -47,7 +47,7 @@ class Recipe:
 
 
 def fourier() -> Recipe:
-    """A spectrum with natural proportions and colours, seen from everywhere; the clearest images of most filters.
+    """A spectrum in natural proportions, seen from everywhere: clear images of most filters.
 
     Olah et al. (2017), *Feature Visualization*, as in lucid.
     """
@@ -63,15 +63,15 @@ def fourier() -> Recipe:
         side = min(size)
         return jitter(side / 16), scale(0.9, 1.1), rotate(5), jitter(side / 32)
 
-    return Recipe(image, adam, 0.05, {"draft": 64, "default": 256, "fine": 1024}, transforms)
+    return Recipe(image, adam, 0.1, {"draft": 64, "default": 256, "fine": 1024}, transforms)
 
 
 def erhan() -> Recipe:
-    """The textbook's four steps: random pixels, the gradient of the filter's mean activation, a step, until it settles.
+    """The textbook's four steps: noise, gradient, step, again until the score settles.
 
-    Plain gradient ascent with the contrast held, as the norm is in Erhan et al. (2009), *Visualizing Higher-Layer
-    Features of a Deep Network*. What comes out of deep layers is high-frequency noise that the network sees and people
-    do not: the reason why all other recipes exist.
+    Plain gradient ascent on the mean activation, with the contrast held as the norm is in Erhan et al. (2009),
+    *Visualizing Higher-Layer Features of a Deep Network*. What comes out of deep layers is high-frequency noise that
+    the network sees and people do not: the reason why all other recipes exist.
     """
     from cnnviz.ascent import GradientAscent
     from cnnviz.images import Pixels, noise
@@ -83,7 +83,7 @@ def erhan() -> Recipe:
 
 
 def pixel() -> Recipe:
-    """Pixels kept smooth by a penalty on total variation; what most tutorials draw.
+    """Pixels kept smooth by a penalty on total variation: what most tutorials draw.
 
     Total variation as in Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*;
     small shifts as in Mordvintsev et al. (2015), *Inceptionism*.
@@ -104,7 +104,7 @@ def pixel() -> Recipe:
 
 
 def maco(magnitudes: "Tensor | None" = None) -> Recipe:
-    """Only the phases of a natural spectrum move; for deep layers and classes, where other recipes drown in detail.
+    """Only the phases of a natural spectrum move: for deep layers and classes.
 
     Fel et al. (2023), *Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization*.
     One random part of the image is looked at per step, where the article takes the mean of 32.

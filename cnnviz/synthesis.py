@@ -273,7 +273,7 @@ def collect(job: Job) -> Synthesis:
         tries=tuple(each.tries for each in made),
         references=job.compared,
         labels=tuple(job.labels[row] for row in rows),
-        title=job.title,
+        title=job.title if len(rows) == len(job.seeds) else f"{job.title} ({len(rows)} are finished)",
         settings={**job.settings, "batch": job.batch},
         films=tuple(each.film for each in made),
     )

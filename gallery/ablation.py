@@ -100,8 +100,8 @@ def variants() -> dict[str, Recipe]:
         "seen 1.5 x enlarged": changed(enlarged=1.5),
         "seen 2 x enlarged": changed(enlarged=2.0),
         "grey outside": changed(outside="grey"),
-        "rate 0.025": changed(rate=0.025),
-        "rate 0.1": changed(rate=0.1),
+        "rate 0.05": changed(rate=0.05),
+        "rate 0.2": changed(rate=0.2),
         "128 steps": changed(steps={"default": 128}),
         "512 steps": changed(steps={"default": 512}),
     }

@@ -1,19 +1,23 @@
 """Networks and pictures that the tests share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more, and lose where others compute
 
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.vgg import make_layers
 
 import cnnviz
+from cnnviz.cli import cli
 from cnnviz.network import Network
 
+Run = Callable[..., Result]
 ROOT = Path(__file__).parent.parent
 CAT = ROOT / "gallery" / "photos" / "cat.jpg"
 VGG16_WIDTHS = [4, 4, "M", 6, 6, "M", 8, 8, 8, "M", 10, 10, 10, "M", 10, 10, 10, "M"]
@@ -74,6 +78,19 @@ def small_vgg(request: pytest.FixtureRequest) -> SmallVGG:
 def lenet() -> LeNet:
     torch.manual_seed(3)
     return LeNet().eval()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Result:
+        result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+        assert isinstance(result.exception, SystemExit | None), result.exception
+        return result
+
+    return call
 
 
 @pytest.fixture

@@ -6,13 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 
 import cnnviz
@@ -20,24 +18,11 @@ from cnnviz.cli import cli
 from cnnviz.models import zoo
 from cnnviz.network import Network
 from cnnviz.provenance import read_record
-from tests.conftest import CAT, ROOT, LeNet
+from tests.conftest import CAT, ROOT, LeNet, Run
 from tests.test_models import SMALL, stand_in
 from tests.test_pictures import jpeg
 
-Run = Callable[..., Result]
 MINI = ("--model", "vgg16-mini")
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-        assert isinstance(result.exception, SystemExit | None), result.exception
-        return result
-
-    return call
 
 
 def test_feature_maps_of_a_picture(run: Run, mini: Network, tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ PACKAGE = Path(cnnviz.__file__).parent
 LEVELS = [
     {"errors", "files", "receptive"},
     {"sheets"},
-    {"images", "network", "pictures", "recipes", "transforms"},
+    {"images", "network", "pictures", "transforms"},
     {"hooks", "architecture", "inputs", "models", "provenance", "views"},
     {"classes", "kernels", "mapsheets", "objectives", "predictions"},
-    {"ascent", "featuremaps", "judgement"},
+    {"ascent", "featuremaps", "judgement", "recipes"},
     {"filtersheets", "jobs"},
     {"settings"},
     {"synthesis"},

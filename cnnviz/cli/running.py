@@ -22,9 +22,7 @@ def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> N
         _with_bar(job, quiet=quiet)
     except KeyboardInterrupt:
         if job.made:
-            click.echo(
-                f"interrupted: keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True
-            )
+            click.echo(f"keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True)
             deliver(collect(job))
         raise
     deliver(collect(job))
