@@ -8,7 +8,8 @@ DEPTHS := block1_conv2,block2_conv2,block3_conv3,block4_conv3,block5_conv3
 demo: .venv/installed
 	$(BIN)/cnnviz predict gallery/photos/cat.jpg --model vgg16-mini --fit whole --top 3
 	$(BIN)/cnnviz featuremaps gallery/photos/cat.jpg --model vgg16-mini --layers $(DEPTHS) -o pictures
-	@echo "The pictures are in $(CURDIR)/pictures: what five layers see in the cat, from edges to parts."
+	$(BIN)/cnnviz filters --layer block4_conv3 --model vgg16-mini -o pictures/filters_block4_conv3.png
+	@echo "The pictures are in $(CURDIR)/pictures: what five layers see in the cat, from edges to parts, and what filters look for."
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest
@@ -18,8 +19,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed
+bench: .venv/installed-bench
 	$(BIN)/python tests/benchmarks/sheets.py
+	$(BIN)/python tests/benchmarks/synthesis.py
 
 clean:
 	rm -rf .venv pictures build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from cnnviz.architecture import layer_table
 from cnnviz.errors import LayerError, ShapeError, UnknownNameError, did_you_mean
-from cnnviz.images import Size
+from cnnviz.images import Size, natural_magnitudes
 from cnnviz.jobs import TRIES, Job
+from cnnviz.judgement import natural_references
 from cnnviz.network import Network
 from cnnviz.objectives import Objective
-from cnnviz.recipes import RECIPES, Preset, Recipe
+from cnnviz.recipes import RECIPES, Preset, Recipe, maco
 from cnnviz.views import Viewer
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -33,6 +34,7 @@ class Settings(TypedDict, total=False):
     batch: images at a time; every batch is filled up to that shape. By default 4 on a processor, 64 on a GPU.
     precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it. Judged is in float32.
     references: a folder of pictures to compare the scores with; noise by default.
+    spectrum: a folder of pictures whose mean spectrum the recipe "maco" holds; 1 / frequency by default.
     tries: how often an image may be made until it is "ok"; 4 by default.
     film: whether to keep images on the way.
     """
@@ -44,6 +46,7 @@ class Settings(TypedDict, total=False):
     batch: int | None
     precision: Precision
     references: str | Path | None
+    spectrum: str | Path | None
     tries: int
     film: bool
 
@@ -66,11 +69,17 @@ def prepare(
         ShapeError: if a number makes no sense.
     """
     named = settings.get("recipe", "fourier")
-    recipe = named if isinstance(named, Recipe) else _known(RECIPES, named, "recipe")()
-    steps = settings.get("steps") or _known(recipe.steps, settings.get("preset", "default"), "preset")
     size = side_pair(settings.get("size")) or network.input_size
     if start is not None:
         size = start.shape[2], start.shape[3]
+    recipe = named if isinstance(named, Recipe) else _known(RECIPES, named, "recipe")()
+    spectrum = settings.get("spectrum")
+    if spectrum is not None:
+        if named != "maco":
+            raise UnknownNameError("a folder for the mean spectrum goes with the recipe 'maco' only.")
+        pictures = natural_references(Path(spectrum), network.channels, size).images
+        recipe = maco(natural_magnitudes(network.channels, size, pictures))
+    steps = settings.get("steps") or _known(recipe.steps, settings.get("preset", "default"), "preset")
     batch = settings.get("batch") or BATCHES.get(network.device.type, BATCHES["cpu"])
     precision = settings.get("precision", "auto")
     numbers = {"steps": steps, "batch": batch, "tries": settings.get("tries", TRIES)}
@@ -88,6 +97,8 @@ def prepare(
         "size": list(size),
         "precision": str(dtype).removeprefix("torch."),
         "tries": numbers["tries"],
+        "references": None if references is None else Path(references).name,
+        "spectrum": None if spectrum is None else Path(spectrum).name,
         "seeds": list(seeds),
     }
     return Job(

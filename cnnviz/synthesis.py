@@ -156,17 +156,17 @@ def class_images(
     classes: Sequence[int | str],
     *,
     seed: int = 0,
-    versus: str | None = None,
+    versus: str | None = "runner-up",
     **settings: Unpack[Settings],
 ) -> Synthesis:
-    """What a class looks like to the network: for each an image that maximises its logit.
+    """What a class looks like to the network: for each an image that maximises its logit above all others.
 
     Such images fool the network: it takes them for their class with near certainty, and no person would (Nguyen et al.
     2015, *Deep Neural Networks are Easily Fooled*).
 
     Args:
         classes: their numbers or names; see `cnnviz.class_index`.
-        versus: "runner-up" to maximise how far the logit is above all others.
+        versus: None to maximise the logit alone, as Simonyan et al. (2014) do.
         settings: see `Settings`.
 
     Raises:
@@ -206,7 +206,7 @@ def class_job(
     classes: Sequence[int | str],
     *,
     seed: int = 0,
-    versus: str | None = None,
+    versus: str | None = "runner-up",
     **settings: Unpack[Settings],
 ) -> Job:
     """The job of `class_images`, not yet run."""

@@ -197,7 +197,11 @@ def _fastest(
 def _ready(
     network: Network, layers: Sequence[str], images: Tensor, dtype: torch.dtype, layout: torch.memory_format
 ) -> tuple[Network, torch.memory_format, list[str]]:
+    idle = _idle(network, layers, images)
+
     def convert(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() in idle:
+            return tensor
         converted = tensor.to(dtype) if tensor.is_floating_point() else tensor
         return converted.contiguous(memory_format=layout) if converted.ndim == 4 else converted
 
@@ -208,3 +212,17 @@ def _ready(
         return ready, layout, []
     seen = capture(ready, images.to(network.device).contiguous(memory_format=layout), names)
     return ready, layout, [names[module] for module in seen]
+
+
+def _idle(network: Network, layers: Sequence[str], images: Tensor) -> set[int]:
+    """Addresses of the weights behind the deepest of the layers, most of VGG16's: copying them would be for nothing."""
+    twin, ran = network.twin(), set[nn.Module]()
+    for part in twin.modules():
+        part.register_forward_pre_hook(lambda module, _: ran.add(module))
+    capture(twin, images.to(network.device), {_module(twin, layer): layer for layer in layers})
+    leaves = {part for part in twin.modules() if isinstance(part, nn.Linear | nn.Conv2d)}
+    addresses = [
+        {tensor.data_ptr() for part in parts for tensor in part.parameters(recurse=False)}
+        for parts in (leaves - ran, {*twin.modules()} - (leaves - ran))
+    ]
+    return addresses[0] - addresses[1]

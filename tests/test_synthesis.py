@@ -169,6 +169,19 @@ def test_a_percentile_counts_the_references_that_score_less(linear: Network, wei
         natural_references(tmp_path / "none", 3, (8, 8))
 
 
+def test_maco_may_hold_the_spectrum_of_a_folder(mini: Network, tmp_path: Path) -> None:
+    for number in range(2):
+        values = torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(number))
+        Pillow.fromarray((255 * values).to(torch.uint8).numpy()).save(tmp_path / f"{number}.png")
+    found = cnnviz.filter_images(mini, "block2_conv1", [0], recipe="maco", spectrum=tmp_path, steps=5, size=32, tries=1)
+    wanted = natural_references(tmp_path, 3, (32, 32)).images
+    spectra = [spectrum_of(images, colour_matrix(3)).abs().mean((0, 1)) for images in (found.images, wanted)]
+    inner = (slice(1, 15), slice(1, 15))
+    assert (spectra[0][inner].log() - spectra[1][inner].log()).abs().mean() < 0.3
+    with pytest.raises(UnknownNameError, match="goes with the recipe 'maco' only"):
+        cnnviz.filter_images(mini, "block2_conv1", [0], spectrum=tmp_path)
+
+
 def test_a_dead_filter_is_tried_by_rule_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
     module[0].weight.data[1], module[0].bias.data[:] = 0, torch.tensor([0.0, -1.0])
@@ -274,11 +287,11 @@ def test_class_images_raise_the_class(mini: Network) -> None:
 
 
 def test_an_image_can_start_from_a_picture(mini: Network) -> None:
-    start = 0.2 + 0.6 * torch.rand(1, 3, 40, 56)
+    start = 0.2 + 0.6 * torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(1))
     for recipe in ("fourier", "pixel"):
         found = cnnviz.maximize(mini, neuron("block3_conv1:pre", 2), start=start, recipe=recipe, steps=1, tries=1)
         assert found.images.shape == start.shape
-        assert (found.images - start).abs().mean() < 0.05
+        assert (found.images - start).abs().mean() < 0.1
 
 
 def test_glances_enlarge_what_the_network_sees() -> None:

@@ -30,7 +30,7 @@ def synthesis_options(command: Command) -> Command:
     """Give a command the options that all syntheses share, handed to it as `settings`."""
 
     def with_settings(**arguments: Any) -> None:
-        names = ("recipe", "preset", "steps", "size", "batch", "precision", "references")
+        names = ("recipe", "preset", "steps", "size", "batch", "precision", "references", "spectrum")
         settings = {name: arguments.pop(name) for name in names}
         if settings["size"] == "auto":
             settings["size"] = None
@@ -66,6 +66,11 @@ def synthesis_options(command: Command) -> Command:
             "--references",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
             help="A folder of pictures to compare the scores with; noise by default.",
+        ),
+        click.option(
+            "--spectrum",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="For the recipe maco: a folder of pictures whose mean spectrum is held.",
         ),
         click.option("--film", type=click.Path(dir_okay=False, path_type=Path), help="Also write a .gif of the climb."),
         click.option(
@@ -137,14 +142,14 @@ def filters(
 
 @click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
 @click.argument("names", metavar="CLASS...", nargs=-1, required=True)
-@click.option("--versus-runner-up", is_flag=True, help="Maximise how far the class is above all others.")
+@click.option("--logit-alone", is_flag=True, help="Maximise the logit, not how far it is above all others.")
 @synthesis_options
 @network_options
 @json_option
 @quiet_option
 def classimage(
     names: tuple[str, ...],
-    versus_runner_up: bool,
+    logit_alone: bool,
     settings: dict[str, Any],
     seed: int,
     film: Path | None,
@@ -154,7 +159,7 @@ def classimage(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw what the network takes for a class: images that maximise the logit of each CLASS.
+    """Draw what the network takes for a class: images that raise the logit of each CLASS above all others.
 
     A class is given by label, number or WordNet id; `cnnviz classes` lists them. The network is nearly certain of such
     an image's class, though no person would be: it is fooled (Nguyen et al. 2015).
@@ -167,7 +172,7 @@ def classimage(
     from cnnviz.synthesis import class_job
 
     network = chosen.load(quiet=quiet)
-    versus = "runner-up" if versus_runner_up else None
+    versus = None if logit_alone else "runner-up"
     job = class_job(network, list(dict.fromkeys(names)), seed=seed, versus=versus, **settings)
     file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{'_'.join(names)[:60]}_classimage.png"))
     run(job, lambda found: deliver(found, file, film, save_arrays, as_json=as_json, quiet=quiet), quiet=quiet)

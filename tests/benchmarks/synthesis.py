@@ -1,0 +1,242 @@
+"""How fast filters are drawn, against lucent, flashtorch, two loops people write, and the machine's limit.
+
+Run it with ``make bench``, or, after ``pip install '.[bench]'``, ``python tests/benchmarks/synthesis.py``. All is
+measured on one thread, in turn, in one run; what is printed are ratios of medians.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from statistics import median
+
+import click
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+import cnnviz
+from cnnviz.ascent import Glance, ascend
+from cnnviz.jobs import seed_of
+from cnnviz.judgement import as_shown
+from cnnviz.network import Network
+from cnnviz.objectives import channel
+from cnnviz.recipes import fourier
+from cnnviz.settings import canvas, fast_dtype
+from cnnviz.transforms import draws
+from cnnviz.views import Viewer
+
+FILTER = 3
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LAYERS = ("block3_conv1", "block5_conv3")
+Times = dict[str, list[float]]
+
+
+def wrapped(module: nn.Module, size: int) -> Network:
+    return cnnviz.wrap(module, name="vgg16", input_size=size, mean=MEAN, std=STD)
+
+
+def ours(network: Network, layer: str, size: int, steps: int, dtype: torch.dtype, batch: int = 1) -> None:
+    """The default recipe, transforms included; time per image is what counts."""
+    recipe, sides = fourier(), (size, size)
+    seeds = [seed_of(number) for number in range(batch)]
+    image = recipe.image(seeds, 3, sides, None)
+    glance = Glance(draws(recipe.transforms(sides), seeds, steps))
+    objective = channel(f"{layer}:pre", list(range(batch)))
+    for _ in ascend(network, objective, image, steps=steps, rate=recipe.rate, glance=glance, dtype=dtype):
+        pass
+
+
+def lucent(module: nn.Module, position: int, size: int, steps: int, seen: int | None) -> Tensor:
+    """lucent's defaults at a size; `seen` is the size the network gets, lucent's choice by default."""
+    from lucent.optvis import objectives, param, render
+
+    image = render.render_vis(
+        module,
+        objectives.channel(f"features_{position}", FILTER),
+        lambda: param.image(size),
+        thresholds=(steps,),
+        progress=False,
+        show_image=False,
+        fixed_image_size=seen,
+    )[-1]
+    for part in module.modules():
+        part._forward_hooks.clear()  # lucent leaves them, and slows down with every call
+    return torch.from_numpy(image).permute(0, 3, 1, 2)
+
+
+def flashtorch(module: nn.Module, position: int, size: int, steps: int) -> None:
+    from flashtorch.activmax import GradientAscent
+
+    ascent = GradientAscent(module.features, img_size=size)
+    ascent.optimize(module.features[position], FILTER, num_iter=steps)
+    for part in module.modules():
+        part._forward_hooks.clear()
+        part._backward_hooks.clear()
+
+
+def hooked_loop(module: nn.Module, position: int, size: int, steps: int) -> None:
+    """The whole network with a hook, as tutorials do."""
+    image = torch.rand(1, 3, size, size, requires_grad=True)
+    optimiser, kept = torch.optim.Adam([image], lr=0.05), []
+    handle = module.features[position].register_forward_hook(lambda _, __, output: kept.append(output.clone()))
+    for _ in range(steps):
+        optimiser.zero_grad()
+        kept.clear()
+        module(image)
+        (-kept[0][0, FILTER].mean()).backward()
+        optimiser.step()
+    handle.remove()
+
+
+def truncated_loop(module: nn.Module, position: int, size: int, steps: int) -> None:
+    """Layer by layer up to the one that counts, as in pytorch-cnn-visualizations."""
+    image = torch.rand(1, 3, size, size, requires_grad=True)
+    optimiser = torch.optim.Adam([image], lr=0.05)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        maps = image
+        for layer in module.features[: position + 1]:
+            maps = layer(maps)
+        (-maps[0, FILTER].mean()).backward()
+        optimiser.step()
+
+
+def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> Times:
+    """Seconds of each contender, in turn; the first round, which warms up, does not count."""
+    times: Times = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, run in contenders.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def compare(size: int, layer: str, steps: int, rounds: int) -> None:
+    torch.manual_seed(0)
+    module = torchvision.models.vgg16(weights=None).eval()
+    network = wrapped(module, size)
+    position = int(network.qualified(f"{layer}:pre").split(".")[1])
+    contenders: dict[str, Callable[[], object]] = {
+        "cnnviz float32": lambda: ours(network, layer, size, steps, torch.float32),
+        "cnnviz float32, 4 at a time": lambda: ours(network, layer, size, steps, torch.float32, 4),
+        "lucent": lambda: lucent(module, position, size, steps, size),
+        "flashtorch": lambda: flashtorch(module, position, size, steps),
+        "whole network with a hook": lambda: hooked_loop(module, position, size, steps),
+        "truncated loop": lambda: truncated_loop(module, position, size, steps),
+        "limit": lambda: convolutions(network, layer, size, steps),
+    }
+    if fast_dtype(torch.device("cpu")) == torch.bfloat16:
+        contenders["cnnviz bfloat16"] = lambda: ours(network, layer, size, steps, torch.bfloat16)
+        contenders["cnnviz bfloat16, 4 at a time"] = lambda: ours(network, layer, size, steps, torch.bfloat16, 4)
+    times = {name: median(each) for name, each in interleaved(contenders, rounds).items()}
+    times |= {name: seconds / 4 for name, seconds in times.items() if "at a time" in name}
+    click.echo(f"\n{layer}, {size} px, {steps} steps, median of {rounds}:")
+    mine = times["cnnviz float32"]
+    for name, seconds in times.items():
+        if name.startswith("cnnviz") and name != "cnnviz float32":
+            click.echo(f"  {name}: {mine / seconds:.2f} x cnnviz float32, {times['lucent'] / seconds:.2f} x lucent")
+        elif name not in ("limit", "cnnviz float32"):
+            click.echo(f"  cnnviz float32 is {seconds / mine:.2f} x as fast as {name}")
+    rate = operations(network, layer, size) * steps / 1e9
+    click.echo(
+        f"  {rate / mine:.0f} GFLOP/s of the {rate / times['limit']:.0f} that the convolutions alone reach:"
+        f" {times['limit'] / mine:.0%} of the machine's rate"
+    )
+
+
+def shapes(network: Network, layer: str, size: int) -> list[tuple[nn.Conv2d, int]]:
+    """The convolutions that have to run, all before the last, with the side of their maps."""
+    found, side = [], size
+    last = network.layers[network.qualified(f"{layer}:pre")]
+    for part in network.module.features:
+        if part is last:
+            break
+        if isinstance(part, nn.MaxPool2d):
+            side //= 2
+        if isinstance(part, nn.Conv2d):
+            found.append((part, side))
+    return found
+
+
+def operations(network: Network, layer: str, size: int) -> float:
+    """Floating-point operations of a step's convolutions, forward and input gradient: additions and products."""
+    return sum(2 * 2 * part.weight.numel() * side * side for part, side in shapes(network, layer, size))
+
+
+def convolutions(network: Network, layer: str, size: int, steps: int) -> None:
+    """The same convolutions and their input gradients with nothing in between."""
+    for part, side in shapes(network, layer, size):
+        given = (
+            torch.rand(1, part.in_channels, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
+        )
+        weight = part.weight.contiguous(memory_format=torch.channels_last)
+        ones: Tensor | None = None
+        for _ in range(steps):
+            maps = functional.conv2d(given, weight, part.bias, padding=1)
+            ones = torch.ones_like(maps) if ones is None else ones
+            torch.autograd.grad(maps, given, ones)
+
+
+def score(network: Network, layer: str, image: Tensor) -> float:
+    view = Viewer(network, [layer], image, elided=False)(as_shown(image))
+    return view.mean(layer, torch.tensor([FILTER])).item()
+
+
+def race(layer: str) -> None:
+    """Time to the score that lucent's defaults reach, at the size that cnnviz chooses, on the embedded network."""
+    network = cnnviz.load("vgg16-mini")
+    position = int(network.qualified(f"{layer}:pre").split(".")[1])
+    started = time.perf_counter()
+    image = lucent(network.twin().module, position, 128, 512, None)
+    theirs = time.perf_counter() - started
+    enlarged = functional.interpolate(image, (224, 224), mode="bilinear", align_corners=True)
+    wanted = max(score(network, f"{layer}:pre", each) for each in (image, enlarged))
+
+    recipe, sides = fourier(), canvas(network, layer)
+    seeds, steps = [seed_of(0)], 512
+    climbing = recipe.image(seeds, 3, sides, None)
+    glance = Glance(draws(recipe.transforms(sides), seeds, steps))
+    spent, reached, mark = 0.0, -math.inf, time.perf_counter()
+    for step in ascend(
+        network,
+        channel(f"{layer}:pre", FILTER),
+        climbing,
+        steps=steps,
+        rate=recipe.rate,
+        glance=glance,
+        dtype=fast_dtype(network.device),
+    ):
+        if step.number % 4 == 3:
+            spent += time.perf_counter() - mark
+            reached = score(network, f"{layer}:pre", climbing().detach())
+            if reached >= wanted:
+                break
+            mark = time.perf_counter()
+    result = f"{theirs / spent:.0f} x as fast" if reached >= wanted else f"not reached ({reached:.3g})"
+    click.echo(f"  {layer}, {sides[0]} px: lucent's score {wanted:.3g} after {step.number + 1} steps, {result}")
+
+
+@click.command()
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--steps", default=16, show_default=True)
+@click.option("--size", "sizes", type=int, multiple=True, default=(128, 224), show_default=True)
+@click.option("--race/--no-race", "raced", default=True, help="Also the time to lucent's score, on vgg16-mini.")
+def main(rounds: int, steps: int, sizes: tuple[int, ...], raced: bool) -> None:
+    """Print how fast cnnviz is, as ratios."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    for size in sizes:
+        for layer in LAYERS:
+            compare(size, layer, steps, rounds)
+    if raced:
+        click.echo("\nvgg16-mini, time to the score that lucent's defaults (128 px shown at 224, 512 steps) reach:")
+        for layer in ("block1_conv2", "block2_conv2", "block3_conv3", "block5_conv3"):
+            race(layer)
+
+
+if __name__ == "__main__":
+    main()
