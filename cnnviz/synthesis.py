@@ -156,23 +156,23 @@ def class_images(
     classes: Sequence[int | str],
     *,
     seed: int = 0,
-    versus: str | None = "runner-up",
+    alone: bool = False,
     **settings: Unpack[Settings],
 ) -> Synthesis:
-    """What a class looks like to the network: for each an image that maximises its logit above all others.
+    """What a class looks like to the network: for each an image that maximises its logit less half the runner-up's.
 
-    Such images fool the network: it takes them for their class with near certainty, and no person would (Nguyen et al.
-    2015, *Deep Neural Networks are Easily Fooled*).
+    Such images fool the network: they are like no photograph, and it is surer of them than of any (Nguyen et al. 2015,
+    *Deep Neural Networks are Easily Fooled*). The recipe is "soft" by default.
 
     Args:
         classes: their numbers or names; see `cnnviz.class_index`.
-        versus: None to maximise the logit alone, as Simonyan et al. (2014) do.
+        alone: whether to maximise the logit alone, as Simonyan et al. (2014) do.
         settings: see `Settings`.
 
     Raises:
         ShapeError, UnknownNameError: if there is no such class.
     """
-    return finished(class_job(network, classes, seed=seed, versus=versus, **settings))
+    return finished(class_job(network, classes, seed=seed, alone=alone, **settings))
 
 
 def filter_job(
@@ -206,24 +206,19 @@ def class_job(
     classes: Sequence[int | str],
     *,
     seed: int = 0,
-    versus: str | None = "runner-up",
+    alone: bool = False,
     **settings: Unpack[Settings],
 ) -> Job:
     """The job of `class_images`, not yet run."""
     numbers = [class_index(network, name) for name in classes]
-    job = prepare(
-        network, logit(numbers, versus=versus), [seed_of(seed, "logits", number) for number in numbers], **settings
-    )
+    seeds = [seed_of(seed, "logits", number) for number in numbers]
+    objective = logit(numbers) if alone else 0.5 * logit(numbers) + 0.5 * logit(numbers, versus="runner-up")
+    settings.setdefault("recipe", "soft")
+    job = prepare(network, objective, seeds, **settings)
     job.labels = tuple(network.label(number) for number in numbers)
     job.title = f"{network.name}: what it takes for {job.labels[0] if len(numbers) == 1 else f'{len(numbers)} classes'}"
-    above = " above all others" if versus else ""
-    job.settings |= {
-        "command": "classimage",
-        "objective": f"logit{above}",
-        "classes": numbers,
-        "seed": seed,
-        "versus": versus,
-    }
+    job.settings |= {"command": "classimage", "classes": numbers, "seed": seed, "alone": alone}
+    job.settings["objective"] = "logit" if alone else "logit less half the runner-up's"
     return job
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,9 +26,12 @@ def filters_or_all(text: str) -> tuple[int, ...] | Literal["all"]:
     return "all" if text == "all" else options.channels(text)
 
 
-def synthesis_options(command: Command) -> Command:
-    """Give a command the options that all syntheses share, handed to it as `settings`."""
+def synthesis_options(recipe: str) -> Callable[[Command], Command]:
+    """Give a command the options that all syntheses share, handed to it as `settings`; its recipe by default."""
+    return partial(_with_options, recipe)
 
+
+def _with_options(recipe: str, command: Command) -> Command:
     def with_settings(**arguments: Any) -> None:
         names = ("recipe", "preset", "steps", "size", "batch", "precision", "references", "spectrum")
         settings = {name: arguments.pop(name) for name in names}
@@ -37,7 +40,7 @@ def synthesis_options(command: Command) -> Command:
         command(settings=settings | {"film": arguments["film"] is not None}, **arguments)
 
     shared: list[Callable[[Command], Command]] = [
-        click.option("--recipe", type=click.Choice(list(RECIPES)), default="fourier", show_default=True, help="How."),
+        click.option("--recipe", type=click.Choice(list(RECIPES)), default=recipe, show_default=True, help="How."),
         click.option(
             "--preset",
             type=click.Choice(["draft", "default", "fine"]),
@@ -98,7 +101,7 @@ def side_or_auto(text: str) -> tuple[int, int] | str:
     metavar="LIST",
     help=f"Which, such as 0-15,41, or all; the first {FIRST} by default.",
 )
-@synthesis_options
+@synthesis_options("fourier")
 @network_options
 @json_option
 @quiet_option
@@ -142,8 +145,8 @@ def filters(
 
 @click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
 @click.argument("names", metavar="CLASS...", nargs=-1, required=True)
-@click.option("--logit-alone", is_flag=True, help="Maximise the logit, not how far it is above all others.")
-@synthesis_options
+@click.option("--logit-alone", is_flag=True, help="Do not take half the runner-up's off.")
+@synthesis_options("soft")
 @network_options
 @json_option
 @quiet_option
@@ -159,10 +162,10 @@ def classimage(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw what the network takes for a class: images that raise the logit of each CLASS above all others.
+    """Draw what the network takes for a class: images that maximise the logit of each CLASS.
 
-    A class is given by label, number or WordNet id; `cnnviz classes` lists them. The network is nearly certain of such
-    an image's class, though no person would be: it is fooled (Nguyen et al. 2015).
+    A class is given by label, number or WordNet id; `cnnviz classes` lists them. Such an image is like no photograph,
+    and the network is surer of it than of any: it is fooled (Nguyen et al. 2015).
 
     \b
     Example:
@@ -172,8 +175,7 @@ def classimage(
     from cnnviz.synthesis import class_job
 
     network = chosen.load(quiet=quiet)
-    versus = None if logit_alone else "runner-up"
-    job = class_job(network, list(dict.fromkeys(names)), seed=seed, versus=versus, **settings)
+    job = class_job(network, list(dict.fromkeys(names)), seed=seed, alone=logit_alone, **settings)
     file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{'_'.join(names)[:60]}_classimage.png"))
     run(job, lambda found: deliver(found, file, film, save_arrays, as_json=as_json, quiet=quiet), quiet=quiet)
 
