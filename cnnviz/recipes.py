@@ -68,7 +68,7 @@ def fourier() -> Recipe:
 
 
 def soft() -> Recipe:
-    """The same in smaller steps: lower scores, but gentler colours; for classes, and for show."""
+    """The same in smaller steps: gentler colours, lower scores; for classes and for show."""
     return replace(fourier(), rate=0.1)
 
 
