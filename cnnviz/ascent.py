@@ -5,7 +5,7 @@ becomes a loss, and it never waits for the device.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,7 +49,6 @@ class Glance:
     matrices: Tensor | None = None
     size: Size | None = None
     outside: Outside = "reflection"
-    _still: Tensor = field(default_factory=lambda: torch.eye(2, 3), repr=False)
 
     def at(self, step: int, images: Tensor) -> Tensor:
         """What of images (N, C, H, W) the network sees at a step."""
@@ -57,7 +56,8 @@ class Glance:
             return warp(images, self.matrices[step], self.size, self.outside)
         if self.size in (None, tuple(images.shape[2:])):
             return images
-        return warp(images, self._still.to(images).expand(len(images), 2, 3), self.size)
+        still = torch.eye(2, 3, dtype=images.dtype, device=images.device)
+        return warp(images, still.expand(len(images), 2, 3), self.size)
 
     def on(self, device: torch.device) -> "Glance":
         """The same with its matrices on a device."""

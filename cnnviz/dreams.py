@@ -7,17 +7,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnnviz.ascent import GradientAscent
+from cnnviz.ascent import Glance, GradientAscent, ascend
 from cnnviz.hooks import activations
-from cnnviz.images import Size
+from cnnviz.images import Pixels, Size
 from cnnviz.inputs import Source, show
 from cnnviz.jobs import seed_of
+from cnnviz.judgement import as_shown
 from cnnviz.mapsheets import unseen_dimmed
 from cnnviz.network import Network, forward_pass
 from cnnviz.objectives import Objective, match, total_variation
 from cnnviz.objectives import layer as everything_of
 from cnnviz.recipes import Recipe, fourier, pixel
 from cnnviz.synthesis import Synthesis, joined, maximize
+from cnnviz.transforms import draws
+from cnnviz.views import Viewer
 
 OCTAVES, OCTAVE = 3, 1.4  # scales at which a picture is dreamt over, and the factor between them
 SMALLEST = 48  # pixels; the short side of the first octave
@@ -55,10 +58,16 @@ def dream(
     for octave, side in enumerate(sides):
         lost = _resized(original, side) - _resized(_resized(original, sides[max(octave - 1, 0)]), side)
         start = (_resized(dreamt, side) + lost).clamp(0, 1)
-        found = _single(network, everything_of(layer), _dreaming(), steps, seed_of(seed, layer, octave), start=start)
-        dreamt = found.images
+        if side == sides[-1]:
+            break
+        dreamt = _climbed(network, layer, start, steps, seed_of(seed, layer, octave))
+    found = _single(network, everything_of(layer), _dreaming(), steps, seed_of(seed, layer), start=start)
+    viewer = Viewer(network, [layer], original, elided=False)
+    with torch.no_grad():
+        before = everything_of(layer).score(viewer(as_shown(original).to(network.device))).cpu()
     return replace(
         found,
+        starts=before,
         labels=(layer,),
         title=f"{shown.names[0]} as {layer} of {network.name} dreams it",
         settings={
@@ -149,6 +158,24 @@ def _single(
         precision="float32",
         tries=1,
     )
+
+
+def _climbed(network: Network, layer: str, start: Tensor, steps: int, seed: int) -> Tensor:
+    """One octave of a dream."""
+    recipe, image = _dreaming(), Pixels(start).to(network.device)
+    matrices = draws(recipe.transforms((start.shape[2], start.shape[3])), [seed], steps)
+    for _ in ascend(
+        network,
+        everything_of(layer),
+        image,
+        steps=steps,
+        rate=recipe.rate,
+        optimiser=recipe.optimiser,
+        glance=Glance(matrices),
+    ):
+        pass
+    climbed: Tensor = image().detach().cpu()
+    return climbed
 
 
 def _dreaming() -> Recipe:

@@ -18,10 +18,10 @@ from cnnviz.sheets import Sheet, Tile, columns_for, enlargement, sheet
 if TYPE_CHECKING:
     from cnnviz.synthesis import Synthesis
 
-NARROWEST = 120  # pixels: a label, a score and a status side by side
+NARROWEST = 150  # pixels: a label, a score and a status side by side
 ALONE = 640  # pixels; the width of an image that has no neighbours
 FRAME_MS, LAST_MS = 90, 2500
-WIDEST_FILM = 900  # pixels
+WIDEST_FILM = 600  # pixels
 
 
 def filters_sheet(found: "Synthesis", made: Mapping[str, object]) -> Sheet:
@@ -76,7 +76,7 @@ def _lines(found: "Synthesis") -> list[str]:
     again = sum(tries > 1 for tries in found.tries)
     failed = ", ".join(
         f"{found.status.count(state)} {state} ({meaning})"
-        for state, meaning in (("weak", "scores like noise"), ("dead", "never fires"))
+        for state, meaning in (("weak", "no better than these"), ("dead", "never fires"))
         if state in found.status
     )
     return [

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ class Made:
         curve: (steps,): what it scored as the network saw it, moved about and less the penalty.
         judgement: of one row.
         tries: how many it took.
+        batch: how many images were made at a time.
         film: (C, H, W), uint8, on the way.
     """
 
@@ -61,6 +63,7 @@ class Made:
     curve: Tensor
     judgement: Judgement
     tries: int
+    batch: int
     film: Sequence[Tensor]
 
 
@@ -93,7 +96,7 @@ class Job:
     film: bool = False
     labels: Sequence[str] = ()
     title: str = ""
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     made: dict[int, Made] = field(default_factory=dict)
     compared: str = ""
     _done: int = 0
@@ -111,18 +114,20 @@ class Job:
             references = noise_references(channels, self.size)
         else:
             references = natural_references(self.references, channels, self.size)
-        judge, self.compared = Judge(self.network, self.objective, references, len(self.seeds)), references.text
+        self.compared = references.text
+        judge: Judge | None = None
         for attempt in range(self.tries):
             rows = [row for row in range(len(self.seeds)) if row not in self.made or not self._good(row)]
             self._total += len(rows) * self.steps
             while rows:
                 now, before = rows[: self.batch], self._done
                 try:
+                    judge = judge or Judge(self.network, self.objective, references, len(self.seeds), self.batch)
                     yield from self._make(now, attempt, judge)
                 except RuntimeError as error:
                     if not out_of_memory(error) or self.batch == 1:
                         raise
-                    self.batch, self._done = self.batch // 2, before
+                    self.batch, self._done, judge = self.batch // 2, before, None
                     continue
                 rows = rows[len(now) :]
 
@@ -136,6 +141,7 @@ class Job:
         start = None if self.start is None else self.start[filled]
         image = self.recipe.image(seeds, self.network.channels, self.size, start).to(self.network.device)
         starts = judge.scores(as_shown(image()), filled)
+        self._check_finite(starts)
         climb = _Climb(image, settles=self.recipe.settles, every=self.steps // FRAMES + 1 if self.film else None)
         for step in self._ascent(image, filled, seeds, attempt):
             climb.note(step)
@@ -145,15 +151,20 @@ class Job:
                 self._done += len(rows) * (self.steps - 1 - step.number)
                 break
         curves, shown = climb.curves(), climb.shown()
-        if not all(curve.isfinite().all() for curve in curves):
-            raise LayerError(f"{self.network.name} gives values that are not finite; look for NaN among its weights.")
+        self._check_finite(torch.cat(curves))
         for place, row in enumerate(rows):
             judgement = judge(shown[place : place + 1], filled[place : place + 1])
             film = [frame[place] for frame in climb.frames]
-            made = Made(shown[place].cpu(), starts[place].item(), curves[place], judgement, attempt + 1, film)
+            made = Made(
+                shown[place].cpu(), starts[place].item(), curves[place], judgement, attempt + 1, self.batch, film
+            )
             better = row not in self.made or judgement.scores > self.made[row].judgement.scores
             self.made[row] = made if better else replace(self.made[row], tries=attempt + 1)
         yield Progress(self._done, self._total, len(self.made), self.batch)
+
+    def _check_finite(self, scores: Tensor) -> None:
+        if not scores.isfinite().all():
+            raise LayerError(f"{self.network.name} gives values that are not finite; look for NaN among its weights.")
 
     def _ascent(self, image: Image, rows: Tensor, seeds: Sequence[int], attempt: int) -> Iterator[Step]:
         """The recipe's way up; in later tries with ReLUs that open, in the last one with larger steps."""
@@ -186,7 +197,7 @@ class _Climb:
     def note(self, step: Step) -> None:
         self._scores.append(step.scores)
         if self.every and step.number % self.every == 0:
-            self.frames.append((as_shown(self.image()) * 255).to(torch.uint8).cpu())
+            self.frames.append((self.shown() * 255).to(torch.uint8).cpu())
         if self.settles and step.number >= PATIENCE:
             gained = step.scores - self._scores[step.number - PATIENCE]
             for place in (gained < SETTLED * step.scores.abs()).nonzero().flatten().tolist():

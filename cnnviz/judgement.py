@@ -3,6 +3,7 @@
 An image is judged at 8 bits a colour, without transforms, in float32, by the network as it is.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -102,46 +103,52 @@ class Judge:
 
     Args:
         count: how many images the job has.
+        batch: how many images the network is shown at a time.
     """
 
-    def __init__(self, network: Network, objective: Objective, references: References, count: int) -> None:
-        self.network, self.objective, self.count = network, objective, count
+    def __init__(
+        self, network: Network, objective: Objective, references: References, count: int, batch: int = BATCH
+    ) -> None:
+        self.network, self.objective, self.count, self.batch = network, objective, count, batch
         self.viewer = Viewer(network, objective.layers, references.images[:1].to(network.device), elided=False)
         self.references, self.text = self._reference_scores(references.images), references.text
 
-    @torch.no_grad()
     def scores(self, images: Tensor, rows: Tensor) -> Tensor:
         """(N,): of images as they are."""
         return torch.cat([self.objective.score(view).cpu() for view in self._views(images, rows)])
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, rows: Tensor) -> Judgement:
         """Judge images (N, C, H, W) that are as shown; `rows` (N,) are their places in the job."""
-        scores, fired = self.scores(images, rows), torch.full((len(images), 2), torch.nan)
-        if self.objective.unit is not None:
-            units = [self.objective.unit(view).cpu() for view in self._views(images, rows)]
-            positions = torch.cat(units).reshape(len(images), -1).clamp(min=0)
-            fired = torch.stack([positions.mean(1), positions.amax(1)], 1)
-        percentiles = (self.references[rows] < scores[:, None]).double().mean(1) * 100
-        status = tuple(map(_status, fired[:, 1].tolist(), percentiles.tolist()))
-        return Judgement(scores, fired, percentiles, status)
+        scores, fired = [], []
+        for view in self._views(images, rows):
+            scores.append(self.objective.score(view).cpu())
+            fired.append(self._fired(view))
+        percentiles = (self.references[rows] < torch.cat(scores)[:, None]).double().mean(1) * 100
+        highest = torch.cat(fired)[:, 1].tolist()
+        return Judgement(torch.cat(scores), torch.cat(fired), percentiles, tuple(map(_status, highest, percentiles)))
 
-    def _views(self, images: Tensor, rows: Tensor) -> list[View]:
-        parts = zip(torch.split(images, BATCH), torch.split(rows, BATCH), strict=True)
-        return [self.viewer(part.to(self.network.device), some) for part, some in parts]
+    def _fired(self, view: View) -> Tensor:
+        if self.objective.unit is None:
+            return torch.full((len(view.rows), 2), torch.nan)
+        values = self.objective.unit(view).cpu().reshape(len(view.rows), -1).clamp(min=0)
+        return torch.stack([values.mean(1), values.amax(1)], 1)
 
     @torch.no_grad()
+    def _views(self, images: Tensor, rows: Tensor) -> Iterator[View]:
+        for part, some in zip(torch.split(images, self.batch), torch.split(rows, self.batch), strict=True):
+            with torch.backends.cudnn.flags(allow_tf32=False):  # float32 means float32 here
+                yield self.viewer(part.to(self.network.device), some)
+
     def _reference_scores(self, images: Tensor) -> Tensor:
         """(count, R): what each image of the job would score if it were each of the references."""
         parts = []
-        for part in torch.split(images, BATCH):
-            view = self.viewer(part.to(self.network.device))
-            rows = (torch.full((len(part),), row) for row in range(self.count))
+        for view in self._views(images, torch.zeros(len(images), dtype=torch.long)):
+            rows = (torch.full((len(view.rows),), row) for row in range(self.count))
             parts.append(torch.stack([self.objective.score(view.of(each)).cpu() for each in rows]))
         return torch.cat(parts, 1)
 
 
-def _status(highest: float, percentile: float) -> Status:
+def _status(highest: float, percentile: Tensor) -> Status:
     if highest == 0:
         return "dead"
     return "ok" if percentile > OK_FROM else "weak"

@@ -23,13 +23,16 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
         LayerError: if there is no convolution, or one over more than three channels, whose weights are no colours.
     """
     name = _convolution(network, layer)
-    weight = network.layers[name].weight.float().cpu().numpy()  # type: ignore[operator]
-    count, channels, height, width = weight.shape
+    convolution = network.layers[name]
+    assert isinstance(convolution, nn.Conv2d)
+    channels = convolution.in_channels
     if channels not in (1, 3):
         raise LayerError(
             f"the kernels of {layer or name} are over {channels} channels, not colours; only those of a first layer can"
             f" be drawn as they are. For what its filters look for, take `cnnviz filters --layer {layer or name}`."
         )
+    weight = convolution.weight.float().cpu().numpy()
+    count, _, height, width = weight.shape
     largest = np.abs(weight).max(axis=(1, 2, 3))
     values = 0.5 + 0.5 * weight / np.maximum(largest, np.finfo(np.float32).tiny)[:, None, None, None]
     pixels = np.rint(values * 255).astype(np.uint8).transpose(0, 2, 3, 1)

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from cnnviz.aliases import vgg_aliases
 from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
 
 # What a forward pass raises that is given pictures of a size or kind it cannot take.
@@ -44,6 +45,7 @@ class Network(nn.Module):
         wnids: a WordNet id per class, where they are known.
         weights: where the weights came from, for people.
         crop: its published preprocessing, or None where there is none.
+        computes_in: the kind of numbers that its module is given, if not that of its first weights.
         layers: its modules by name: PyTorch's qualified names (``features.19``) and, for the VGG family,
             ``block4_conv2`` (after the ReLU), ``block4_conv2:pre`` (before it) and ``block4_pool``.
     """
@@ -64,6 +66,7 @@ class Network(nn.Module):
         super().__init__()
         self.module = module
         self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
+        self.computes_in: torch.dtype | None = None
         self._hashed: tuple[tuple[int, ...], str] | None = None
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
@@ -97,10 +100,9 @@ class Network(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The kind of numbers that the module computes with."""
-        return next(
-            (tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point()), self.mean.dtype
-        )
+        """The kind of numbers that the module is given."""
+        weights = (tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point())
+        return self.computes_in or next(weights, self.mean.dtype)
 
     def before_relu(self, layer: str) -> str:
         """The name of what enters the ReLU, ``block4_conv2:pre``, where `layer` is a ReLU that has such a name."""
@@ -257,50 +259,12 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether this is a device, or the computer, that has no memory left."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def count_parameters(module: nn.Module) -> int:
     """How many numbers the module learns, each counted once."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def vgg_aliases(module: nn.Module) -> dict[str, str]:
-    """``blockX_convY``, ``blockX_convY:pre`` and ``blockX_pool`` to PyTorch's names; empty outside the VGG family."""
-    features = getattr(module, "features", None)
-    if not isinstance(features, nn.Sequential) or not _is_vgg(features):
-        return {}
-    aliases: dict[str, str] = {}
-    block, convolution = 1, 0
-    for index, layer in features.named_children():
-        if isinstance(layer, nn.Conv2d):
-            convolution += 1
-        elif isinstance(layer, nn.ReLU):
-            aliases[f"block{block}_conv{convolution}"] = f"features.{index}"
-        elif isinstance(layer, nn.MaxPool2d):
-            aliases[f"block{block}_pool"] = f"features.{index}"
-            block, convolution = block + 1, 0
-        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
-            aliases[f"block{block}_conv{convolution}:pre"] = f"features.{index}"
-    return aliases
-
-
-def _is_vgg(features: nn.Sequential) -> bool:
-    """Whether these are 3 x 3 convolutions, each with a ReLU, in blocks that end in a pool of 2 x 2."""
-    kinds = "".join(
-        {nn.Conv2d: "c", nn.BatchNorm2d: "b", nn.ReLU: "r", nn.MaxPool2d: "p"}.get(type(layer), "?")
-        for layer in features
-    )
-    blocks = kinds.replace("cbr", "c").replace("cr", "c").split("p")
-    small = all(layer.kernel_size in (3, (3, 3)) for layer in features if isinstance(layer, nn.Conv2d))
-    distinct = len({id(layer) for layer in features}) == len(features)  # a shared one has only one output to show
-    return (
-        distinct
-        and small
-        and len(blocks) > 1
-        and blocks[-1] == ""
-        and all(set(block) == {"c"} for block in blocks[:-1])
-    )
 
 
 def _colour_channels(module: nn.Module, mean: Sequence[float]) -> int:

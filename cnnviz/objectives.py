@@ -10,7 +10,8 @@ n-th filter.
 To add one, write a function that returns ``Objective(layers, score)``.
 """
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnviz.errors import LayerError, ShapeError
-from cnnviz.views import LOGITS, View, pick
+from cnnviz.views import LOGITS, View, indices_on, pick
 
 Score = Callable[[View], Tensor]
 Index = int | Sequence[int]
@@ -33,7 +34,7 @@ class Objective:
         score: from a view to (N,), float32, differentiable with respect to ``view.images``.
         count: how many images it tells apart, or None if any number will do.
         text: what it is, for people.
-        unit: from a view to what a filter or neuron gives, (N, ...), or a class's probability, if it is about one.
+        unit: from a view to what a filter or neuron gives, (N, ...), or a class's probability, if one is to be raised.
     """
 
     layers: frozenset[str]
@@ -50,12 +51,20 @@ class Objective:
             lambda view: self.score(view) + other.score(view),
             self.count if self.count is not None else other.count,
             f"{self.text} + {other.text}",
-            self.unit or other.unit,
+            self.unit or other.unit if None in (self.unit, other.unit) else None,
         )
+
+    def __radd__(self, other: int) -> "Objective":
+        assert other == 0  # where sum() begins
+        return self
 
     def __mul__(self, factor: float) -> "Objective":
         text = f"{factor:g} * ({self.text})"
-        return Objective(self.layers, lambda view: factor * self.score(view), self.count, text, self.unit)
+
+        def score(view: View) -> Tensor:
+            return factor * self.score(view)
+
+        return Objective(self.layers, score, self.count, text, self.unit if factor > 0 else None)
 
     __rmul__ = __mul__
 
@@ -137,13 +146,19 @@ def logit(index: Index, *, versus: Index | str | None = None) -> Objective:
             return scores - pick(logits, rival.of(view), LOGITS)
         if versus is None:
             return scores
-        others = logits.scatter(1, own.to(logits.device)[:, None], -torch.inf)
+        if logits.shape[1] < 2:
+            raise ShapeError("a network with a single class has no runner-up.")
+        others = logits.scatter(1, indices_on(tuple(own.tolist()), logits.device)[:, None], -torch.inf)
         return scores - others.amax(1)
 
     def probability(view: View) -> Tensor:
         return pick(view.map(LOGITS).softmax(1), numbers.of(view), LOGITS)
 
-    return Objective(frozenset({LOGITS}), score, numbers.count, f"logit {numbers}", probability)
+    counts = {each.count for each in (numbers, rival) if each is not None and each.count is not None}
+    if len(counts) > 1:
+        raise ShapeError(f"{len(numbers.numbers)} classes and their rivals must be as many.")
+    against = "" if versus is None else f" less {'the runner-up' if rival is None else rival}"
+    return Objective(frozenset({LOGITS}), score, next(iter(counts), None), f"logit {numbers}{against}", probability)
 
 
 def layer(name: str) -> Objective:
@@ -235,8 +250,9 @@ class _Indices:
     """One index for every image, or one for each."""
 
     def __init__(self, index: Index) -> None:
-        self.numbers = [index] if isinstance(index, int) else [int(number) for number in index]
-        self.count = None if isinstance(index, int) else len(self.numbers)
+        given = list(index) if isinstance(index, Iterable) else [index]
+        self.numbers = [operator.index(number) for number in given]  # numpy's integers are numbers too
+        self.count = len(given) if isinstance(index, Iterable) else None
         if not self.numbers:
             raise ShapeError("no index is given; name at least one channel or class.")
 
@@ -245,7 +261,7 @@ class _Indices:
         return numbers.expand(len(view.rows)) if self.count is None else numbers[view.rows]
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.numbers)) if len(self.numbers) < 9 else f"{len(self.numbers)} channels"
+        return ", ".join(map(str, self.numbers))
 
 
 def _spatial(view: View, layer: str) -> Tensor:

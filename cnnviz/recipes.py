@@ -138,7 +138,7 @@ def maco(magnitudes: "Tensor | None" = None) -> Recipe:
 
 def summary(recipe: Callable[[], Recipe]) -> str:
     """The first line of a recipe's docstring."""
-    return (recipe.__doc__ or "").splitlines()[0]
+    return (recipe.__doc__ or "\n").splitlines()[0]
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {

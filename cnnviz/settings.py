@@ -1,5 +1,6 @@
 """How a synthesis is set up: from what a caller asks for to a `Job`."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,8 +31,10 @@ class Settings(TypedDict, total=False):
     recipe: a name from `cnnviz.recipes.RECIPES`, "fourier" by default, or a `Recipe`.
     preset: "draft", "default" or "fine": how many steps the recipe takes.
     steps: how many instead.
-    size: side, or (height, width), in pixels; by default 1.3 receptive fields, at least 64, at most the network's.
-    batch: images at a time; every batch is filled up to that shape. By default 4 on a processor, 64 on a GPU.
+    size: side, or (height, width), in pixels; the network's own by default, and for the filters of a layer 1.3
+        receptive fields, at least 64, at most the network's.
+    batch: images at a time; by default 4 on a processor, 64 on a GPU. Every batch is filled up to that shape, so that
+        an image is the same whatever is made with it; a single one then costs as much as a batch.
     precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it. Judged is in float32.
     references: a folder of pictures to compare the scores with; noise by default.
     spectrum: a folder of pictures whose mean spectrum the recipe "maco" holds; 1 / frequency by default.
@@ -66,8 +69,13 @@ def prepare(
 
     Raises:
         UnknownNameError: if there is no such recipe, preset or precision.
-        ShapeError: if a number makes no sense.
+        ShapeError: if a number makes no sense, or objective, seeds and starts are for different numbers of images.
     """
+    counts = {len(seeds), objective.count or len(seeds), len(seeds) if start is None else len(start)}
+    if len(counts) > 1 or not seeds:
+        starts = "" if start is None else f" and {len(start)} starts"
+        given = f"an objective for {objective.count or 'any number of'} images, with {len(seeds)} seeds{starts}"
+        raise ShapeError(f"{given}; they must agree, and there must be one at least.")
     named = settings.get("recipe", "fourier")
     size = side_pair(settings.get("size")) or network.input_size
     if start is not None:
@@ -79,8 +87,12 @@ def prepare(
             raise UnknownNameError("a folder for the mean spectrum goes with the recipe 'maco' only.")
         pictures = natural_references(Path(spectrum), network.channels, size).images
         recipe = maco(natural_magnitudes(network.channels, size, pictures))
-    steps = settings.get("steps") or _known(recipe.steps, settings.get("preset", "default"), "preset")
-    batch = settings.get("batch") or BATCHES.get(network.device.type, BATCHES["cpu"])
+    steps = settings.get("steps")
+    if steps is None:
+        steps = _known(recipe.steps, settings.get("preset", "default"), "preset")
+    batch = settings.get("batch")
+    if batch is None:
+        batch = BATCHES.get(network.device.type, BATCHES["cpu"])
     precision = settings.get("precision", "auto")
     numbers = {"steps": steps, "batch": batch, "tries": settings.get("tries", TRIES)}
     for name, number in numbers.items():
@@ -88,17 +100,20 @@ def prepare(
             raise ShapeError(f"{name} must be at least 1, not {number}.")
     dtypes = {"auto": fast_dtype(network.device), "float32": torch.float32, "bfloat16": torch.bfloat16}
     dtype = _known(dtypes, precision, "precision")
+    if precision == "auto" and not _computes_in(dtype, network, objective, size):
+        dtype = torch.float32
     references = settings.get("references")
     kept = {
         "command": "maximize",
         "objective": objective.text,
-        "recipe": named if isinstance(named, str) else "own",
+        "recipe": named if isinstance(named, str) else f"own ({recipe.rate:g} a step, enlarged {recipe.enlarged:g} x)",
         "steps": steps,
         "size": list(size),
         "precision": str(dtype).removeprefix("torch."),
         "tries": numbers["tries"],
-        "references": None if references is None else Path(references).name,
-        "spectrum": None if spectrum is None else Path(spectrum).name,
+        "references": None if references is None else Path(references).resolve().name,
+        "spectrum": None if spectrum is None else Path(spectrum).resolve().name,
+        "start": None if start is None else hashlib.sha256(start.cpu().contiguous().numpy().tobytes()).hexdigest(),
         "seeds": list(seeds),
     }
     return Job(
@@ -130,7 +145,12 @@ def canvas(network: Network, layer: str) -> Size:
     if math.isinf(field):
         return height, width
     side = max(SMALLEST, GRAIN * math.ceil(FIELDS * field / GRAIN))
-    return min(side, height), min(side, width)
+    fitting = min(side, height), min(side, width)
+    try:
+        filter_count(network, layer, fitting)
+    except ShapeError:  # a network that takes its own size only, and looks at it before the layer
+        return height, width
+    return fitting
 
 
 @torch.no_grad()
@@ -146,6 +166,16 @@ def filter_count(network: Network, layer: str, size: Size) -> int:
     if maps.ndim != 4:
         raise LayerError(f"layer {layer!r} has no feature maps; for what classes look like, take `cnnviz classimage`.")
     return maps.shape[1]
+
+
+@torch.no_grad()
+def _computes_in(dtype: torch.dtype, network: Network, objective: Objective, size: Size) -> bool:
+    """Whether the network works in these numbers: one that makes float32 of its own on the way does not in others."""
+    try:
+        Viewer(network, objective.layers, torch.full((1, network.channels, *size), 0.5), dtype=dtype)
+    except ShapeError:
+        return False
+    return True
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -28,6 +28,7 @@ METADATA = "cnnviz"  # the keyword of the iTXt chunk
 
 GAP, MARGIN, LABEL, TITLE = 8, 16, 13, 17  # pixels; the last two are heights of type
 THUMBNAIL = 150
+SHORTEST = 4  # letters of a label that may be shortened to make room for its note
 INK, FAINT, PAPER = (25, 25, 30), (110, 110, 120), (255, 255, 255)
 HATCH, HATCH_GROUND = (150, 150, 155), (225, 225, 228)
 WIDEST_HEADER, COLOUR_BAR = 1200, 180
@@ -193,9 +194,10 @@ def _draw_bar(head: Image.Image, pen: ImageDraw.ImageDraw, bar: ColourBar, x: in
 
 def _label(pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int) -> None:
     x, y = corner
-    label = fitted(tile.label, LABEL, width)
-    pen.text((x, y), label, INK, font(LABEL))
-    if font(LABEL).getlength(label + "  " + tile.note) <= width:
+    beside = width - math.ceil(font(LABEL).getlength("  " + tile.note))
+    noted = bool(tile.note) and font(LABEL).getlength(tile.label[:SHORTEST]) <= beside
+    pen.text((x, y), fitted(tile.label, LABEL, beside if noted else width), INK, font(LABEL))
+    if noted:
         pen.text((x + width, y), tile.note, FAINT, font(LABEL), anchor="ra")
 
 

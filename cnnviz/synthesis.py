@@ -5,6 +5,7 @@
 itself, and has `collect` make the `Synthesis`.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -23,8 +24,10 @@ from cnnviz.network import Network
 from cnnviz.objectives import Objective, channel, logit
 from cnnviz.pictures import Pixels
 from cnnviz.provenance import record
-from cnnviz.settings import Settings, canvas, filter_count, prepare, side_pair
+from cnnviz.settings import BATCHES, Settings, canvas, filter_count, prepare, side_pair
 from cnnviz.sheets import Sheet
+
+_PER_IMAGE = {"filters", "classes", "seeds"}  # settings with an entry per image
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,8 +123,10 @@ def maximize(
         UnknownNameError, LayerError, ShapeError: if a name, a layer, a channel or a size does not fit the network.
         PictureError: if the folder of references has no picture.
     """
-    count = objective.count or (len(start) if start is not None else len(seeds or [0]))
-    seeds = range(count) if seeds is None else seeds
+    wanted = objective.count or (1 if start is None else len(start))
+    seeds = range(wanted) if seeds is None else seeds
+    count = len(seeds)
+    settings.setdefault("batch", min(count, BATCHES["cpu"]) if network.device.type == "cpu" else None)
     job = prepare(network, objective, seeds, start, **settings)
     job.labels, job.title = tuple(map(str, range(count))), f"{network.name}: {objective.text}"
     return finished(job)
@@ -187,15 +192,16 @@ def filter_job(
     climbed = network.before_relu(layer)
     settings["size"] = size = side_pair(settings.get("size")) or canvas(network, layer)
     count = filter_count(network, climbed, size)
-    filters = range(count) if filters is None else filters
+    filters = range(count) if filters is None else [operator.index(number) for number in filters]
     wrong = [number for number in filters if not 0 <= number < count]
-    if wrong or not filters:
+    if wrong or len(filters) == 0:
         given = f"has no filter {wrong[0]}" if wrong else "is asked for no filter"
         raise ShapeError(f"{layer} of {network.name} {given}; its {count} filters are 0 to {count - 1}.")
     seeds = [seed_of(seed, network.qualified(layer), number) for number in filters]
     job = prepare(network, channel(climbed, list(filters)), seeds, **settings)
     number = f"all {count}" if len(filters) == count else f"{len(filters)} of {count}"
-    job.labels, job.title = tuple(map(str, filters)), f"{layer} of {network.name}: what {number} filters look for"
+    what = f"filter {filters[0]} looks" if len(filters) == 1 else f"{number} filters look"
+    job.labels, job.title = tuple(map(str, filters)), f"{layer} of {network.name}: what {what} for"
     job.settings |= {"command": "filters", "objective": f"mean of {climbed}", "layer": layer, "filters": list(filters)}
     job.settings["seed"] = seed
     return job
@@ -256,6 +262,10 @@ def collect(job: Job) -> Synthesis:
     if not rows:
         raise LayerError(f"no image of {job.network.name} is finished yet.")
     made = [job.made[row] for row in rows]
+    batches = {each.batch for each in made}
+    settings = job.settings | {"batch": batches.pop() if len(batches) == 1 else [each.batch for each in made]}
+    for name in _PER_IMAGE & settings.keys():
+        settings[name] = [settings[name][row] for row in rows]
     return Synthesis(
         network=job.network,
         images=torch.stack([each.image for each in made]),
@@ -269,6 +279,6 @@ def collect(job: Job) -> Synthesis:
         references=job.compared,
         labels=tuple(job.labels[row] for row in rows),
         title=job.title if len(rows) == len(job.seeds) else f"{job.title} ({len(rows)} are finished)",
-        settings={**job.settings, "batch": job.batch},
+        settings=settings,
         films=tuple(each.film for each in made),
     )

@@ -59,7 +59,7 @@ def zoom(first: float, last: float, size: tuple[int, int]) -> Transform:
         shares = torch.linspace(first, last, steps)
         room = (
             (1 - shares[:, None] / 2) * torch.tensor([size[1], size[0]]) / 2
-        )  # half over the edge, or it is seldom seen
+        )  # a little over the edge, or it is seldom seen
         centres = (2 * torch.rand(steps, 2, generator=draws) - 1) * room
         return torch.cat([torch.eye(2) * shares[:, None, None], centres[:, :, None]], 2)
 
@@ -97,8 +97,9 @@ def warp(
         (N, C, height, width); with the identity and no other size, the images themselves.
     """
     height, width = images.shape[2:]
-    to_pixels = matrices.new_tensor([width / 2, height / 2, 1])
-    shares = matrices * to_pixels / to_pixels[:2, None]
+    in_x = torch.stack([matrices[:, 0, 0], matrices[:, 0, 1] * (height / width), matrices[:, 0, 2] * (2 / width)], 1)
+    in_y = torch.stack([matrices[:, 1, 0] * (width / height), matrices[:, 1, 1], matrices[:, 1, 2] * (2 / height)], 1)
+    shares = torch.stack([in_x, in_y], 1)  # of half the image, as affine_grid counts
     grid = functional.affine_grid(shares, [*images.shape[:2], *(size or (height, width))], align_corners=False)
     if outside == "grey":
         return functional.grid_sample(images - GREY, grid, padding_mode="zeros", align_corners=False) + GREY

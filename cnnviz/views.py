@@ -6,16 +6,17 @@ of its channels is a fixed linear function of what it is given.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import ShapeError
+from cnnviz.errors import LayerError, ShapeError
 from cnnviz.hooks import capture
 from cnnviz.network import FORWARD_ERRORS, Network, forward_pass, structural_copy
 
-LOGITS = "logits"  # the name by which objectives ask for the network's output
+LOGITS = "(logits)"  # the name by which objectives ask for the network's output
 
 
 class View:
@@ -36,43 +37,63 @@ class View:
         return View(self.images, rows, self._maps, self._last)
 
     def map(self, layer: str) -> Tensor:
-        """What a layer gives, float32: (N, C', H', W') for maps, (N, C') for logits and vectors."""
-        if layer not in self._maps and self._last is not None:
-            self._maps[layer] = self._last.output()
+        """What a layer gives, float32: (N, C', H', W') for maps, (N, C') for logits and vectors.
+
+        Raises:
+            LayerError: if the objective has not said that it asks for that layer.
+        """
+        deferred = self._deferred(layer)
+        if deferred is not None:
+            self._maps[layer] = deferred.output()
+        if layer not in self._maps:
+            raise LayerError(f"layer {layer!r} is not among the layers of the objective that asks for it.")
         return self._maps[layer].float()
 
     def mean(self, layer: str, channels: Tensor) -> Tensor:
-        """(N,): for each image, the mean over positions of one channel of a layer, of which `channels` (N,) tell."""
-        if layer not in self._maps and self._last is not None:
-            return self._last.mean(channels)
+        """(N,): the mean over positions of one channel per image; `channels` (N,) on the CPU. Errors as `map`."""
+        deferred = self._deferred(layer)
+        if deferred is not None:
+            return deferred.mean(channels)
         return pick(self.map(layer), channels, layer).flatten(1).mean(1)
+
+    def _deferred(self, layer: str) -> "DeferredConvolution | None":
+        waits = layer not in self._maps and self._last is not None and layer in self._last.names
+        return self._last if waits else None
 
 
 def pick(maps: Tensor, channels: Tensor, layer: str) -> Tensor:
-    """One channel per image: (N, C, ...) to (N, ...).
+    """One channel per image: (N, C, ...) to (N, ...); `channels` (N,) on the CPU.
 
     Raises:
         ShapeError: if there is no such channel.
     """
-    _check(channels, maps.shape[1], layer)
-    return maps[torch.arange(len(maps), device=maps.device), channels.to(maps.device)]
+    numbers = _checked(channels, maps.shape[1], layer)
+    return maps[indices_on(tuple(range(len(maps))), maps.device), indices_on(numbers, maps.device)]
 
 
-def _check(channels: Tensor, count: int, layer: str) -> None:
-    wrong = [channel for channel in channels.tolist() if not 0 <= channel < count]
+def _checked(channels: Tensor, count: int, layer: str) -> tuple[int, ...]:
+    numbers = tuple(channels.tolist())
+    wrong = [number for number in numbers if not 0 <= number < count]
     if wrong:
         what = "class" if layer == LOGITS else "filter"
         raise ShapeError(f"{layer} has no {what} {wrong[0]}; it has {count}, 0 to {count - 1}.")
+    return numbers
+
+
+@lru_cache(maxsize=256)
+def indices_on(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Indices on a device, copied there once: a copy at every step would make the loop wait."""
+    return torch.tensor(numbers, device=device)
 
 
 Kernels = dict[tuple[tuple[int, ...], torch.Size], Tensor]
 
 
 class DeferredConvolution:
-    """A convolution that has its input and runs when its whole output is asked for."""
+    """A convolution that has its input and runs when its whole output is asked for, by one of its names."""
 
-    def __init__(self, module: nn.Conv2d, given: Tensor, layer: str, kernels: Kernels) -> None:
-        self.module, self.given, self.layer, self.kernels = module, given, layer, kernels
+    def __init__(self, module: nn.Conv2d, given: Tensor, names: Sequence[str], kernels: Kernels) -> None:
+        self.module, self.given, self.names, self.kernels = module, given, names, kernels
 
     def output(self) -> Tensor:
         output: Tensor = self.module(self.given)
@@ -80,14 +101,15 @@ class DeferredConvolution:
 
     def mean(self, channels: Tensor) -> Tensor:
         """(N,): the mean of a channel per image; its gradient at the input does not depend on the input."""
-        _check(channels, self.module.out_channels, self.layer)
-        key = tuple(channels.tolist()), self.given.shape
+        key = _checked(channels, self.module.out_channels, self.names[0]), self.given.shape
         if key not in self.kernels:
-            self.kernels[key] = self._gradient(channels)
+            self.kernels[key] = self._gradient(key[0])
         means = (self.given.float() * self.kernels[key]).flatten(1).sum(1)
-        return means if self.module.bias is None else means + self.module.bias.float()[channels.to(means.device)]
+        if self.module.bias is None:
+            return means
+        return means + self.module.bias.float()[indices_on(key[0], means.device)]
 
-    def _gradient(self, channels: Tensor) -> Tensor:
+    def _gradient(self, channels: Sequence[int]) -> Tensor:
         """(N, C, H, W): of each image's mean, with respect to the convolution's input."""
         with torch.enable_grad():
             given = torch.zeros_like(self.given[:1], dtype=torch.float32).requires_grad_()
@@ -95,9 +117,9 @@ class DeferredConvolution:
             maps = self.module._conv_forward(given, weight, None)
             gradients = {
                 channel: torch.autograd.grad(maps[0, channel].mean(), given, retain_graph=True)[0]
-                for channel in set(channels.tolist())
+                for channel in set(channels)
             }
-        return torch.cat([gradients[channel] for channel in channels.tolist()]).to(self.given.device)
+        return torch.cat([gradients[channel] for channel in channels]).to(self.given.device)
 
 
 class Viewer:
@@ -126,13 +148,13 @@ class Viewer:
         redirected: bool = False,
     ) -> None:
         self.layers = sorted(layers)
-        self._network, self._layout, order = _fastest(network, self.layers, images[:1], dtype)
+        self._network, self._layout, order = _fastest(network, self.layers, images[:1].expand(2, -1, -1, -1), dtype)
         if redirected:
             redirect(self._network)
         self._modules = {layer: _module(self._network, layer) for layer in self.layers}
         self._names = {module: layer for layer, module in self._modules.items()}
         last = _module(self._network, order[-1]) if order else None
-        self._last = last if elided and isinstance(last, nn.Conv2d) else None
+        self._last = last if elided and last is not None and _plain(last) else None
         self._kernels: Kernels = {}
 
     def __call__(self, images: Tensor, rows: Tensor | None = None) -> View:
@@ -145,12 +167,8 @@ class Viewer:
         maps = {layer: seen[module] for layer, module in self._modules.items() if module is not self._last}
         if self._last is None:
             return View(images, rows, maps)
-        return View(
-            images,
-            rows,
-            maps,
-            DeferredConvolution(self._last, seen[self._last], self._names[self._last], self._kernels),
-        )
+        names = [layer for layer, module in self._modules.items() if module is self._last]
+        return View(images, rows, maps, DeferredConvolution(self._last, seen[self._last], names, self._kernels))
 
 
 def redirect(network: Network) -> None:
@@ -178,6 +196,11 @@ class _Redirected(torch.autograd.Function):
         return torch.where(shut.view(-1, *(1,) * (plain.ndim - 1)), opening, plain)
 
 
+def _plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether this computes a convolution and nothing else."""
+    return type(module) is nn.Conv2d and not module._forward_hooks and not module._forward_pre_hooks
+
+
 def _module(network: Network, layer: str) -> nn.Module:
     return network.module if layer == LOGITS else network.layers[network.qualified(layer)]
 
@@ -197,32 +220,14 @@ def _fastest(
 def _ready(
     network: Network, layers: Sequence[str], images: Tensor, dtype: torch.dtype, layout: torch.memory_format
 ) -> tuple[Network, torch.memory_format, list[str]]:
-    idle = _idle(network, layers, images)
-
     def convert(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() in idle:
-            return tensor
         converted = tensor.to(dtype) if tensor.is_floating_point() else tensor
         return converted.contiguous(memory_format=layout) if converted.ndim == 4 else converted
 
     ready = structural_copy(network, convert)
-    ready.mean, ready.std = network.mean.float(), network.std.float()
+    ready.mean, ready.std, ready.computes_in = network.mean.float(), network.std.float(), dtype
     names = {_module(ready, layer): layer for layer in layers}
     if not names:
         return ready, layout, []
     seen = capture(ready, images.to(network.device).contiguous(memory_format=layout), names)
     return ready, layout, [names[module] for module in seen]
-
-
-def _idle(network: Network, layers: Sequence[str], images: Tensor) -> set[int]:
-    """Addresses of the weights behind the deepest of the layers, most of VGG16's: copying them would be for nothing."""
-    twin, ran = network.twin(), set[nn.Module]()
-    for part in twin.modules():
-        part.register_forward_pre_hook(lambda module, _: ran.add(module))
-    capture(twin, images.to(network.device), {_module(twin, layer): layer for layer in layers})
-    leaves = {part for part in twin.modules() if isinstance(part, nn.Linear | nn.Conv2d)}
-    addresses = [
-        {tensor.data_ptr() for part in parts for tensor in part.parameters(recurse=False)}
-        for parts in (leaves - ran, {*twin.modules()} - (leaves - ran))
-    ]
-    return addresses[0] - addresses[1]

@@ -1,10 +1,7 @@
 """`cnnviz filters`, `classimage`, `dream`, `invert` and `kernels` as a user types them."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cnnviz
+from cnnviz import jobs
 from cnnviz.cli import cli
 from cnnviz.network import Network
 from cnnviz.provenance import read_record
@@ -122,6 +120,8 @@ def test_kernels_are_the_weights_themselves(run: Run, mini: Network) -> None:
     result = run("kernels", "--layer", "block2_conv1", *MINI)
     assert result.exit_code == 1
     assert "over 16 channels, not colours" in result.stderr
+    depthwise = ("--model", "mobilenet_v2", "--weights", "random", "--layer", "features.1.conv.0.0")
+    assert "over 32 channels, not colours" in run("kernels", *depthwise).stderr
 
 
 def test_a_networks_first_kernels_may_be_grey(lenet: object, run: Run) -> None:
@@ -165,22 +165,19 @@ def test_help_lists_the_recipes() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
-    command = ["filters", "--layer", "block2_conv1", "--filters", "all", "--steps", "60", "--size", "64", *MINI]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cnnviz", *command, "--batch", "1"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    process.stderr.readline()  # "maximising ..."
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    (kept,) = [int(line.split()[2]) for line in said.splitlines() if line.startswith("keeping the ")]
-    assert 0 < kept < 32
-    with Image.open(tmp_path / "vgg16-mini_block2_conv1_filters.png") as sheet:
-        assert json.loads(sheet.text["cnnviz"])["settings"]["filters"] == list(range(32))
+def test_ctrl_c_keeps_what_is_finished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    climb, batches = jobs.ascend, []
+
+    def interrupted(*given: object, **more: object) -> Iterator[object]:
+        batches.append(given)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return climb(*given, **more)
+
+    monkeypatch.setattr(jobs, "ascend", interrupted)
+    result = run("filters", "--layer", "block2_conv1", "--filters", "0-8", *SHORT, "--batch", "2", "-o", "kept.png")
+    assert result.exit_code == 130
+    assert "keeping the 4 of 9 images that are finished" in result.stderr
+    assert result.stderr.endswith("interrupted\n")
+    assert "(4 are finished)" in result.stdout
+    assert read_record("kept.png")["settings"]["filters"] == [0, 1, 2, 3]

@@ -9,8 +9,9 @@ from torch import nn
 from torchvision import models
 
 import cnnviz
+from cnnviz.aliases import vgg_aliases
 from cnnviz.errors import ModelError, ShapeError, UnknownNameError
-from cnnviz.network import Network, vgg_aliases
+from cnnviz.network import Network
 from tests.conftest import LeNet, SmallVGG
 
 

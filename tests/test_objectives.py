@@ -135,6 +135,37 @@ def test_the_last_convolution_need_not_run(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_only_a_plain_convolution_is_left_out() -> None:
+    class Standardised(nn.Conv2d):
+        def forward(self, given: Tensor) -> Tensor:
+            return self._conv_forward(given, self.weight - self.weight.mean(), self.bias)
+
+    hooked = nn.Conv2d(3, 2, 3)
+    hooked.register_forward_hook(lambda _, __, output: 10 * output)
+    images = torch.rand(2, 3, 9, 9)
+    for last in (Standardised(3, 2, 3), hooked):
+        network = cnnviz.wrap(nn.Sequential(last, nn.ReLU()), name="net", input_size=9)
+        torch.testing.assert_close(scored(network, channel("0", 1), images), last(images)[:, 1].mean((1, 2)))
+
+
+def test_what_an_objective_is_about() -> None:
+    f, g = channel("a", 0), channel("b", 1)
+    assert f.unit is not None
+    assert (2 * f).unit is (f - 0.1 * g).unit is (f - total_variation()).unit is f.unit
+    assert (-f).unit is (f + g).unit is layer("a").unit is None
+    assert sum([f, g]).layers == {"a", "b"}
+    assert logit(1, versus=[2, 3]).count == 2
+    assert logit(1, versus=2).text == "logit 1 less 2"
+    with pytest.raises(ShapeError, match="as many"):
+        logit([1, 2], versus=[2, 3, 4])
+
+
+def test_layers_that_an_objective_does_not_name_are_not_to_be_had(network: Network, images: Tensor) -> None:
+    view = Viewer(network, ["block3_conv2:pre"], images)(images)
+    with pytest.raises(LayerError, match="not among the layers of the objective"):
+        view.map("block1_conv1")
+
+
 def test_the_last_convolution_really_does_not_run(
     network: Network, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cnnviz.cli.options import Chosen, network_options, quiet_option
+from cnnviz.cli.running import waiting
 
 one_picture = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 size_option = click.option("--size", type=click.IntRange(min=1), help="Short side of the result in pixels.")
@@ -19,7 +20,7 @@ output_option = click.option(
 @one_picture
 @click.option("--layer", required=True, help="A layer, as `cnnviz layers` lists it.")
 @size_option
-@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="At each of three scales.")
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="At each scale.")
 @seed_option
 @output_option
 @network_options
@@ -37,7 +38,8 @@ def dream(
     from cnnviz.dreams import dream as dreamt
 
     network = chosen.load(quiet=quiet)
-    found = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
+    with waiting("dreaming ...", quiet=quiet):
+        found = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
     found.save(file)
     if not quiet:
         click.echo(f"{file}: {found.title}; score {found.starts.item():.3g} to {found.scores.item():.3g}")
@@ -74,7 +76,8 @@ def invert(
     from cnnviz.dreams import invert as inverted
 
     network = chosen.load(quiet=quiet)
-    found = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
+    with waiting("inverting ...", quiet=quiet):
+        found = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
     found.save(file)
     if not quiet:
         click.echo(f"{file}: {found.title}")

@@ -54,7 +54,7 @@ def _with_options(recipe: str, command: Command) -> Command:
             type=side_or_auto,
             default="auto",
             show_default=True,
-            help="Side, or HEIGHTxWIDTH, in pixels; auto: 1.3 receptive fields, at least 64, at most the network's.",
+            help="Side, or HEIGHTxWIDTH, in pixels; auto: the network's, or 1.3 receptive fields of a layer if less.",
         ),
         click.option("--seed", default=0, show_default=True, help="Another one gives other images."),
         click.option("--batch", type=click.IntRange(min=1), help="Images at a time."),
@@ -120,8 +120,8 @@ def filters(
     """Draw what filters of a layer look for.
 
     For each filter an image is made, by gradient ascent, that maximises its mean activation. Below it stand its score
-    and "ok", "weak" (noise scores as much) or "dead" (the filter fires nowhere in it). The images of one filter are the
-    same at every call. Ctrl-C keeps what is finished.
+    and "ok", "weak" (noise, or the references, score as much) or "dead" (the filter fires nowhere in it). The images of
+    one filter are the same at every call. Ctrl-C keeps what is finished.
 
     \b
     Example:
@@ -162,7 +162,7 @@ def classimage(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw what the network takes for a class: images that maximise the logit of each CLASS.
+    """Draw what the network takes for a class: images that maximise the logit of each CLASS, less half the runner-up's.
 
     A class is given by label, number or WordNet id; `cnnviz classes` lists them. Such an image is like no photograph,
     and the network is surer of it than of any: it is fooled (Nguyen et al. 2015).

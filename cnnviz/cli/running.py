@@ -1,6 +1,7 @@
 """Jobs with a progress bar, that keep what is finished when interrupted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +27,19 @@ def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> N
             deliver(collect(job))
         raise
     deliver(collect(job))
+
+
+@contextmanager
+def waiting(text: str, *, quiet: bool) -> Iterator[None]:
+    """Say on a terminal that something takes its time."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield
+    else:
+        with console.status(text):
+            yield
 
 
 def _with_bar(job: "Job", *, quiet: bool) -> None:

@@ -103,16 +103,18 @@ def truncated_loop(module: nn.Module, position: int, size: int, steps: int) -> N
         optimiser.step()
 
 
-def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> Times:
-    """Seconds of each contender, in turn; the first round, which warms up, does not count."""
+def interleaved(contenders: dict[str, Callable[[int], object]], steps: int, rounds: int) -> dict[str, float]:
+    """Seconds for `steps` steps of each, in turn, medians; what comes once, before the first step, is taken off."""
     times: Times = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, run in contenders.items():
-            started = time.perf_counter()
-            run()
-            if number:
-                times[name].append(time.perf_counter() - started)
-    return times
+            marks = [time.perf_counter()]
+            for count in (1, steps + 1):
+                run(count)
+                marks.append(time.perf_counter())
+            if number:  # the first round warms up
+                times[name].append((marks[2] - marks[1]) - (marks[1] - marks[0]))
+    return {name: median(each) for name, each in times.items()}
 
 
 def compare(size: int, layer: str, steps: int, rounds: int) -> None:
@@ -120,19 +122,19 @@ def compare(size: int, layer: str, steps: int, rounds: int) -> None:
     module = torchvision.models.vgg16(weights=None).eval()
     network = wrapped(module, size)
     position = int(network.qualified(f"{layer}:pre").split(".")[1])
-    contenders: dict[str, Callable[[], object]] = {
-        "cnnviz float32": lambda: ours(network, layer, size, steps, torch.float32),
-        "cnnviz float32, 4 at a time": lambda: ours(network, layer, size, steps, torch.float32, 4),
-        "lucent": lambda: lucent(module, position, size, steps, size),
-        "flashtorch": lambda: flashtorch(module, position, size, steps),
-        "whole network with a hook": lambda: hooked_loop(module, position, size, steps),
-        "truncated loop": lambda: truncated_loop(module, position, size, steps),
-        "limit": lambda: convolutions(network, layer, size, steps),
+    contenders: dict[str, Callable[[int], object]] = {
+        "cnnviz float32": lambda count: ours(network, layer, size, count, torch.float32),
+        "cnnviz float32, 4 at a time": lambda count: ours(network, layer, size, count, torch.float32, 4),
+        "lucent": lambda count: lucent(module, position, size, count, size),
+        "flashtorch": lambda count: flashtorch(module, position, size, count),
+        "whole network with a hook": lambda count: hooked_loop(module, position, size, count),
+        "truncated loop": lambda count: truncated_loop(module, position, size, count),
+        "limit": lambda count: convolutions(network, layer, size, count),
     }
     if fast_dtype(torch.device("cpu")) == torch.bfloat16:
-        contenders["cnnviz bfloat16"] = lambda: ours(network, layer, size, steps, torch.bfloat16)
-        contenders["cnnviz bfloat16, 4 at a time"] = lambda: ours(network, layer, size, steps, torch.bfloat16, 4)
-    times = {name: median(each) for name, each in interleaved(contenders, rounds).items()}
+        contenders["cnnviz bfloat16"] = lambda count: ours(network, layer, size, count, torch.bfloat16)
+        contenders["cnnviz bfloat16, 4 at a time"] = lambda count: ours(network, layer, size, count, torch.bfloat16, 4)
+    times = interleaved(contenders, steps, rounds)
     times |= {name: seconds / 4 for name, seconds in times.items() if "at a time" in name}
     click.echo(f"\n{layer}, {size} px, {steps} steps, median of {rounds}:")
     mine = times["cnnviz float32"]
@@ -222,7 +224,7 @@ def race(layer: str) -> None:
 
 @click.command()
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--steps", default=16, show_default=True)
+@click.option("--steps", default=6, show_default=True)
 @click.option("--size", "sizes", type=int, multiple=True, default=(128, 224), show_default=True)
 @click.option("--race/--no-race", "raced", default=True, help="Also the time to lucent's score, on vgg16-mini.")
 def main(rounds: int, steps: int, sizes: tuple[int, ...], raced: bool) -> None:
