@@ -14,14 +14,14 @@ from cnnviz.errors import LayerError, ShapeError, UnknownNameError, did_you_mean
 from cnnviz.images import Size, natural_magnitudes
 from cnnviz.jobs import TRIES, Job
 from cnnviz.judgement import natural_references
-from cnnviz.network import Network
+from cnnviz.network import Network, count_parameters
 from cnnviz.objectives import Objective
 from cnnviz.recipes import RECIPES, Preset, Recipe, maco
 from cnnviz.views import Viewer
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Value = TypeVar("Value")
-BATCHES = {"cpu": 4, "cuda": 64}
+BATCH_ON_GPU, BATCH_OF_SMALL, SMALL = 64, 4, 10_000_000  # images at a time; weights of a network that is small
 SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are multiples of so many pixels
 
 
@@ -33,8 +33,9 @@ class Settings(TypedDict, total=False):
     steps: how many instead.
     size: side, or (height, width), in pixels; the network's own by default, and for the filters of a layer 1.3
         receptive fields, at least 64, at most the network's.
-    batch: images at a time; by default 4 on a processor, 64 on a GPU. Every batch is filled up to that shape, so that
-        an image is the same whatever is made with it; a single one then costs as much as a batch.
+    batch: images at a time. By default 64 on a GPU; on a processor 1, or 4 if the network has less than ten million
+        weights. Every batch is filled up to that shape, so that an image is the same whatever is made with it; a single
+        one then costs as much as a batch.
     precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it. Judged is in float32.
     references: a folder of pictures to compare the scores with; noise by default.
     spectrum: a folder of pictures whose mean spectrum the recipe "maco" holds; 1 / frequency by default.
@@ -92,7 +93,7 @@ def prepare(
         steps = _known(recipe.steps, settings.get("preset", "default"), "preset")
     batch = settings.get("batch")
     if batch is None:
-        batch = BATCHES.get(network.device.type, BATCHES["cpu"])
+        batch = _batch(network)
     precision = settings.get("precision", "auto")
     numbers = {"steps": steps, "batch": batch, "tries": settings.get("tries", TRIES)}
     for name, number in numbers.items():
@@ -166,6 +167,13 @@ def filter_count(network: Network, layer: str, size: Size) -> int:
     if maps.ndim != 4:
         raise LayerError(f"layer {layer!r} has no feature maps; for what classes look like, take `cnnviz classimage`.")
     return maps.shape[1]
+
+
+def _batch(network: Network) -> int:
+    """On a processor, only networks that leave it idle gain from several images at a time."""
+    if network.device.type != "cpu":
+        return BATCH_ON_GPU
+    return BATCH_OF_SMALL if count_parameters(network) < SMALL else 1
 
 
 @torch.no_grad()

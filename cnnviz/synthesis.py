@@ -24,7 +24,7 @@ from cnnviz.network import Network
 from cnnviz.objectives import Objective, channel, logit
 from cnnviz.pictures import Pixels
 from cnnviz.provenance import record
-from cnnviz.settings import BATCHES, Settings, canvas, filter_count, prepare, side_pair
+from cnnviz.settings import Settings, canvas, filter_count, prepare, side_pair
 from cnnviz.sheets import Sheet
 
 _PER_IMAGE = {"filters", "classes", "seeds"}  # settings with an entry per image
@@ -126,7 +126,8 @@ def maximize(
     wanted = objective.count or (1 if start is None else len(start))
     seeds = range(wanted) if seeds is None else seeds
     count = len(seeds)
-    settings.setdefault("batch", min(count, BATCHES["cpu"]) if network.device.type == "cpu" else None)
+    if count == 1:
+        settings.setdefault("batch", 1)
     job = prepare(network, objective, seeds, start, **settings)
     job.labels, job.title = tuple(map(str, range(count))), f"{network.name}: {objective.text}"
     return finished(job)
@@ -218,7 +219,10 @@ def class_job(
     """The job of `class_images`, not yet run."""
     numbers = [class_index(network, name) for name in classes]
     seeds = [seed_of(seed, "logits", number) for number in numbers]
-    objective = logit(numbers) if alone else 0.5 * logit(numbers) + 0.5 * logit(numbers, versus="runner-up")
+    objective = logit(numbers)
+    if not alone:
+        margin = logit(numbers, versus="runner-up")
+        objective = replace(0.5 * objective + 0.5 * margin, unit=objective.unit)
     settings.setdefault("recipe", "soft")
     job = prepare(network, objective, seeds, **settings)
     job.labels = tuple(network.label(number) for number in numbers)

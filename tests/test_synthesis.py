@@ -24,7 +24,7 @@ from cnnviz.objectives import channel, logit, neuron
 from cnnviz.recipes import RECIPES, erhan, fourier, maco, pixel
 from cnnviz.settings import canvas
 from cnnviz.synthesis import collect, filter_job
-from cnnviz.views import Viewer
+from cnnviz.views import LOGITS, Viewer
 from tests.conftest import LeNet, SmallVGG
 
 SIDE = 24
@@ -322,9 +322,10 @@ def test_a_retried_filter_is_the_same_alone_and_among_others() -> None:
 @pytest.mark.parametrize(("name", "layer"), [("swin_t", "features.1.0.attn.proj"), ("vit_b_32", "conv_proj")])
 def test_the_default_precision_works_where_modules_are_used_in_unusual_ways(name: str, layer: str) -> None:
     network = cnnviz.wrap(build(name), name=name, input_size=224)
-    found = cnnviz.maximize(network, logit(3), steps=1, tries=1)
-    assert found.scores.isfinite().all()
-    assert canvas(network, "conv_proj") == (224, 224) if name == "vit_b_32" else network.layers[layer]
+    images = torch.rand(1, 3, 224, 224)
+    logits = Viewer(network, [LOGITS], images, dtype=torch.bfloat16)(images).map(LOGITS)
+    assert (logits - network(images)).abs().max() <= 0.05 * network(images).abs().max()
+    assert canvas(network, layer) == (224, 224)
 
 
 def test_glances_enlarge_what_the_network_sees() -> None:
