@@ -36,10 +36,24 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             os.unlink(partial)
 
 
+def check_writable(path: Path) -> None:
+    """Notice before any work that a file cannot be written to a folder that is there.
+
+    Raises:
+        OutputError: if it cannot.
+    """
+    if path.parent.is_dir():
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise _refused(path, error) from error
+
+
 def _refused(path: Path, error: OSError) -> OutputError:
     blocked = isinstance(error, FileExistsError | NotADirectoryError)
     reason = "there is a file where a folder should be" if blocked else error.strerror or str(error)
-    return OutputError(f"cannot write {path}: {reason}; choose another place with -o.")
+    return OutputError(f"cannot write {path}: {reason}; choose another place.")
 
 
 def _umask() -> int:

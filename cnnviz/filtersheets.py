@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cnnviz.errors import ShapeError
 from cnnviz.files import whole_file
+from cnnviz.jobs import frame_distance
 from cnnviz.pictures import Pixels
 from cnnviz.sheets import Sheet, Tile, columns_for, enlargement, sheet
 
@@ -58,7 +59,9 @@ def _strip(found: "Synthesis", number: int, length: int) -> Image.Image:
     columns = columns_for(len(states), 1)
     factor = max(1, min(_factor(found.images, 1), WIDEST_FILM // (columns * found.images.shape[3])))
     tiles = [Tile(_enlarged(_pixels(image), factor), label) for image, label in zip(states, found.labels, strict=True)]
-    drawn = sheet(tiles, lines=[found.title, f"{number + 1} of {length}"])
+    steps = found.settings["steps"]
+    step = steps if last else number * frame_distance(steps) + 1
+    drawn = sheet(tiles, lines=[found.title, f"after step {step} of {steps}"], factor=1)
     return Image.fromarray(drawn.pixels).quantize(method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 

@@ -142,7 +142,7 @@ class Job:
         image = self.recipe.image(seeds, self.network.channels, self.size, start).to(self.network.device)
         starts = judge.scores(as_shown(image()), filled)
         self._check_finite(starts)
-        climb = _Climb(image, settles=self.recipe.settles, every=self.steps // FRAMES + 1 if self.film else None)
+        climb = _Climb(image, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None)
         for step in self._ascent(image, filled, seeds, attempt):
             climb.note(step)
             self._done += len(rows)
@@ -222,6 +222,11 @@ class _Climb:
         return [
             curve[: self._settled[place][0] if place in self._settled else None] for place, curve in enumerate(scores)
         ]
+
+
+def frame_distance(steps: int) -> int:
+    """How many steps lie between two frames of a film."""
+    return steps // FRAMES + 1
 
 
 def seed_of(*parts: object) -> int:

@@ -22,6 +22,7 @@ from cnnviz.views import View, Viewer
 
 Status = Literal["ok", "weak", "dead"]
 NOISES = 64  # half of them white, half with the spectrum of natural pictures
+FEWEST, LARGE = 4, 256  # pixels a side
 MOST = 1024  # pictures of a folder to compare with; of more, as many are taken, evenly spread
 OK_FROM = 95.0  # per cent of the references that a score must exceed
 BATCH = 16
@@ -57,11 +58,12 @@ class References:
 
 def noise_references(channels: int, size: Size) -> References:
     """Noise, the same at every call: white, and with the spectrum of natural pictures."""
-    seeds = range(NOISES // 2)
+    most = round(NOISES * LARGE**2 / (size[0] * size[1]))  # of large ones fewer, or they would fill the memory
+    seeds = range(max(FEWEST, min(most, NOISES)) // 2)
     white = (0.5 + 0.2 * noise(seeds, (channels, *size))).clamp(0, 1)
     spectra = noise([-1 - seed for seed in seeds], (channels, size[0], size[1] // 2 + 1, 2))
     natural = Fourier(0.1 * spectra, size)().detach()
-    return References(torch.cat([white, natural]), f"{NOISES} noise images")
+    return References(torch.cat([white, natural]), f"{2 * len(seeds)} noise images")
 
 
 def natural_references(folder: Path, channels: int, size: Size) -> References:
@@ -81,7 +83,7 @@ def natural_references(folder: Path, channels: int, size: Size) -> References:
             continue
     if not images:
         raise PictureError(f"there is no picture in {folder} that can be read; give a folder of photographs.")
-    return References(torch.stack(images), f"{len(images)} pictures of {folder.name}")
+    return References(torch.stack(images), f"{len(images)} pictures in {folder.name}")
 
 
 def _cut(image: Pillow.Image, channels: int, size: Size) -> Tensor:

@@ -23,13 +23,14 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
         LayerError: if there is no convolution, or one over more than three channels, whose weights are no colours.
     """
     name = _convolution(network, layer)
+    shown = layer or next((each.removesuffix(":pre") for each, own in network.aliases.items() if own == name), name)
     convolution = network.layers[name]
     assert isinstance(convolution, nn.Conv2d)
     channels = convolution.in_channels
     if channels not in (1, 3):
         raise LayerError(
-            f"the kernels of {layer or name} are over {channels} channels, not colours; only those of a first layer can"
-            f" be drawn as they are. For what its filters look for, take `cnnviz filters --layer {layer or name}`."
+            f"the kernels of {shown} are over {channels} channels, not colours; only those of a first layer can"
+            f" be drawn as they are. For what its filters look for, take `cnnviz filters --layer {shown}`."
         )
     weight = convolution.weight.float().cpu().numpy()
     count, _, height, width = weight.shape
@@ -41,12 +42,12 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
         for number, (each, size) in enumerate(zip(pixels, largest, strict=True))
     ]
     lines = [
-        f"{layer or name} of {network.name}: its {count} kernels of {width} x {height} over"
+        f"{shown} of {network.name}: its {count} kernels of {width} x {height} over"
         f" {'colours' if channels == 3 else 'grey values'}",
         "grey is zero; each kernel is scaled by its largest weight, which stands below it",
         f"weights: {network.weights}",
     ]
-    return sheet(tiles, lines=lines, made=record("kernels", network, settings={"layer": layer or name}))
+    return sheet(tiles, lines=lines, made=record("kernels", network, settings={"layer": shown}))
 
 
 def _convolution(network: Network, layer: str | None) -> str:

@@ -115,6 +115,7 @@ def sheet(
     picture: Pixels | None = None,
     colour_bar: ColourBar | None = None,
     made: Mapping[str, object] | None = None,
+    factor: int | None = None,
 ) -> Sheet:
     """Compose tiles of one size into a sheet.
 
@@ -125,10 +126,11 @@ def sheet(
         picture: (H, W, 3), what the sheet is about, shown before all else.
         colour_bar: what the tiles' colours mean.
         made: how the sheet was made; see `Sheet`.
+        factor: by which to enlarge the tiles; chosen by their number and size by default.
     """
     height, width = tiles[0].pixels.shape[:2]
     columns = columns_for(len(tiles), width / height)
-    factor = enlargement(max(height, width), columns)
+    factor = factor or enlargement(max(height, width), columns)
     cell = (height * factor + LABEL + GAP + 4, max(width * factor, SMALLEST_TILE) + GAP)
     rows = math.ceil(len(tiles) / columns)
     inside = columns * cell[1] - GAP

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from cnnviz.classes import class_index
-from cnnviz.errors import LayerError, ShapeError
+from cnnviz.errors import LayerError, ModelError, ShapeError
 from cnnviz.filtersheets import filters_sheet, save_film
 from cnnviz.jobs import Job, seed_of
 from cnnviz.judgement import Status
@@ -64,7 +64,7 @@ class Synthesis:
     references: str
     labels: tuple[str, ...]
     title: str
-    settings: dict[str, object]
+    settings: dict[str, Any]
     films: tuple[Sequence[Tensor], ...]
     picture: tuple[str, str | None, Pixels] | None = None
 
@@ -123,6 +123,7 @@ def maximize(
         UnknownNameError, LayerError, ShapeError: if a name, a layer, a channel or a size does not fit the network.
         PictureError: if the folder of references has no picture.
     """
+    _check(network)
     wanted = objective.count or (1 if start is None else len(start))
     seeds = range(wanted) if seeds is None else seeds
     count = len(seeds)
@@ -136,7 +137,7 @@ def maximize(
 def filter_images(
     network: Network,
     layer: str,
-    filters: Sequence[int] | None = None,
+    filters: int | Sequence[int] | None = None,
     *,
     seed: int = 0,
     **settings: Unpack[Settings],
@@ -159,7 +160,7 @@ def filter_images(
 
 def class_images(
     network: Network,
-    classes: Sequence[int | str],
+    classes: int | str | Sequence[int | str],
     *,
     seed: int = 0,
     alone: bool = False,
@@ -184,15 +185,17 @@ def class_images(
 def filter_job(
     network: Network,
     layer: str,
-    filters: Sequence[int] | None = None,
+    filters: int | Sequence[int] | None = None,
     *,
     seed: int = 0,
     **settings: Unpack[Settings],
 ) -> Job:
     """The job of `filter_images`, not yet run."""
+    _check(network)
     climbed = network.before_relu(layer)
     settings["size"] = size = side_pair(settings.get("size")) or canvas(network, layer)
     count = filter_count(network, climbed, size)
+    filters = [filters] if isinstance(filters, int) else filters
     filters = range(count) if filters is None else [operator.index(number) for number in filters]
     wrong = [number for number in filters if not 0 <= number < count]
     if wrong or len(filters) == 0:
@@ -210,14 +213,15 @@ def filter_job(
 
 def class_job(
     network: Network,
-    classes: Sequence[int | str],
+    classes: int | str | Sequence[int | str],
     *,
     seed: int = 0,
     alone: bool = False,
     **settings: Unpack[Settings],
 ) -> Job:
     """The job of `class_images`, not yet run."""
-    numbers = [class_index(network, name) for name in classes]
+    _check(network)
+    numbers = [class_index(network, name) for name in ([classes] if isinstance(classes, str | int) else classes)]
     seeds = [seed_of(seed, "logits", number) for number in numbers]
     objective = logit(numbers)
     if not alone:
@@ -230,6 +234,12 @@ def class_job(
     job.settings |= {"command": "classimage", "classes": numbers, "seed": seed, "alone": alone}
     job.settings["objective"] = "logit" if alone else "logit less half the runner-up's"
     return job
+
+
+def _check(network: Network) -> None:
+    """Not everything that is a module can be climbed: sizes and colours must be known."""
+    if not isinstance(network, Network):
+        raise ModelError(f"a {type(network).__name__} has to become a network of cnnviz's first, by cnnviz.wrap().")
 
 
 def finished(job: Job) -> Synthesis:

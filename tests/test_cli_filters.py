@@ -143,6 +143,8 @@ def test_a_networks_first_kernels_may_be_grey(lenet: object, run: Run) -> None:
         (("filters", "--layer", "block5_conv3", "--film", "f.mp4"), 2, "--film writes .gif files"),
         (("filters", "--layer", "block5_conv3", "-o", "f.bmp"), 1, "pictures end in"),
         (("filters",), 2, "--layer"),
+        (("filters", "--layer", "block5_conv3", "--film", "/proc/f.gif"), 1, "cannot write /proc/f.gif"),
+        (("dream", CAT, "--layer", "block5_conv3", "-o", "/proc/f.png"), 1, "cannot write /proc/f.png"),
         (("classimage", "volcano"), 1, "knows no class 'volcano'"),
         (("classimage", "200"), 1, "no class 200"),
         (("dream", CAT, "--layer", "nonsense"), 1, "no layer named 'nonsense'"),

@@ -16,7 +16,7 @@ from torch.nn import functional
 import cnnviz
 from cnnviz import jobs
 from cnnviz.ascent import Glance, adam, ascend
-from cnnviz.errors import LayerError, PictureError, ShapeError, UnknownNameError
+from cnnviz.errors import LayerError, ModelError, PictureError, ShapeError, UnknownNameError
 from cnnviz.images import Fourier, Phases, Pixels, colour_matrix, noise, spectrum_of
 from cnnviz.judgement import Judge, natural_references, noise_references
 from cnnviz.network import Network
@@ -162,7 +162,7 @@ def test_a_percentile_counts_the_references_that_score_less(linear: Network, wei
     (tmp_path / "text.jpg").write_text("no picture")
     folder = natural_references(tmp_path, 3, (SIDE, SIDE))
     assert folder.images.shape == (3, 3, SIDE, SIDE)
-    assert folder.text == f"3 pictures of {tmp_path.name}"
+    assert folder.text == f"3 pictures in {tmp_path.name}"
     found = cnnviz.filter_images(linear, "0", [0], references=tmp_path, steps=60)
     assert found.percentiles.item() == 100
     assert found.references == folder.text
@@ -302,6 +302,7 @@ def test_seeds_starts_and_objective_are_for_as_many_images(mini: Network) -> Non
             cnnviz.maximize(mini, objective, **more)
     free = cnnviz.maximize(mini, channel("block2_conv1", 0), seeds=[4, 5, 6], steps=2, size=32, tries=1)
     assert free.images.shape == (3, 3, 32, 32)
+    assert cnnviz.class_images(mini, "tabby", steps=1, size=32, tries=1).labels == ("tabby",)
     numpys = cnnviz.filter_images(mini, "block2_conv1", np.arange(2), steps=2, size=32, tries=1)
     assert numpys.sheet().made["settings"]["filters"] == [0, 1]
 
@@ -367,6 +368,8 @@ def test_what_cannot_be_made_is_said_in_one_line(mini: Network) -> None:
         with pytest.raises(error, match=text) as caught:
             cnnviz.filter_images(network, layer, **settings)
         assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"cnnviz\.wrap"):
+        cnnviz.filter_images(broken, "0")
     with pytest.raises(ShapeError, match="no class 200"):
         cnnviz.class_images(mini, [200], steps=1)
 

@@ -115,7 +115,9 @@ def _file(picture: Path, output: Path | None, what: str, layers: str) -> Path:
 
 
 def _check(output: Path | None) -> None:
+    from cnnviz.files import check_writable
     from cnnviz.sheets import picture_format
 
     if output is not None:
         picture_format(output)
+    check_writable(output or Path("sheet.png"))

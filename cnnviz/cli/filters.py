@@ -40,7 +40,9 @@ def _with_options(recipe: str, command: Command) -> Command:
         command(settings=settings | {"film": arguments["film"] is not None}, **arguments)
 
     shared: list[Callable[[Command], Command]] = [
-        click.option("--recipe", type=click.Choice(list(RECIPES)), default=recipe, show_default=True, help="How."),
+        click.option(
+            "--recipe", type=click.Choice(list(RECIPES)), default=recipe, show_default=True, help="See below."
+        ),
         click.option(
             "--preset",
             type=click.Choice(["draft", "default", "fine"]),
@@ -138,7 +140,10 @@ def filters(
     job = filter_job(network, layer, None if numbers == "all" else list(numbers), seed=seed, **settings)
     climbed = network.before_relu(layer)
     if climbed != layer and not (quiet or as_json):
-        click.echo(f"maximising {climbed}: before the ReLU a filter that does not fire has a gradient too", err=True)
+        click.echo(
+            f"maximising {climbed}, the values before the ReLU: there even a filter that does not fire can climb",
+            err=True,
+        )
     file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{layer}_filters.png"))
     run(job, lambda found: deliver(found, file, film, save_arrays, as_json=as_json, quiet=quiet), quiet=quiet)
 
@@ -182,6 +187,7 @@ def classimage(
 
 def check_outputs(output: Path | None, film: Path | None, save_arrays: Path | None) -> None:
     """Notice before any work that a result could not be written for its ending."""
+    from cnnviz.files import check_writable
     from cnnviz.sheets import picture_format
 
     if output is not None:
@@ -189,6 +195,9 @@ def check_outputs(output: Path | None, film: Path | None, save_arrays: Path | No
     if film is not None and film.suffix.lower() != ".gif":
         raise click.UsageError(f"--film writes .gif files, not {film.name!r}.")
     check_npz(save_arrays)
+    for path in (output or Path("sheet.png"), film, save_arrays):
+        if path is not None:
+            check_writable(path)
 
 
 def deliver(
