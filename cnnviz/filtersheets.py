@@ -27,14 +27,14 @@ WIDEST_FILM = 600  # pixels
 
 def filters_sheet(found: "Synthesis", made: Mapping[str, object]) -> Sheet:
     """A tile per image; see `Synthesis.sheet`."""
-    factor = _factor(found.images, 1)
+    factor = _factor(found.images)
     notes = [f"{value} {status}" for value, status in zip(_values(found), found.status, strict=True)]
     tiles = [
         Tile(_enlarged(_pixels(image), factor), label, note)
         for image, label, note in zip(found.images, found.labels, notes, strict=True)
     ]
     picture = found.picture[2] if found.picture else None
-    return sheet(tiles, lines=_lines(found), picture=picture, made=made)
+    return sheet(tiles, lines=_lines(found), picture=picture, made=made, factor=1)
 
 
 def save_film(found: "Synthesis", path: Path) -> Path:
@@ -57,7 +57,7 @@ def _strip(found: "Synthesis", number: int, length: int) -> Image.Image:
         for image, frames in zip(found.images, found.films, strict=True)
     ]
     columns = columns_for(len(states), 1)
-    factor = max(1, min(_factor(found.images, 1), WIDEST_FILM // (columns * found.images.shape[3])))
+    factor = max(1, min(_factor(found.images), WIDEST_FILM // (columns * found.images.shape[3])))
     tiles = [Tile(_enlarged(_pixels(image), factor), label) for image, label in zip(states, found.labels, strict=True)]
     steps = found.settings["steps"]
     step = steps if last else number * frame_distance(steps) + 1
@@ -98,11 +98,11 @@ def _pixels(image: Tensor) -> Pixels:
     return np.broadcast_to(values[..., : 3 if values.shape[2] >= 3 else 1], (*values.shape[:2], 3))
 
 
-def _factor(images: Tensor, least: int) -> int:
+def _factor(images: Tensor) -> int:
     """By how much to enlarge images (N, C, H, W): as sheets do, and so far that the labels fit."""
     count, _, height, width = images.shape
     wanted = enlargement(max(height, width), columns_for(count, width / height)) if count > 1 else ALONE // width
-    return max(least, wanted, math.ceil(NARROWEST / width))
+    return max(1, wanted, math.ceil(NARROWEST / width))
 
 
 def _enlarged(pixels: Pixels, factor: int) -> Pixels:

@@ -113,7 +113,7 @@ class Judge:
     ) -> None:
         self.network, self.objective, self.count, self.batch = network, objective, count, batch
         self.viewer = Viewer(network, objective.layers, references.images[:1].to(network.device), elided=False)
-        self.references, self.text = self._reference_scores(references.images), references.text
+        self.references = self._reference_scores(references.images)
 
     def scores(self, images: Tensor, rows: Tensor) -> Tensor:
         """(N,): of images as they are."""

@@ -1,19 +1,16 @@
 """`cnnviz dream`, `cnnviz invert` and `cnnviz kernels`."""
 
-import re
 from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, network_options, quiet_option
+from cnnviz.cli.options import Chosen, network_options, output_option, quiet_option
+from cnnviz.cli.output import check_sheet, sheet_file
 from cnnviz.cli.running import waiting
 
 one_picture = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 size_option = click.option("--size", type=click.IntRange(min=1), help="Short side of the result in pixels.")
 seed_option = click.option("--seed", default=0, show_default=True, help="Another one gives another image.")
-output_option = click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .png, .jpg or .webp file."
-)
 
 
 @click.command()
@@ -95,11 +92,11 @@ def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool)
     Example:
       cnnviz kernels --model alexnet -o kernels.png
     """
-    _check(output)
+    check_sheet(output)
     from cnnviz.kernels import kernel_sheet
 
     network = chosen.load(quiet=quiet)
-    file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{layer or 'first'}_kernels") + ".png")
+    file = output or sheet_file(network.name, layer or "first", "kernels")
     kernel_sheet(network, layer).save(file)
     if not quiet:
         click.echo(f"{file}: the kernels of {layer or 'the first convolution'} of {network.name}")
@@ -107,17 +104,8 @@ def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool)
 
 def _file(picture: Path, output: Path | None, what: str, layers: str) -> Path:
     """Where the sheet goes: never onto the picture."""
-    _check(output)
-    file = output or Path(re.sub(r"[^\w.-]+", "-", f"{picture.stem}_{what}_{layers}") + ".png")
+    check_sheet(output)
+    file = output or sheet_file(picture.stem, what, layers)
     if file.resolve() == picture.resolve():
         raise click.UsageError(f"the sheet would overwrite the picture {file}; choose another place with -o.")
     return file
-
-
-def _check(output: Path | None) -> None:
-    from cnnviz.files import check_writable
-    from cnnviz.sheets import picture_format
-
-    if output is not None:
-        picture_format(output)
-    check_writable(output or Path("sheet.png"))

@@ -1,7 +1,7 @@
 """`cnnviz filters` and `cnnviz classimage`: what filters and classes look for."""
 
-import re
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,15 +9,58 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cnnviz.cli import options
-from cnnviz.cli.options import Chosen, Command, json_option, network_options, quiet_option, say_json
-from cnnviz.cli.output import check_npz, save_npz
+from cnnviz.cli.options import Chosen, Command, json_option, network_options, output_option, quiet_option, say_json
+from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.running import run
 from cnnviz.recipes import RECIPES, summary
 
 if TYPE_CHECKING:
+    from cnnviz.jobs import Job
     from cnnviz.synthesis import Synthesis
 
 FIRST = 16  # filters that are drawn unless others are asked for
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Where a synthesis goes, as it was asked for."""
+
+    output: Path | None
+    film: Path | None
+    save_arrays: Path | None
+    as_json: bool
+    quiet: bool
+
+    def check(self) -> None:
+        """Notice before any work that a result could not be written, for its ending or its place."""
+        from cnnviz.files import check_writable
+
+        check_sheet(self.output)
+        if self.film is not None and self.film.suffix.lower() != ".gif":
+            raise click.UsageError(f"--film writes .gif files, not {self.film.name!r}.")
+        check_npz(self.save_arrays)
+        for path in (self.film, self.save_arrays):
+            if path is not None:
+                check_writable(path)
+
+    def run(self, job: "Job", file: Path) -> None:
+        """Run a job and write what it made, to `file` unless another place was asked for."""
+        run(job, lambda found: self._write(found, self.output or file), quiet=self.quiet)
+
+    def _write(self, found: "Synthesis", file: Path) -> None:
+        written = [found.save(path) for path in (file, self.film) if path is not None]
+        if self.save_arrays is not None:
+            arrays = {"images": found.images, "scores": found.scores, "starts": found.starts, "fired": found.fired}
+            curves = {f"curve/{label}": curve for label, curve in zip(found.labels, found.curves, strict=True)}
+            save_npz(self.save_arrays, {name: array.numpy() for name, array in (arrays | curves).items()})
+            written.append(self.save_arrays)
+        if self.as_json:
+            say_json({"file": str(file), "settings": found.settings, "images": found.rows()})
+        elif not self.quiet:
+            states = ", ".join(f"{found.status.count(state)} {state}" for state in dict.fromkeys(found.status))
+            click.echo(f"{', '.join(map(str, written))}: {found.title}; {states}")
+
+
 _LISTED = "\n".join(f"  {name:8} {summary(recipe)}" for name, recipe in RECIPES.items())
 
 
@@ -27,7 +70,11 @@ def filters_or_all(text: str) -> tuple[int, ...] | Literal["all"]:
 
 
 def synthesis_options(recipe: str) -> Callable[[Command], Command]:
-    """Give a command the options that all syntheses share, handed to it as `settings`; its recipe by default."""
+    """Give a command the options that all syntheses share, handed to it as `settings` and `delivery`.
+
+    Args:
+        recipe: the one by default.
+    """
     return partial(_with_options, recipe)
 
 
@@ -37,7 +84,9 @@ def _with_options(recipe: str, command: Command) -> Command:
         settings = {name: arguments.pop(name) for name in names}
         if settings["size"] == "auto":
             settings["size"] = None
-        command(settings=settings | {"film": arguments["film"] is not None}, **arguments)
+        delivery = Delivery(**{field.name: arguments.pop(field.name) for field in fields(Delivery)})
+        delivery.check()
+        command(settings=settings | {"film": delivery.film is not None}, delivery=delivery, **arguments)
 
     shared: list[Callable[[Command], Command]] = [
         click.option(
@@ -78,10 +127,10 @@ def _with_options(recipe: str, command: Command) -> Command:
             help="For the recipe maco: a folder of pictures whose mean spectrum is held.",
         ),
         click.option("--film", type=click.Path(dir_okay=False, path_type=Path), help="Also write a .gif of the climb."),
-        click.option(
-            "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .png, .jpg or .webp file."
-        ),
+        output_option,
         click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file."),
+        json_option,
+        quiet_option,
     ]
     with_options: Command = wraps(command)(with_settings)
     for option in reversed(shared):
@@ -105,19 +154,13 @@ def side_or_auto(text: str) -> tuple[int, int] | str:
 )
 @synthesis_options("fourier")
 @network_options
-@json_option
-@quiet_option
 def filters(
     layer: str,
     numbers: tuple[int, ...] | Literal["all"] | None,
     settings: dict[str, Any],
     seed: int,
-    film: Path | None,
-    output: Path | None,
-    save_arrays: Path | None,
+    delivery: Delivery,
     chosen: Chosen,
-    as_json: bool,
-    quiet: bool,
 ) -> None:
     """Draw what filters of a layer look for.
 
@@ -129,23 +172,21 @@ def filters(
     Example:
       cnnviz filters --layer block5_conv3 --filters 0-15,41 -o filters.png
     """
-    check_outputs(output, film, save_arrays)
     from cnnviz.settings import canvas, filter_count
     from cnnviz.synthesis import filter_job
 
-    network = chosen.load(quiet=quiet)
+    network = chosen.load(quiet=delivery.quiet)
     if numbers is None:
-        size = settings["size"] or canvas(network, layer)
-        numbers = tuple(range(min(FIRST, filter_count(network, network.before_relu(layer), size))))
+        settings["size"] = settings["size"] or canvas(network, layer)
+        numbers = tuple(range(min(FIRST, filter_count(network, network.before_relu(layer), settings["size"]))))
     job = filter_job(network, layer, None if numbers == "all" else list(numbers), seed=seed, **settings)
     climbed = network.before_relu(layer)
-    if climbed != layer and not (quiet or as_json):
+    if climbed != layer and not (delivery.quiet or delivery.as_json):
         click.echo(
             f"maximising {climbed}, the values before the ReLU: there even a filter that does not fire can climb",
             err=True,
         )
-    file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{layer}_filters.png"))
-    run(job, lambda found: deliver(found, file, film, save_arrays, as_json=as_json, quiet=quiet), quiet=quiet)
+    delivery.run(job, sheet_file(network.name, layer, "filters"))
 
 
 @click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
@@ -153,19 +194,13 @@ def filters(
 @click.option("--logit-alone", is_flag=True, help="Do not take half the runner-up's off.")
 @synthesis_options("soft")
 @network_options
-@json_option
-@quiet_option
 def classimage(
     names: tuple[str, ...],
     logit_alone: bool,
     settings: dict[str, Any],
     seed: int,
-    film: Path | None,
-    output: Path | None,
-    save_arrays: Path | None,
+    delivery: Delivery,
     chosen: Chosen,
-    as_json: bool,
-    quiet: bool,
 ) -> None:
     """Draw what the network takes for a class: images that maximise the logit of each CLASS, less half the runner-up's.
 
@@ -176,42 +211,8 @@ def classimage(
     Example:
       cnnviz classimage "tabby" goldfish -o classes.png
     """
-    check_outputs(output, film, save_arrays)
     from cnnviz.synthesis import class_job
 
-    network = chosen.load(quiet=quiet)
+    network = chosen.load(quiet=delivery.quiet)
     job = class_job(network, list(dict.fromkeys(names)), seed=seed, alone=logit_alone, **settings)
-    file = output or Path(re.sub(r"[^\w.-]+", "-", f"{network.name}_{'_'.join(names)[:60]}_classimage.png"))
-    run(job, lambda found: deliver(found, file, film, save_arrays, as_json=as_json, quiet=quiet), quiet=quiet)
-
-
-def check_outputs(output: Path | None, film: Path | None, save_arrays: Path | None) -> None:
-    """Notice before any work that a result could not be written for its ending."""
-    from cnnviz.files import check_writable
-    from cnnviz.sheets import picture_format
-
-    if output is not None:
-        picture_format(output)
-    if film is not None and film.suffix.lower() != ".gif":
-        raise click.UsageError(f"--film writes .gif files, not {film.name!r}.")
-    check_npz(save_arrays)
-    for path in (output or Path("sheet.png"), film, save_arrays):
-        if path is not None:
-            check_writable(path)
-
-
-def deliver(
-    found: "Synthesis", file: Path, film: Path | None, save_arrays: Path | None, *, as_json: bool, quiet: bool
-) -> None:
-    """Write what was made, and say so."""
-    written = [found.save(path) for path in (file, film) if path is not None]
-    if save_arrays is not None:
-        arrays = {"images": found.images, "scores": found.scores, "starts": found.starts, "fired": found.fired}
-        curves = {f"curve/{label}": curve for label, curve in zip(found.labels, found.curves, strict=True)}
-        save_npz(save_arrays, {name: array.numpy() for name, array in (arrays | curves).items()})
-        written.append(save_arrays)
-    if as_json:
-        say_json({"file": str(file), "settings": found.settings, "images": found.rows()})
-    elif not quiet:
-        states = ", ".join(f"{found.status.count(state)} {state}" for state in dict.fromkeys(found.status))
-        click.echo(f"{', '.join(map(str, written))}: {found.title}; {states}")
+    delivery.run(job, sheet_file(network.name, "_".join(names)[:60], "classimage"))

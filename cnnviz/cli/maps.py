@@ -16,7 +16,7 @@ from cnnviz.cli.options import (
     quiet_option,
     say_json,
 )
-from cnnviz.cli.output import check_npz, save_npz
+from cnnviz.cli.output import check_npz, save_npz, sheet_file
 
 if TYPE_CHECKING:
     from cnnviz.featuremaps import FeatureMaps
@@ -142,7 +142,7 @@ def _files(
             raise click.UsageError(f"{len(keys)} sheets do not fit into one file; give -o a folder.")
         files = {keys[0]: output}
     else:
-        names = [re.sub(r"[^\w.-]+", "-", f"{picture.stem}_{network}_{layer}") + ".png" for picture, layer in keys]
+        names = [sheet_file(picture.stem, network, layer) for picture, layer in keys]
         files = {key: (output or Path()) / name for key, name in zip(keys, names, strict=True)}
     makers: dict[Path, Path] = {}
     for (picture, _), file in files.items():

@@ -1,11 +1,27 @@
-"""Numbers as files."""
+"""Where results go: file names, checks before any work, numbers as files."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import click
+
+
+def sheet_file(*parts: str) -> Path:
+    """The name of a sheet that nobody named: its parts, without what file systems mind."""
+    return Path(re.sub(r"[^\w.-]+", "-", "_".join(parts)) + ".png")
+
+
+def check_sheet(output: Path | None) -> None:
+    """Notice before any work that a sheet could not be written, for its ending or its place."""
+    from cnnviz.files import check_writable
+    from cnnviz.sheets import picture_format
+
+    if output is not None:
+        picture_format(output)
+    check_writable(output or sheet_file("sheet"))
 
 
 def check_npz(path: Path | None) -> None:
