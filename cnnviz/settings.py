@@ -16,6 +16,7 @@ from cnnviz.jobs import TRIES, Job
 from cnnviz.judgement import natural_references
 from cnnviz.network import Network, count_parameters
 from cnnviz.objectives import Objective
+from cnnviz.precision import fast_dtype
 from cnnviz.recipes import RECIPES, Preset, Recipe, maco
 from cnnviz.views import Viewer
 
@@ -184,15 +185,6 @@ def _computes_in(dtype: torch.dtype, network: Network, objective: Objective, siz
     except ShapeError:
         return False
     return True
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies in it, float32 elsewhere."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    native = device.type == "cpu" and any(probe() for probe in probes if probe)
-    return torch.bfloat16 if native else torch.float32
 
 
 def side_pair(size: int | tuple[int, int] | None) -> Size | None:

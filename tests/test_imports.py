@@ -13,7 +13,7 @@ PACKAGE = Path(cnnviz.__file__).parent
 
 # Lowest first; a module may import from its own level and those above it in this list.
 LEVELS = [
-    {"aliases", "errors", "files", "receptive"},
+    {"aliases", "errors", "files", "precision", "receptive"},
     {"sheets"},
     {"images", "network", "pictures", "transforms"},
     {"hooks", "architecture", "inputs", "models", "provenance", "views"},

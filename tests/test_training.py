@@ -13,7 +13,7 @@ from torch import nn
 import cnnviz
 from cnnviz.models import evaluate, shipped, train
 from cnnviz.models.calibration import expected_calibration_error, fitted_temperature
-from cnnviz.models.mini import folded, vgg16_mini
+from cnnviz.models.mini import folded, freeze, unfolded, vgg16_mini
 from cnnviz.models.photographs import class_names, read_split
 from cnnviz.models.weights import read_weights
 
@@ -69,7 +69,7 @@ def test_both_layouts_hold_the_same(class_folders: Path, ordinary: Path) -> None
 
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    cycles = (train.Cycle(0.2, 0.5, ((32, 48), (32, 48))), train.Cycle(0.1, 0.5, ((64, 64),)))
+    cycles = (train.Cycle(0.2, 0.5, 0.35, 0, ((32, 48), (32, 48))), train.Cycle(0.1, 0.5, 0.5, 2, ((64, 64),)))
     monkeypatch.setattr(train, "EPOCHS", [(cycle, done) for cycle in cycles for done in range(len(cycle.sides))])
     monkeypatch.setattr(train, "BATCH", 5)
 
@@ -121,6 +121,44 @@ def test_folding_batch_norm_away_changes_nothing() -> None:
     torch.testing.assert_close(plain(images), network(images), rtol=1e-3, atol=1e-4)
 
 
+def test_batch_norm_put_back_changes_nothing_and_can_be_folded_away_again() -> None:
+    torch.manual_seed(0)
+    plain, images = vgg16_mini().eval(), torch.randn(4, 3, 64, 64)
+    trained = unfolded(plain, images)
+    torch.testing.assert_close(trained(images), plain(images), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(folded(trained)(images), plain(images), rtol=1e-3, atol=1e-5)
+    kernels = [part.weight.flatten(1).norm(dim=1) for part in trained.features if isinstance(part, nn.Conv2d)]
+    torch.testing.assert_close(torch.cat(kernels), torch.ones(sum(map(len, kernels))))
+    maps = images
+    for part in trained.features:
+        if isinstance(part, nn.BatchNorm2d):
+            torch.testing.assert_close(part.running_mean, maps.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+        maps = part(maps)
+
+
+def test_frozen_blocks_stay_as_they_are() -> None:
+    torch.manual_seed(0)
+    network = vgg16_mini(batch_norm=True).train()
+    freeze(network, 2)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network(torch.randn(4, 3, 32, 32)).square().mean().backward()
+    torch.optim.SGD((one for one in network.parameters() if one.grad is not None), lr=0.1).step()
+    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    pool_of_block2 = 13  # with batch norm, three modules a convolution
+    numbers = {int(name.split(".")[1]) for name in changed if name.startswith("features")}
+    assert min(numbers) == pool_of_block2 + 1
+
+
+def test_the_last_cycle_starts_from_shipped_weights(class_folders: Path, tmp_path: Path, small_recipe: None) -> None:
+    data, out = ["--data", str(class_folders)], ["--out", str(tmp_path / "run")]
+    arguments = [*data, *out, "--start", str(shipped.FILE)]
+    assert CliRunner().invoke(train.main, arguments, catch_exceptions=False).exit_code == 0
+    assert [row.split(",")[0] for row in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == ['{"epoch": 3']
+    before, after = read_weights(shipped.FILE), read_weights(tmp_path / "run" / "vgg16-mini.safetensors")
+    torch.testing.assert_close(after["features.5.weight"], before["features.5.weight"], rtol=0.01, atol=1e-3)
+    assert not torch.allclose(after["features.28.weight"], before["features.28.weight"], rtol=0.01, atol=1e-3)
+
+
 def test_a_folded_temperature_divides_the_logits() -> None:
     network, images = vgg16_mini().eval(), torch.rand(2, 3, 64, 64)
     before = network(images)
@@ -130,15 +168,15 @@ def test_a_folded_temperature_divides_the_logits() -> None:
 
 def test_augmented_pictures_are_crops_of_their_own_picture() -> None:
     pictures = torch.stack([torch.full((3, 64, 64), value, dtype=torch.uint8) for value in (40, 200)])
-    images = train.augmented(pictures, 48, torch.Generator().manual_seed(0))
+    images = train.augmented(pictures, 48, 0.35, torch.Generator().manual_seed(0))
     assert images.shape == (2, 3, 48, 48)
     assert images[0].mean() < images[1].mean()
-    again = train.augmented(pictures, 48, torch.Generator().manual_seed(0))
+    again = train.augmented(pictures, 48, 0.35, torch.Generator().manual_seed(0))
     assert torch.equal(images, again)
 
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
-    cycle = train.Cycle(peak=0.2, warm_up=0.15, sides=4 * ((32, 48),))
+    cycle = train.Cycle(peak=0.2, warm_up=0.15, smallest_crop=0.35, frozen=0, sides=4 * ((32, 48),))
     rates = [cycle.rate(step / 25) for step in range(100)]
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])

@@ -6,7 +6,8 @@ run would have drawn. The folder ``--out`` holds ``checkpoint.pt``, ``log.jsonl`
 
 The recipe: SGD with Nesterov momentum, cycles of the rate, label smoothing, random resized crops, flips and colour.
 Pictures grow from epoch to epoch (`CYCLES`), so that the early epochs are cheap and larger photographs still mean
-something to the network at the end. The weights that are kept are an exponential moving average.
+something to the network at the end. The weights that are kept are an exponential moving average. Every cycle goes on
+from what the one before would deliver, with ``--start`` from a file that was delivered.
 """
 
 import json
@@ -27,9 +28,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cnnviz.files import whole_file
 from cnnviz.models.calibration import fitted_temperature
 from cnnviz.models.evaluate import share_right
-from cnnviz.models.mini import VGGMini, folded, vgg16_mini
+from cnnviz.models.mini import VGGMini, folded, freeze, unfolded, vgg16_mini
 from cnnviz.models.photographs import class_names, read_split
-from cnnviz.models.shipped import MEAN, SIDE, STD, write_weights
+from cnnviz.models.shipped import MEAN, NAME, SIDE, STD, write_weights
+from cnnviz.models.weights import fill
+from cnnviz.precision import fast_dtype
 
 
 class Cycle(NamedTuple):
@@ -37,6 +40,8 @@ class Cycle(NamedTuple):
 
     peak: float
     warm_up: float  # the share of the cycle in which the rate rises
+    smallest_crop: float  # of a picture, as a share of its area
+    frozen: int  # blocks at the beginning that stay as they are
     sides: tuple[tuple[int, int], ...]  # per epoch, the smallest and the largest side of the pictures, in pixels
 
     def rate(self, done: float) -> float:
@@ -48,13 +53,13 @@ class Cycle(NamedTuple):
 
 
 CYCLES = (
-    Cycle(0.2, 0.15, 6 * ((48, 64),) + 5 * ((64, 80),) + 4 * ((80, 96),) + 2 * ((96, 128),)),
-    Cycle(0.1, 0.05, 12 * ((64, 80),) + 5 * ((80, 96),) + 1 * ((80, 128),)),
+    Cycle(0.2, 0.15, 0.35, 0, 6 * ((48, 64),) + 5 * ((64, 80),) + 4 * ((80, 96),) + 2 * ((96, 128),)),
+    Cycle(0.03, 0.03, 0.5, 2, 4 * ((64, 64),) + 2 * ((64, 80),) + 1 * ((80, 96),) + 1 * ((80, 128),)),
 )
 EPOCHS = [(cycle, done) for cycle in CYCLES for done in range(len(cycle.sides))]
 SIDE_STEP = 16
+MEASURED = 512  # pictures on which batch normalisation is put back
 BATCH = 128
-SMALLEST_CROP = 0.35  # of a picture, as a share of its area
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1
 AVERAGING = 0.999
@@ -68,15 +73,24 @@ console = Console(stderr=True)
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/mini"), show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def main(data: Path, out: Path, seed: int) -> None:
+@click.option(
+    "--start",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Run the last cycle only, from these weights.",
+)
+def main(data: Path, out: Path, seed: int, start: Path | None) -> None:
     """Train vgg16-mini on the Tiny ImageNet folder DATA, or go on where a stopped run left off."""
     out.mkdir(parents=True, exist_ok=True)
     run = Run(out, seed)
+    if start is not None:
+        run.skip_to_last_cycle(start)
     validation = read_split(data, "val", _say_read)
     if run.epoch < len(EPOCHS):
         pictures, classes = read_split(data, "train", _say_read)
         sample = _sample(validation, seed)
         for cycle, done in EPOCHS[run.epoch :]:
+            if run.epoch and not done:
+                run.begin_cycle(pictures)
             run.train_epoch(pictures, classes, cycle, done)
             run.finish_epoch(sample)
     export(run.averaged(), *validation, class_names(data), out / "vgg16-mini.safetensors")
@@ -105,13 +119,34 @@ class Run:
         torch.manual_seed(seed)
         self.out, self.seed, self.epoch = out, seed, 0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = vgg16_mini(batch_norm=True).to(self.device).to(memory_format=torch.channels_last)
-        average = get_ema_multi_avg_fn(AVERAGING)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.optimiser = torch.optim.SGD(_groups(self.network), momentum=0.9, nesterov=True)
+        self.fast = fast_dtype(self.device) == torch.bfloat16
+        self.delivered: VGGMini | None = None
+        self.begin(vgg16_mini(batch_norm=True))
         self.log: dict[str, Any] = {}
         if (out / "checkpoint.pt").exists():
             self._load(torch.load(out / "checkpoint.pt", map_location=self.device, weights_only=True))
+
+    def begin(self, network: VGGMini) -> None:
+        """Train this network from here on, with a new average and optimiser."""
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        average = get_ema_multi_avg_fn(AVERAGING)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.optimiser = torch.optim.SGD(_groups(self.network), momentum=0.9, nesterov=True)
+
+    def skip_to_last_cycle(self, start: Path) -> None:
+        """Take these weights, as they are shipped, for what the cycles before would deliver, unless it has begun."""
+        if self.epoch == 0:
+            plain = vgg16_mini()
+            fill(plain, start, NAME)
+            self.delivered = plain.eval()
+            self.epoch = len(EPOCHS) - len(EPOCHS[-1][0].sides)
+
+    def begin_cycle(self, pictures: Tensor) -> None:
+        """Go on from what the cycle before delivered."""
+        draws = torch.Generator().manual_seed(self.seed)
+        rows = torch.randperm(len(pictures), generator=draws)[:MEASURED]
+        plain = self.delivered or folded(self.averaged().cpu().eval())
+        self.begin(unfolded(plain, augmented(pictures[rows], SIDE, 1, draws)))
 
     def train_epoch(self, pictures: Tensor, classes: Tensor, cycle: Cycle, done: int) -> None:
         """One pass over the pictures after `done` epochs of the cycle, every batch enlarged to a side drawn for it."""
@@ -121,19 +156,20 @@ class Run:
         steps = len(classes) // BATCH
         started, losses = time.monotonic(), 0.0
         self.network.train()
+        freeze(self.network, cycle.frozen)
         for step in _progress(steps, f"epoch {self.epoch + 1}, {low} to {high} px"):
             rows = order[step * BATCH : (step + 1) * BATCH]
             side = low + SIDE_STEP * int(torch.randint((high - low) // SIDE_STEP + 1, (), generator=draws))
             for group in self.optimiser.param_groups:
                 group["lr"] = cycle.rate(done + step / steps)
-            losses += self._step(augmented(pictures[rows], side, draws), classes[rows])
+            losses += self._step(augmented(pictures[rows], side, cycle.smallest_crop, draws), classes[rows])
         self.log = {"epoch": self.epoch + 1, "sides": [low, high], "loss": round(losses / steps, 4)}
         self.log["seconds"] = round(time.monotonic() - started)
         self.epoch += 1
 
     def _step(self, images: Tensor, classes: Tensor) -> float:
         images = images.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.fast):
             logits = self.network(images)
         loss = functional.cross_entropy(logits.float(), classes.to(self.device), label_smoothing=LABEL_SMOOTHING)
         self.optimiser.zero_grad()
@@ -165,14 +201,14 @@ class Run:
         console.print(f"continuing after epoch {self.epoch}")
 
 
-def augmented(pictures: Tensor, side: int, draws: torch.Generator) -> Tensor:
+def augmented(pictures: Tensor, side: int, smallest_crop: float, draws: torch.Generator) -> Tensor:
     """Random resized crops, flipped and recoloured: (N, 3, H, W) uint8 to (N, 3, side, side), normalised."""
     count = len(pictures)
 
     def uniform(low: float, high: float) -> Tensor:
         return torch.empty(count).uniform_(low, high, generator=draws)
 
-    area, stretch = uniform(SMALLEST_CROP, 1), uniform(-0.28, 0.28).exp()
+    area, stretch = uniform(smallest_crop, 1), uniform(-0.28, 0.28).exp()
     width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
     flip = uniform(0, 1).round() * 2 - 1
     matrices = torch.zeros(count, 2, 3)

@@ -22,8 +22,9 @@ from cnnviz.jobs import seed_of
 from cnnviz.judgement import as_shown
 from cnnviz.network import Network
 from cnnviz.objectives import channel
+from cnnviz.precision import fast_dtype
 from cnnviz.recipes import fourier
-from cnnviz.settings import canvas, fast_dtype
+from cnnviz.settings import canvas
 from cnnviz.transforms import draws
 from cnnviz.views import Viewer
 
