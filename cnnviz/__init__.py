@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cnnviz.architecture import Layer, layer_table
     from cnnviz.ascent import ascend
+    from cnnviz.attribution import Target, attribute
     from cnnviz.classes import class_index
     from cnnviz.dreams import dream, invert
     from cnnviz.errors import CnnvizError
+    from cnnviz.explaining import explain
+    from cnnviz.explanations import Explanation
     from cnnviz.featuremaps import FeatureMaps, feature_maps
     from cnnviz.hooks import activations
     from cnnviz.kernels import kernel_sheet
@@ -44,11 +47,15 @@ _HOMES = {
     "sheets": ("Sheet", "Tile", "sheet"),
     "synthesis": ("Synthesis", "class_images", "filter_images", "maximize"),
     "ascent": ("ascend",),
+    "attribution": ("Target", "attribute"),
+    "explaining": ("explain",),
+    "explanations": ("Explanation",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CnnvizError",
+    "Explanation",
     "FeatureMaps",
     "Layer",
     "Network",
@@ -56,13 +63,16 @@ __all__ = [
     "Prediction",
     "Sheet",
     "Synthesis",
+    "Target",
     "Tile",
     "__version__",
     "activations",
     "ascend",
+    "attribute",
     "class_images",
     "class_index",
     "dream",
+    "explain",
     "feature_maps",
     "filter_images",
     "invert",

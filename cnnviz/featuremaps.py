@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError
 from cnnviz.hooks import activations
-from cnnviz.inputs import Fit, Shown, Source, show
+from cnnviz.inputs import Fit, Shown, Source, check_range, show
 from cnnviz.mapsheets import Scale, maps_figure, maps_sheet
 from cnnviz.network import Network, forward_pass, wrap
 from cnnviz.sheets import Sheet
@@ -152,7 +152,7 @@ def feature_maps(
     """
     if isinstance(network, Network):
         if isinstance(picture, Tensor):
-            _check_range(picture)
+            check_range(picture)
     else:
         network = wrap(network, name=type(network).__name__, input_size=_size_of(picture))
     return maps_of_layers(network, show(network, picture, fit=fit, size=size), [layer])[layer]
@@ -182,11 +182,3 @@ def _size_of(picture: object) -> tuple[int, int]:
     if not isinstance(picture, Tensor) or picture.ndim < 3:
         raise ShapeError("a plain nn.Module is shown tensors (N, C, H, W); for picture files, cnnviz.wrap() it first.")
     return int(picture.shape[-2]), int(picture.shape[-1])
-
-
-def _check_range(images: Tensor) -> None:
-    if images.numel() and not (images.amin() >= 0 and images.amax() <= 1):
-        low, high = images.amin().item(), images.amax().item()
-        raise ShapeError(
-            f"images lie in [0, 1]; this tensor goes from {low:.3g} to {high:.3g} (the network normalises by itself)."
-        )

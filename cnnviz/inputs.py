@@ -103,6 +103,19 @@ def show(
     )
 
 
+def check_range(images: Tensor) -> None:
+    """Notice images that a `Network` would take for something else.
+
+    Raises:
+        ShapeError: if values lie outside [0, 1].
+    """
+    if images.numel() and not (images.amin() >= 0 and images.amax() <= 1):
+        low, high = images.amin().item(), images.amax().item()
+        raise ShapeError(
+            f"images lie in [0, 1]; this tensor goes from {low:.3g} to {high:.3g} (the network normalises by itself)."
+        )
+
+
 def _whole(network: Network, image: Image.Image, size: int | None) -> tuple[Image.Image, Seen]:
     height, width = network.input_size
     if network.takes_any_size:

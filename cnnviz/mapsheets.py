@@ -52,7 +52,7 @@ def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, sca
         },
     )
     picture = unseen_dimmed(found.shown, image)
-    return sheet(tiles, lines=_lines(found, channels, image), picture=picture, colour_bar=bar, made=made)
+    return sheet(tiles, lines=_lines(found, channels, image), picture=picture, colour_bars=[bar], made=made)
 
 
 def maps_figure(found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> "Figure":

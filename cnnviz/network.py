@@ -149,10 +149,14 @@ class Network(nn.Module):
     @property
     def fingerprint(self) -> str:
         """sha256, in hexadecimal, of the names and bytes of all weights and buffers as they are now."""
-        versions = tuple(tensor._version for tensor in self.module.state_dict().values())
-        if self._hashed is None or self._hashed[0] != versions:
-            self._hashed = versions, self._hash()
+        if self._hashed is None or self._hashed[0] != self.versions:
+            self._hashed = self.versions, self._hash()
         return self._hashed[1]
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Numbers that change when weights or buffers are written into."""
+        return tuple(tensor._version for tensor in self.module.state_dict().values())
 
     def _hash(self) -> str:
         digest = hashlib.sha256()

@@ -38,12 +38,13 @@ WIDER_THAN_HIGH = 1.25
 
 @dataclass(frozen=True)
 class Tile:
-    """(H, W, 3) pixels, a label and a note at its right; hatched over if there is nothing to show."""
+    """(H, W, 3) pixels, a label, a note at its right, lines below; hatched over if there is nothing to show."""
 
     pixels: Pixels
     label: str
     note: str = ""
     hatched: bool = False
+    below: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,10 @@ def sheet(
     *,
     lines: Sequence[str],
     picture: Pixels | None = None,
-    colour_bar: ColourBar | None = None,
+    colour_bars: Sequence[ColourBar] = (),
     made: Mapping[str, object] | None = None,
     factor: int | None = None,
+    columns: int | None = None,
 ) -> Sheet:
     """Compose tiles of one size into a sheet.
 
@@ -124,17 +126,19 @@ def sheet(
             value stays one square.
         lines: the header, the first one as its title.
         picture: (H, W, 3), what the sheet is about, shown before all else.
-        colour_bar: what the tiles' colours mean.
+        colour_bars: what the tiles' colours mean.
         made: how the sheet was made; see `Sheet`.
         factor: by which to enlarge the tiles; chosen by their number and size by default.
+        columns: how many tiles stand side by side; chosen likewise.
     """
     height, width = tiles[0].pixels.shape[:2]
-    columns = columns_for(len(tiles), width / height)
+    columns = columns or columns_for(len(tiles), width / height)
     factor = factor or enlargement(max(height, width), columns)
-    cell = (height * factor + LABEL + GAP + 4, max(width * factor, SMALLEST_TILE) + GAP)
+    lines_below = 1 + max(len(tile.below) for tile in tiles)
+    cell = (height * factor + lines_below * (LABEL + 4) + GAP, max(width * factor, SMALLEST_TILE) + GAP)
     rows = math.ceil(len(tiles) / columns)
     inside = columns * cell[1] - GAP
-    head = _header(max(inside, WIDEST_HEADER), lines, picture, colour_bar)
+    head = _header(max(inside, WIDEST_HEADER), lines, picture, colour_bars)
     across = max(inside, head.width) + 2 * MARGIN
     top = head.height + 2 * MARGIN
     canvas = np.full((top + rows * cell[0] + MARGIN - GAP, across, 3), PAPER, dtype=np.uint8)
@@ -163,9 +167,9 @@ def enlargement(side: int, columns: int) -> int:
     return max(1, round(wanted / side))
 
 
-def _header(limit: int, lines: Sequence[str], picture: Pixels | None, bar: ColourBar | None) -> Image.Image:
+def _header(limit: int, lines: Sequence[str], picture: Pixels | None, bars: Sequence[ColourBar]) -> Image.Image:
     """The picture with the lines at its right, as wide as they need, but no wider than `limit`."""
-    height, left = TITLE + 12 + (LABEL + 8) * (len(lines) - 1 + (bar is not None)), 0
+    height, left = TITLE + 12 + (LABEL + 8) * (len(lines) - 1 + len(bars)), 0
     head = Image.new("RGB", (limit, max(height, THUMBNAIL * (picture is not None))), PAPER)
     pen, y, right = ImageDraw.Draw(head), 0, 0.0
     if picture is not None:
@@ -178,8 +182,8 @@ def _header(limit: int, lines: Sequence[str], picture: Pixels | None, bar: Colou
         text = fitted(line, size, limit - left)
         pen.text((left, y), text, INK, font(size))
         y, right = y + size + (12 if number == 0 else 8), max(right, left + font(size).getlength(text))
-    if bar:
-        right = max(right, _draw_bar(head, pen, bar, left, y + 2))
+    for bar in bars:
+        right, y = max(right, _draw_bar(head, pen, bar, left, y + 2)), y + LABEL + 8
     return head.crop((0, 0, min(limit, math.ceil(right)), head.height))
 
 
@@ -201,6 +205,8 @@ def _label(pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width:
     pen.text((x, y), fitted(tile.label, LABEL, beside if noted else width), INK, font(LABEL))
     if noted:
         pen.text((x + width, y), tile.note, FAINT, font(LABEL), anchor="ra")
+    for number, line in enumerate(tile.below, start=1):
+        pen.text((x, y + number * (LABEL + 4)), fitted(line, LABEL, width), FAINT, font(LABEL))
 
 
 def _hatched(shape: Sequence[int]) -> Pixels:

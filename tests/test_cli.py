@@ -293,7 +293,14 @@ def test_a_folder_without_permission(run: Run) -> None:
 
 def test_ctrl_c_ends_with_130_and_no_half_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cnnviz", "featuremaps", str(CAT), "--layers", "all", *MINI, "--size", "400"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit deafness
+    )
     while not list(tmp_path.iterdir()) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -13,11 +13,15 @@ PACKAGE = Path(cnnviz.__file__).parent
 
 # Lowest first; a module may import from its own level and those above it in this list.
 LEVELS = [
-    {"aliases", "errors", "files", "precision", "receptive"},
-    {"sheets"},
+    {"aliases", "captumcalls", "errors", "files", "patches", "precision", "receptive"},
+    {"methods", "sheets"},
     {"images", "network", "pictures", "transforms"},
     {"hooks", "architecture", "inputs", "models", "provenance", "views"},
-    {"classes", "kernels", "mapsheets", "objectives", "predictions"},
+    {"baselines", "classes", "kernels", "mapsheets", "objectives", "predictions", "structure"},
+    {"attribution", "heatmaps"},
+    {"evidence", "explanationsheets", "metrics"},
+    {"explanations"},
+    {"explaining"},
     {"ascent", "featuremaps", "judgement", "recipes"},
     {"filtersheets", "jobs"},
     {"settings"},

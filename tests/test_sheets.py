@@ -62,7 +62,7 @@ def test_labels_and_notes_are_drawn_beneath_their_tiles() -> None:
 def test_the_header_is_never_cut_but_for_endless_names() -> None:
     line = "a line of the usual length, such as names of a picture, a network and a layer need"
     bar = ColourBar(flat(5, 256)[:, 0], "0", "1")
-    short = sheet([Tile(flat(9, 1, 1), "0")], lines=[line, line], colour_bar=bar).pixels
+    short = sheet([Tile(flat(9, 1, 1), "0")], lines=[line, line], colour_bars=[bar]).pixels
     assert short.shape[1] >= font(17).getlength(line)
     assert (short[:, -16:] == 255).all()
     endless = sheet([Tile(flat(9, 1, 1), "0")], lines=["x" * 3000]).pixels

@@ -12,6 +12,7 @@ from cnnviz.cli.filters import classimage, filters
 from cnnviz.cli.maps import featuremaps
 from cnnviz.cli.networks import classes, layers, models, weights
 from cnnviz.cli.predictions import predict
+from cnnviz.cli.saliency import saliency
 from cnnviz.errors import CnnvizError
 
 INTERRUPTED = 130
@@ -40,5 +41,18 @@ def cli() -> None:
     """
 
 
-for command in (featuremaps, filters, classimage, dream, invert, kernels, predict, layers, models, classes, weights):
+for command in (
+    featuremaps,
+    filters,
+    classimage,
+    dream,
+    invert,
+    kernels,
+    saliency,
+    predict,
+    layers,
+    models,
+    classes,
+    weights,
+):
     cli.add_command(command)

@@ -30,16 +30,16 @@ def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> N
 
 
 @contextmanager
-def waiting(text: str, *, quiet: bool) -> Iterator[None]:
-    """Say on a terminal that something takes its time."""
+def waiting(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal that something takes its time; what is given may be called to say what it is now."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield
+        yield lambda _: None
     else:
-        with console.status(text):
-            yield
+        with console.status(text) as status:
+            yield lambda now: status.update(f"{now} ...")
 
 
 def _with_bar(job: "Job", *, quiet: bool) -> None:

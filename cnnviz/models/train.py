@@ -54,7 +54,7 @@ class Cycle(NamedTuple):
 
 CYCLES = (
     Cycle(0.2, 0.15, 0.35, 0, 6 * ((48, 64),) + 5 * ((64, 80),) + 4 * ((80, 96),) + 2 * ((96, 128),)),
-    Cycle(0.03, 0.03, 0.5, 2, 4 * ((64, 64),) + 2 * ((64, 80),) + 1 * ((80, 96),) + 1 * ((80, 128),)),
+    Cycle(0.03, 0.03, 0.5, 2, 4 * ((64, 80),) + 3 * ((80, 96),) + 3 * ((96, 128),)),
 )
 EPOCHS = [(cycle, done) for cycle in CYCLES for done in range(len(cycle.sides))]
 SIDE_STEP = 16

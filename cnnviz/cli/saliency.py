@@ -1,0 +1,150 @@
+"""`cnnviz saliency`: why the class came out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnviz.cli.options import (
+    Chosen,
+    fit_option,
+    json_option,
+    network_options,
+    output_option,
+    quiet_option,
+    say_json,
+)
+from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
+from cnnviz.cli.running import waiting
+from cnnviz.methods import DEFAULT, METHODS
+
+if TYPE_CHECKING:
+    from cnnviz.explanations import Explanation
+
+_LISTED = "\n".join(
+    f"  {name:21} {method.paper}, {method.cost}"
+    + (f" ({', '.join(option for option in method.options)})" if method.options else "")
+    for name, method in METHODS.items()
+)
+
+
+def settings(texts: tuple[str, ...]) -> dict[str, float]:
+    """Options of methods: steps=100."""
+    found = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not like steps=100.", param_hint="--set") from None
+    return found
+
+
+@click.command(epilog=f"\b\nMethods (their options for --set):\n{_LISTED}")
+@click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--class", "classes", multiple=True, help="A class by label, number or WordNet id; may be repeated.")
+@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="The N most probable classes.")
+@click.option("--versus", help="A class to hold the others against.")
+@click.option("--method", "methods", default=DEFAULT, show_default=True, help="One or more, with commas; or 'all'.")
+@click.option("--layer", help="For methods of a layer; the last one with feature maps by default.")
+@click.option("--baseline", default="mean", show_default=True, help="mean, black, white, blur or a picture's path.")
+@click.option("--set", "texts", multiple=True, metavar="OPTION=NUMBER", help="An option of a method; may be repeated.")
+@click.option("--sanity", is_flag=True, help="Compare with maps of the network randomized from the top.")
+@click.option("--infidelity", is_flag=True, help="Measure how badly the map predicts what noise does.")
+@click.option("--sensitivity", is_flag=True, help="Measure how far small disturbances move the map.")
+@click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
+@fit_option("whole")
+@click.option("--seed", default=0, show_default=True, help="Of methods that draw random numbers.")
+@output_option
+@click.option("--overlay", type=click.Path(dir_okay=False, path_type=Path), help="Also write the first overlay alone.")
+@click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
+@network_options
+@json_option
+@quiet_option
+def saliency(
+    picture: Path,
+    classes: tuple[str, ...],
+    top: int,
+    versus: str | None,
+    methods: str,
+    layer: str | None,
+    baseline: str,
+    texts: tuple[str, ...],
+    size: int | None,
+    fit: Any,
+    seed: int,
+    output: Path | None,
+    overlay: Path | None,
+    save_arrays: Path | None,
+    chosen: Chosen,
+    as_json: bool,
+    quiet: bool,
+    **checked: bool,
+) -> None:
+    """Show which pixels of PICTURE speak for the class that came out, and how far to believe it.
+
+    Beneath each map stand its evidence and, in brackets, what it must be held against: deletion and insertion of pixels
+    in the map's order, against a random order and one from the centre.
+
+    \b
+    Example:
+      cnnviz saliency cat.jpg
+      cnnviz saliency cat.jpg --method grad-cam,occlusion --top 3 -o why.png
+      cnnviz saliency cat.jpg --class tabby --versus "Egyptian cat"
+    """
+    options = settings(texts)
+    for path in (output, overlay):
+        check_sheet(path)
+        if path is not None and path.resolve() == picture.resolve():
+            raise click.UsageError(f"this would overwrite the picture {path}; choose another place.")
+    check_npz(save_arrays)
+    if classes and top > 1:
+        raise click.UsageError("--class and --top both choose classes; give one of them.")
+    from cnnviz.explaining import explain
+
+    network = chosen.load(quiet=quiet)
+    with waiting("explaining ...", quiet=quiet) as say:
+        found = explain(
+            network,
+            picture,
+            list(classes) or None,
+            methods=[name for name in methods.split(",") if name.strip()] or DEFAULT,
+            top=top,
+            versus=versus,
+            layer=layer,
+            baseline=baseline,
+            fit=fit,
+            size=size,
+            seed=seed,
+            checks=["curves", *(name for name, asked in checked.items() if asked)],
+            watch=say,
+            **options,
+        )
+    file = found.save(output or sheet_file(picture.stem, network.name, "saliency"))
+    if overlay is not None:
+        found.overlay().save(overlay)
+    if save_arrays is not None:
+        save_npz(save_arrays, _arrays(found))
+    if as_json:
+        say_json({"file": str(file), "baseline": found.baseline, "attributions": found.rows()})
+    elif not quiet:
+        for line in _summary(found, file):
+            click.echo(line)
+
+
+def _arrays(found: "Explanation") -> dict[str, Any]:
+    values = {f"{one.method}/{one.target.index}": one.values.numpy() for one in found.attributions}
+    return {"image": found.shown.images[0].cpu().numpy()} | values
+
+
+def _summary(found: "Explanation", file: Path) -> list[str]:
+    classes = {one.target: f"{found.label(one)} ({one.probability:.1%})" for one in found.attributions}
+    titles = dict.fromkeys(METHODS[one.method].title for one in found.attributions)
+    flat = [f"{METHODS[one.method].title} for {found.label(one)}" for one in found.attributions if one.flat]
+    lines = [f"{file}: why {', '.join(classes.values())}, by {', '.join(titles)}"]
+    if flat:
+        lines.append(f"flat, since no pixel matters: {', '.join(flat)}")
+    left_out = [method.title for name, method in METHODS.items() if method.title not in titles]
+    if len(titles) > 1 and found.settings["asked"] == ["all"] and left_out:
+        lines.append(f"left out, since captum would be wrong about this network: {', '.join(left_out)}")
+    return lines

@@ -1,0 +1,217 @@
+"""Why a class came out of a picture, with evidence: `explain`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnviz.attribution import Explainer, Target, attribute, explainer, heat, method_named, probabilities_of
+from cnnviz.baselines import baseline_for
+from cnnviz.classes import class_index
+from cnnviz.errors import ModelError, ShapeError, UnknownNameError
+from cnnviz.evidence import completeness_gap, deletion_insertion, randomized, rank_correlation, reference
+from cnnviz.explanations import Attribution, Evidence, Explanation
+from cnnviz.inputs import Fit, Source, show
+from cnnviz.methods import DEFAULT, METHODS
+from cnnviz.metrics import infidelity, max_sensitivity
+from cnnviz.network import Network
+from cnnviz.structure import check, layer_for
+
+
+def explain(
+    network: Network,
+    picture: Source,
+    classes: Sequence[str | int] | None = None,
+    *,
+    methods: str | Sequence[str] = DEFAULT,
+    top: int = 1,
+    versus: str | int | None = None,
+    layer: str | None = None,
+    baseline: str | Path = "mean",
+    fit: Fit = "whole",
+    size: int | None = None,
+    seed: int = 0,
+    checks: Sequence[str] = ("curves",),
+    watch: Callable[[str], None] | None = None,
+    **options: float | None,
+) -> Explanation:
+    """Why classes came out of a picture.
+
+    Args:
+        picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) in [0, 1].
+        classes: by label, number or WordNet id; the `top` most probable ones by default.
+        methods: one or more of `cnnviz.methods.METHODS`, or "all" that are right about this network.
+        versus: a class to hold the others against: what speaks for them rather than for it.
+        layer: for methods of a layer; the last one with feature maps by default.
+        baseline: "mean", "black", "white", "blur" or a picture's path.
+        fit, size: see `cnnviz.inputs`.
+        seed: of methods that draw random numbers.
+        checks: which evidence to gather besides completeness: "curves", "sanity", "infidelity", "sensitivity".
+        watch: called with what is about to be done.
+        options: of methods, such as ``steps=100``; each goes to the methods that have it.
+
+    Raises:
+        UnknownNameError, ShapeError, ModelError, LayerError, PictureError: as `attribute`, `class_index` and `show`.
+    """
+    ready, shown = explainer(network), show(network, picture, fit=fit, size=size)
+    if len(shown.images) != 1:
+        raise ShapeError(f"one picture is explained at a time; this is a batch of {len(shown.images)}.")
+    image, logits = shown.images, ready.logits(shown.images)
+    names, targets = _methods(network, methods, ready), _chosen_targets(network, logits, classes, top, versus)
+    _check_options(names, options)
+    empty, called = baseline_for(network, image, baseline)
+    tell = watch or (lambda _: None)
+    references = {}
+    if "curves" in checks:
+        tell("orders that know nothing")
+        references = {target: reference(ready, image, empty, target, seed) for target in targets}
+    found = []
+    for target in targets:
+        for name in names:
+            tell(f"{METHODS[name].title} for {network.label(target.index)}")
+            own = {option: value for option, value in options.items() if option in METHODS[name].options}
+            method = _method(target, name, layer, empty, seed, own)
+            values = method(network, image)
+            one = _attribution(ready, logits, target, name, values, image, layer)
+            gathered = _evidence(ready, image, empty, one, partial(method, network), checks)
+            gathered = replace(gathered, reference=references.get(target))
+            if "sanity" in checks:
+                tell(f"{METHODS[name].title} of randomized networks")
+                gathered = replace(gathered, sanity=sanity(network, image, one.heat, name, method, seed))
+            found.append(replace(one, evidence=gathered))
+    settings = {
+        "asked": [methods] if isinstance(methods, str) else list(methods),
+        "methods": names,
+        "classes": [target.index for target in targets],
+        "versus": targets[0].versus,
+        "layer": layer,
+        "baseline": called,
+        "seed": seed,
+        "checks": list(checks),
+        "options": options,
+    }
+    return Explanation(network, shown, tuple(found), called, settings)
+
+
+def sanity(
+    network: Network,
+    image: Tensor,
+    own: Tensor,
+    name: str,
+    method: Callable[[Network, Tensor], Tensor],
+    seed: int = 0,
+) -> dict[str, float]:
+    """Rank correlation of a map (H, W) with those of ever more randomized networks, by the lowest random layer.
+
+    Args:
+        method: attributes for a network and images, by the method of that name.
+    """
+    size = (image.shape[2], image.shape[3])
+    return {
+        layer: rank_correlation(own, heat(method(torn, image), name, size)[0].cpu())
+        for layer, torn in randomized(network, seed)
+    }
+
+
+def _method(
+    target: Target, name: str, layer: str | None, baseline: Tensor, seed: int, options: Mapping[str, float | None]
+) -> Callable[[Network, Tensor], Tensor]:
+    """`attribute` for a network and images, all else given."""
+
+    def method(network: Network, images: Tensor) -> Tensor:
+        return attribute(
+            network,
+            images,
+            target,
+            method=name,
+            layer=layer,
+            baseline=baseline,
+            seed=seed,
+            batch=None,
+            passed=None,
+            **options,
+        )
+
+    return method
+
+
+def _attribution(
+    ready: Explainer, logits: Tensor, target: Target, name: str, values: Tensor, image: Tensor, layer: str | None
+) -> Attribution:
+    score = logits[0, target.index] - (0 if target.versus is None else logits[0, target.versus])
+    return Attribution(
+        method=name,
+        target=target,
+        probability=probabilities_of(logits)[0, target.index].item(),
+        score=score.item(),
+        values=values[0].cpu(),
+        heat=heat(values, name, (image.shape[2], image.shape[3]))[0].cpu(),
+        layer=layer_for(ready.twin, ready.structure, METHODS[name], layer),
+        evidence=Evidence(),
+    )
+
+
+def _evidence(
+    ready: Explainer,
+    image: Tensor,
+    empty: Tensor,
+    one: Attribution,
+    method: Callable[[Tensor], Tensor],
+    checks: Sequence[str],
+) -> Evidence:
+    values = one.values[None].to(image.device)
+    curves = gap = unfaithful = sensitive = None
+    if "curves" in checks:
+        curves = deletion_insertion(ready, image, empty, one.target, one.heat.to(image.device))
+    if METHODS[one.method].complete:
+        gap = completeness_gap(ready, image, empty, one.target, values)
+    if "infidelity" in checks and values.shape == image.shape:
+        unfaithful = infidelity(ready, image, one.target, values)
+    if "sensitivity" in checks:
+        sensitive = max_sensitivity(ready, image, method)
+    return Evidence(curves, None, gap, None, unfaithful, sensitive)
+
+
+def _methods(network: Network, methods: str | Sequence[str], ready: Explainer) -> list[str]:
+    """Names from the table; "all" that captum is right about."""
+    asked = [methods] if isinstance(methods, str) else list(methods)
+    if asked != ["all"]:
+        return list(dict.fromkeys(method_named(name) for name in asked))
+    able = []
+    for name in METHODS:
+        try:
+            check(network, ready.structure, name)
+        except ModelError:
+            continue
+        able.append(name)
+    return able
+
+
+def _chosen_targets(
+    network: Network, logits: Tensor, classes: Sequence[str | int] | None, top: int, versus: str | int | None
+) -> list[Target]:
+    if classes and isinstance(classes, str):
+        raise TypeError("classes is a list of names, not a single one")
+    if classes:
+        indices = [class_index(network, name) for name in classes]
+    else:
+        indices = torch.topk(logits[0], min(max(top, 1), logits.shape[1])).indices.tolist()
+    other = None if versus is None else class_index(network, versus)
+    indices = [index for index in dict.fromkeys(indices) if index != other]
+    if not indices:
+        raise ShapeError(f"a class cannot be held against itself; both are {network.label(other or 0)}.")
+    wrong = [index for index in (*indices, other or 0) if index >= logits.shape[1]]
+    if wrong:
+        raise ShapeError(f"{network.name} has no class {wrong[0]}; its {logits.shape[1]} are counted from 0.")
+    return [Target(index, other) for index in indices]
+
+
+def _check_options(names: Sequence[str], options: Mapping[str, float | None]) -> None:
+    known = {option for name in names for option in METHODS[name].options}
+    for option in options:
+        if option not in known:
+            theirs = f"they have {', '.join(sorted(known))}" if known else "they have none"
+            raise UnknownNameError(f"none of {', '.join(names)} has an option {option!r}; {theirs}.")

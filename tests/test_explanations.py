@@ -1,0 +1,214 @@
+"""Evidence by hand, where the heat falls in the user's picture, the sheets and the command."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import cnnviz
+from cnnviz.attribution import Target, attribute, explainer
+from cnnviz.evidence import completeness_gap, deletion_insertion, randomized, rank_correlation
+from cnnviz.explaining import explain
+from cnnviz.heatmaps import placed
+from cnnviz.metrics import infidelity, max_sensitivity
+from cnnviz.network import Network, wrap
+from tests.conftest import CAT, Run
+
+MINI = ("--model", "vgg16-mini")
+
+
+class Bright(nn.Module):
+    """The logit of class 1 is ten times the mean brightness of the image, that of class 0 is zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1, bias=False)
+        nn.init.constant_(self.conv.weight, 10 / 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        means = self.conv(images).mean((1, 2, 3))
+        return torch.stack([torch.zeros_like(means), means], 1)
+
+
+@pytest.fixture
+def bright() -> Network:
+    return wrap(Bright(), name="bright", input_size=32, labels=["dark", "bright"])
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("fit", ["whole", "crop"])
+def test_heat_falls_where_the_evidence_is_in_the_upright_picture(
+    bright: Network, orientation: int, fit: str, tmp_path: Path
+) -> None:
+    upright = np.zeros((80, 120, 3), dtype=np.uint8)
+    top, left = (8, 24) if fit == "crop" else (4, 2)  # the crop keeps columns 20 to 99
+    upright[top : top + 16, left : left + 16] = 255
+    turns = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]  # quarters, anticlockwise, that the viewer undoes
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.rot90(upright, turns).copy())
+    stored.save(tmp_path / "corner.png", exif=exif)
+    found = explain(bright, tmp_path / "corner.png", ["bright"], methods="input-x-gradient", fit=fit)
+    assert found.shown.pictures[0].shape == (80, 120, 3)
+    values = placed(found.attributions[0].heat, found.shown, (80, 120))
+    y, x = np.unravel_index(np.nanargmax(values), values.shape)
+    assert top <= y < top + 16
+    assert left <= x < left + 16
+    inside = np.zeros((80, 120), dtype=bool)
+    inside[top - 3 : top + 19, max(left - 3, 0) : left + 19] = True
+    assert np.nansum(values[inside]) > 0.98 * np.nansum(values)
+    unseen = np.isnan(values)
+    assert unseen.any() == (fit == "crop")
+    if fit == "crop":
+        assert unseen[:, :20].all()
+        assert unseen[:, 100:].all()
+        assert not unseen[:, 21:99].any()
+    assert found.overlay().pixels.shape == (80, 120, 3)
+
+
+def test_deletion_and_insertion_by_hand(bright: Network) -> None:
+    """Half the pixels are white: taken away first they take all brightness within the first half of the steps."""
+    image = torch.zeros(1, 3, 4, 4)
+    image[..., :2] = 1
+    found = deletion_insertion(explainer(bright), image, torch.zeros_like(image), Target(1), image[0, 0])
+    share = torch.linspace(0, 1, 17).clamp(max=0.5)
+    torch.testing.assert_close(found.deletion, torch.sigmoid(10 * (0.5 - share)))
+    torch.testing.assert_close(found.insertion, torch.sigmoid(10 * share))
+    expected = torch.trapezoid(torch.sigmoid(10 * share.double()), dx=1 / 16).item()
+    assert found.insertion_auc == pytest.approx(expected, rel=1e-5)
+    backwards = deletion_insertion(explainer(bright), image, torch.zeros_like(image), Target(1), -image[0, 0])
+    assert backwards.deletion_auc > found.deletion_auc
+
+
+def test_completeness_and_captums_measures_on_a_linear_network(bright: Network) -> None:
+    image, ready = torch.rand(1, 3, 8, 8), explainer(bright)
+    empty, target = torch.zeros_like(image), Target(1)
+    values = attribute(bright, image, target, method="input-x-gradient")
+    assert completeness_gap(ready, image, empty, target, values) < 1e-5
+    assert completeness_gap(ready, image, empty, target, 0.75 * values) == pytest.approx(0.25, abs=1e-5)
+    gradient = attribute(bright, image, target, method="saliency")
+    assert infidelity(ready, image, target, gradient) == pytest.approx(0, abs=1e-8)
+    assert infidelity(ready, image, target, 2 * gradient) > 1e-4
+    assert max_sensitivity(ready, image, lambda one: attribute(bright, one, target, method="saliency")) < 1e-5
+
+
+def test_rank_correlation_by_hand() -> None:
+    ramp = torch.arange(10.0)
+    assert rank_correlation(ramp, ramp**3) == pytest.approx(1)
+    assert rank_correlation(ramp, -ramp) == pytest.approx(1), "sizes count, not signs"
+    assert rank_correlation(ramp, 9 - ramp) == pytest.approx(-1)
+    assert rank_correlation(ramp, torch.ones(10)) == 0
+    tied, other = torch.tensor([0.0, 0, 1, 1]), torch.tensor([0.0, 1, 2, 3])
+    assert rank_correlation(tied, other) == pytest.approx(2 / math.sqrt(5))
+
+
+def test_networks_are_randomized_from_the_top_and_stay_themselves(mini: Network) -> None:
+    before = mini.fingerprint
+    own = {name: tensor.clone() for name, tensor in mini.module.state_dict().items()}
+    changed = []
+    for _, torn in randomized(mini):
+        state = torn.module.state_dict()
+        changed.append([name for name in own if not torch.equal(state[name], own[name])])
+    assert [len(names) for names in changed] == sorted({len(names) for names in changed})
+    assert all("classifier" in name or int(name.split(".")[1]) >= 24 for name in changed[0])
+    assert set(changed[-1]) == set(own)
+    assert mini.fingerprint == before
+
+
+def test_evidence_and_what_is_written(run: Run) -> None:
+    arguments = ("--method", "grad-cam,integrated-gradients", "--set", "steps=20", "--sanity", "--infidelity")
+    result = run("saliency", CAT, *MINI, *arguments, "--json", "--save-arrays", "a.npz", "--overlay", "over.png")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    cam, integrated = told["attributions"]
+    assert cam["layer"] == "block5_conv3"
+    for row in (cam, integrated):
+        assert 0 <= row["deletion_auc"] <= 1
+        assert {"deletion_auc_random", "insertion_auc_centre", "sanity"} <= set(row)
+        assert all(-1 <= value <= 1 for value in row["sanity"].values())
+    assert "completeness_gap" in integrated
+    assert "completeness_gap" not in cam
+    assert "infidelity" not in cam, "it is about pixels"
+    with np.load("a.npz") as arrays:
+        own = arrays[f"integrated-gradients/{integrated['class']}"]
+        assert own.dtype == np.float32
+        assert own.sum() == pytest.approx(integrated["sum"], rel=1e-3)
+        assert arrays["image"].shape == own.shape
+    assert cnnviz.read_picture("over.png").image.size == cnnviz.read_picture(CAT).image.size
+    made = cnnviz.read_record(told["file"])
+    assert made["command"] == "saliency"
+    assert made["settings"]["options"] == {"steps": 20.0}  # type: ignore[index]
+
+
+def test_classes_side_by_side_and_against_each_other(run: Run, mini: Network) -> None:
+    result = run("saliency", CAT, *MINI, "--method", "saliency,grad-cam", "--top", "3", "-o", "three.png")
+    assert result.exit_code == 0, result.output
+    one = explain(mini, CAT, ["tabby"], methods="input-x-gradient", versus="Egyptian cat", checks=())
+    own, other = (
+        explain(mini, CAT, [name], methods="input-x-gradient", checks=()) for name in ("tabby", "Egyptian cat")
+    )
+    difference = own.attributions[0].values - other.attributions[0].values
+    torch.testing.assert_close(one.attributions[0].values, difference, rtol=1e-3, atol=1e-5)
+    assert one.label(one.attributions[0]) == "tabby rather than Egyptian cat"
+
+
+def test_a_flat_map_is_drawn_and_said_to_be_flat() -> None:
+    module = Bright()
+    nn.init.zeros_(module.conv.weight)
+    found = explain(wrap(module, name="blind", input_size=32), CAT, methods=["saliency", "integrated-gradients"])
+    assert all(one.flat for one in found.attributions)
+    assert found.sheet().pixels.std() > 0
+    assert all(math.isfinite(value) for row in found.rows() for value in row.values() if isinstance(value, float))
+
+
+def test_all_methods_make_a_sheet_and_leave_out_what_cannot_be(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "block.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(); self.a = nn.Conv2d(3, 4, 3, padding=1); self.l = nn.Linear(4, 2)\n"
+        "    def forward(self, x):\n"
+        "        return self.l(self.a(x).relu().mean((2, 3)))\n"
+    )
+    own = ("--model", "block.py:Net", "--input-size", "16")
+    result = run("saliency", CAT, *own, "--method", "all", "-o", "all.png")
+    assert result.exit_code == 0, result.output
+    assert "left out, since captum would be wrong about this network: guided backpropagation" in result.stdout
+    assert cnnviz.read_picture("all.png").image.height > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--class", "tabbby"), "did you mean 'tabby'"),
+        (("--class", "cat"), "may be"),
+        (("--method", "gradcam"), "did you mean 'grad-cam'"),
+        (("--method", "saliency", "--set", "steps=5"), "none of saliency has an option 'steps'"),
+        (("--class", "tabby", "--versus", "tabby"), "cannot be held against itself"),
+        (("--layer", "nowhere", "--method", "grad-cam"), "has no layer named 'nowhere'"),
+        (("--baseline", "grey"), "no baseline named 'grey'"),
+    ],
+)
+def test_one_clear_line(run: Run, arguments: tuple[str, ...], text: str) -> None:
+    result = run("saliency", CAT, *MINI, *arguments)
+    assert result.exit_code == 1
+    assert text in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(Path().iterdir())
+
+
+def test_usage(run: Run) -> None:
+    assert run("saliency", CAT, *MINI, "--set", "steps").exit_code == 2
+    assert run("saliency", CAT, *MINI, "--top", "2", "--class", "tabby").exit_code == 2
+    assert run("saliency", CAT, *MINI, "--save-arrays", "a.txt").exit_code == 2
+    assert "integrated-gradients  Sundararajan et al. 2017" in run("saliency", "--help").stdout
+
+
+def test_the_public_names() -> None:
+    assert cnnviz.explain is explain
+    assert cnnviz.attribute is attribute
