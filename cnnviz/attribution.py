@@ -40,6 +40,11 @@ class Target:
     index: int
     versus: int | None = None
 
+    def score(self, logits: Tensor) -> Tensor:
+        """What is attributed: the logit, or the difference of two; (N,) of logits (N, classes)."""
+        own = logits[:, self.index]
+        return own if self.versus is None else own - logits[:, self.versus]
+
 
 class Scores(nn.Module):
     """A network as captum sees it: normalised images (N, C, H, W) to the scores of one target (N, 1), float32."""
@@ -51,9 +56,7 @@ class Scores(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         if self.passed is not None:
             self.passed(len(inputs))
-        logits = rows_of(self.module(inputs))
-        score = logits[:, self.target.index]
-        return (score if self.target.versus is None else score - logits[:, self.target.versus])[:, None]
+        return self.target.score(rows_of(self.module(inputs)))[:, None]
 
 
 def rows_of(logits: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def reference(ready: Explainer, image: Tensor, baseline: Tensor, target: Target,
 
 def completeness_gap(ready: Explainer, image: Tensor, baseline: Tensor, target: Target, attribution: Tensor) -> float:
     """|sum of attributions - difference of scores between image and baseline|, as a share of that difference."""
-    scores = _score(ready.logits(torch.cat([image, baseline])).double(), target)
+    scores = target.score(ready.logits(torch.cat([image, baseline])).double())
     difference = (scores[0] - scores[1]).item()
     missed = abs(attribution.double().sum().item() - difference)
     return missed / abs(difference) if difference else float(missed > 0)
@@ -132,11 +132,6 @@ def _ranks(values: Tensor) -> Tensor:
     _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
     ranks: Tensor = count.cumsum(0).double() - (count - 1) / 2
     return ranks[place]
-
-
-def _score(logits: Tensor, target: Target) -> Tensor:
-    own = logits[:, target.index]
-    return own if target.versus is None else own - logits[:, target.versus]
 
 
 def _area(curve: Tensor) -> float:

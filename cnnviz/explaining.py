@@ -11,14 +11,14 @@ from torch import Tensor
 from cnnviz.attribution import Explainer, Target, attribute, explainer, heat, method_named, probabilities_of
 from cnnviz.baselines import baseline_for
 from cnnviz.classes import class_index
-from cnnviz.errors import ModelError, ShapeError, UnknownNameError
+from cnnviz.errors import ShapeError, UnknownNameError
 from cnnviz.evidence import completeness_gap, deletion_insertion, randomized, rank_correlation, reference
 from cnnviz.explanations import Attribution, Evidence, Explanation
 from cnnviz.inputs import Fit, Source, show
 from cnnviz.methods import DEFAULT, METHODS
 from cnnviz.metrics import infidelity, max_sensitivity
 from cnnviz.network import Network
-from cnnviz.structure import check, layer_for
+from cnnviz.structure import able, layer_for
 
 
 def explain(
@@ -60,7 +60,7 @@ def explain(
     if len(shown.images) != 1:
         raise ShapeError(f"one picture is explained at a time; this is a batch of {len(shown.images)}.")
     image, logits = shown.images, ready.logits(shown.images)
-    names, targets = _methods(network, methods, ready), _chosen_targets(network, logits, classes, top, versus)
+    names, targets = _methods(methods, ready), _chosen_targets(network, logits, classes, top, versus)
     _check_options(names, options)
     empty, called = baseline_for(network, image, baseline)
     tell = watch or (lambda _: None)
@@ -141,12 +141,11 @@ def _method(
 def _attribution(
     ready: Explainer, logits: Tensor, target: Target, name: str, values: Tensor, image: Tensor, layer: str | None
 ) -> Attribution:
-    score = logits[0, target.index] - (0 if target.versus is None else logits[0, target.versus])
     return Attribution(
         method=name,
         target=target,
         probability=probabilities_of(logits)[0, target.index].item(),
-        score=score.item(),
+        score=target.score(logits).item(),
         values=values[0].cpu(),
         heat=heat(values, name, (image.shape[2], image.shape[3]))[0].cpu(),
         layer=layer_for(ready.twin, ready.structure, METHODS[name], layer),
@@ -175,19 +174,12 @@ def _evidence(
     return Evidence(curves, None, gap, None, unfaithful, sensitive)
 
 
-def _methods(network: Network, methods: str | Sequence[str], ready: Explainer) -> list[str]:
+def _methods(methods: str | Sequence[str], ready: Explainer) -> list[str]:
     """Names from the table; "all" that captum is right about."""
     asked = [methods] if isinstance(methods, str) else list(methods)
     if asked != ["all"]:
         return list(dict.fromkeys(method_named(name) for name in asked))
-    able = []
-    for name in METHODS:
-        try:
-            check(network, ready.structure, name)
-        except ModelError:
-            continue
-        able.append(name)
-    return able
+    return able(ready.structure)
 
 
 def _chosen_targets(

@@ -149,8 +149,9 @@ class Network(nn.Module):
     @property
     def fingerprint(self) -> str:
         """sha256, in hexadecimal, of the names and bytes of all weights and buffers as they are now."""
-        if self._hashed is None or self._hashed[0] != self.versions:
-            self._hashed = self.versions, self._hash()
+        versions = self.versions
+        if self._hashed is None or self._hashed[0] != versions:
+            self._hashed = versions, self._hash()
         return self._hashed[1]
 
     @property

@@ -77,10 +77,13 @@ def check(network: Network, made: Structure, name: str) -> None:
     """
     reason = _reason(made, METHODS[name].needs)
     if reason:
-        able = [other for other, method in METHODS.items() if not _reason(made, method.needs)]
-        raise ModelError(
-            f"{METHODS[name].title} cannot explain {network.name}: {reason}; these methods can: {', '.join(able)}."
-        )
+        others = ", ".join(able(made))
+        raise ModelError(f"{METHODS[name].title} cannot explain {network.name}: {reason}; these methods can: {others}.")
+
+
+def able(made: Structure) -> list[str]:
+    """The methods that captum is right about, for a network of this structure."""
+    return [name for name, method in METHODS.items() if not _reason(made, method.needs)]
 
 
 def layer_for(network: Network, made: Structure, method: Method, asked: str | None) -> str | None:
