@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cnnviz.ascent import ascend
     from cnnviz.attribution import Target, attribute
     from cnnviz.classes import class_index
+    from cnnviz.comparison import Comparison, compare_methods
     from cnnviz.dreams import dream, invert
     from cnnviz.errors import CnnvizError
     from cnnviz.explaining import explain
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "architecture": ("Layer", "layer_table"),
     "classes": ("class_index",),
+    "comparison": ("Comparison", "compare_methods"),
     "errors": ("CnnvizError",),
     "featuremaps": ("FeatureMaps", "feature_maps"),
     "dreams": ("dream", "invert"),
@@ -55,6 +57,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CnnvizError",
+    "Comparison",
     "Explanation",
     "FeatureMaps",
     "Layer",
@@ -71,6 +74,7 @@ __all__ = [
     "attribute",
     "class_images",
     "class_index",
+    "compare_methods",
     "dream",
     "explain",
     "feature_maps",

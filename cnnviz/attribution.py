@@ -27,7 +27,7 @@ from cnnviz.inputs import check_range
 from cnnviz.methods import DEFAULT, METHODS, Method
 from cnnviz.network import FORWARD_ERRORS, Network, forward_pass, structural_copy, wrap
 from cnnviz.patches import superpixels
-from cnnviz.structure import check, layer_for, structure
+from cnnviz.structure import Structure, able, check, layer_for, structure
 
 MEMORY = {"cpu": 6e7, "cuda": 4e9, "mps": 1e9}  # bytes of activations that a batch may have, by device
 LARGEST_BATCH = 64
@@ -224,6 +224,12 @@ def method_named(name: str) -> str:
     if key not in METHODS:
         raise UnknownNameError(f"no method named {name!r}{did_you_mean(key, METHODS)} They are {', '.join(METHODS)}.")
     return key
+
+
+def methods_named(methods: str | Sequence[str], made: Structure) -> list[str]:
+    """Keys in `METHODS`, each once, for one name or several; for "all" those that captum is right about."""
+    asked = [methods] if isinstance(methods, str) else list(methods)
+    return able(made) if asked == ["all"] else list(dict.fromkeys(method_named(name) for name in asked))
 
 
 def _settings(name: str, method: Method, options: Mapping[str, float | None]) -> Mapping[str, float | None]:

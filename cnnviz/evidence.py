@@ -8,8 +8,9 @@
   does not explain the network (Adebayo et al. 2018). `rank_correlation` compares the maps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ FRACTIONS = 16  # steps in which pixels are taken away
 RANDOM_ORDERS = 3
 BLOB = 0.25  # of the image's sides: the standard deviation of the Gaussian in the middle
 STAGES = 5  # in which a network is randomized
-UNMOVED = 0.5  # mean rank correlation with the map of the wholly randomized network, above which a method is flagged
+UNMOVED = 0.5  # mean rank correlation with the maps of the randomized networks, above which a method is flagged
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def randomized(network: Network, seed: int = 0, stages: int = STAGES) -> Iterato
             _redraw(module, draws)
         done = end
         name = layers[::-1][end - 1][0]
-        yield next((alias for alias, own in network.aliases.items() if own == name), name), torn
+        alias = next((alias for alias, own in network.aliases.items() if own == name), name)
+        yield alias.removesuffix(":pre"), torn
 
 
 @torch.no_grad()
@@ -117,6 +119,41 @@ def _redraw(module: nn.Module, draws: torch.Generator) -> None:
         values = torch.randn(parameter.shape, generator=draws).to(parameter)
         spread = parameter.std(correction=0) if parameter.numel() > 1 else parameter.abs().mean()
         parameter.copy_(parameter.mean() + values * spread)
+
+
+def sanity(
+    network: Network,
+    maps: Sequence[Tensor],
+    again: Sequence[Callable[[Network], Tensor]],
+    seed: int = 0,
+    watch: Callable[[str, float], None] | None = None,
+) -> dict[str, list[float]]:
+    """Rank correlation of maps with those of ever more randomized networks.
+
+    Args:
+        maps: N of the network itself, (H, W) each.
+        again: N functions that make the same map of another network.
+        watch: called with what is being done, and the share of it that is done.
+
+    Returns:
+        By the lowest layer that is random, the last one being the lowest of all, N correlations.
+    """
+    found: dict[str, list[float]] = {}
+    for stage, (layer, torn) in enumerate(randomized(network, seed)):
+        found[layer] = []
+        for row, (own, make) in enumerate(zip(maps, again, strict=True)):
+            if watch:
+                watch(f"maps of a network that is random from {layer} up", (stage + row / len(maps)) / STAGES)
+            found[layer].append(rank_correlation(own, make(torn)))
+    return found
+
+
+def unmoved(correlations: Iterable[float]) -> bool:
+    """Whether a map hardly changes with the network, by its correlations at all stages: it does not explain it then.
+
+    Stages count alike: the output means nothing as soon as the topmost layers are random.
+    """
+    return fmean(correlations) > UNMOVED
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:

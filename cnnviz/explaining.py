@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnviz.attribution import Explainer, Target, attribute, explainer, heat, method_named, probabilities_of
+from cnnviz.attribution import Explainer, Target, attribute, explainer, heat, methods_named, probabilities_of
 from cnnviz.baselines import baseline_for
 from cnnviz.classes import class_index
 from cnnviz.errors import ShapeError, UnknownNameError
-from cnnviz.evidence import completeness_gap, deletion_insertion, randomized, rank_correlation, reference
+from cnnviz.evidence import completeness_gap, deletion_insertion, reference, sanity
 from cnnviz.explanations import Attribution, Evidence, Explanation
 from cnnviz.inputs import Fit, Source, show
 from cnnviz.methods import DEFAULT, METHODS
 from cnnviz.metrics import infidelity, max_sensitivity
 from cnnviz.network import Network
-from cnnviz.structure import able, layer_for
+from cnnviz.structure import layer_for
 
 
 def explain(
@@ -35,7 +35,7 @@ def explain(
     size: int | None = None,
     seed: int = 0,
     checks: Sequence[str] = ("curves",),
-    watch: Callable[[str], None] | None = None,
+    watch: Callable[[str, float], None] | None = None,
     **options: float | None,
 ) -> Explanation:
     """Why classes came out of a picture.
@@ -50,7 +50,7 @@ def explain(
         fit, size: see `cnnviz.inputs`.
         seed: of methods that draw random numbers.
         checks: which evidence to gather besides completeness: "curves", "sanity", "infidelity", "sensitivity".
-        watch: called with what is about to be done.
+        watch: called with what is being done, and the share of the attributions that are done.
         options: of methods, such as ``steps=100``; each goes to the methods that have it.
 
     Raises:
@@ -60,28 +60,28 @@ def explain(
     if len(shown.images) != 1:
         raise ShapeError(f"one picture is explained at a time; this is a batch of {len(shown.images)}.")
     image, logits = shown.images, ready.logits(shown.images)
-    names, targets = _methods(methods, ready), _chosen_targets(network, logits, classes, top, versus)
+    names, targets = methods_named(methods, ready.structure), _chosen_targets(network, logits, classes, top, versus)
     _check_options(names, options)
     empty, called = baseline_for(network, image, baseline)
-    tell = watch or (lambda _: None)
+    tell = watch or (lambda *_: None)
+    asked = [(target, name) for target in targets for name in names]
     references = {}
     if "curves" in checks:
-        tell("orders that know nothing")
+        tell("orders that know nothing", 0)
         references = {target: reference(ready, image, empty, target, seed) for target in targets}
-    found = []
-    for target in targets:
-        for name in names:
-            tell(f"{METHODS[name].title} for {network.label(target.index)}")
-            own = {option: value for option, value in options.items() if option in METHODS[name].options}
-            method = _method(target, name, layer, empty, seed, own)
-            values = method(network, image)
-            one = _attribution(ready, logits, target, name, values, image, layer)
-            gathered = _evidence(ready, image, empty, one, partial(method, network), checks)
-            gathered = replace(gathered, reference=references.get(target))
-            if "sanity" in checks:
-                tell(f"{METHODS[name].title} of randomized networks")
-                gathered = replace(gathered, sanity=sanity(network, image, one.heat, name, method, seed))
-            found.append(replace(one, evidence=gathered))
+    found, again = [], []
+    for number, (target, name) in enumerate(asked):
+        own = {option: value for option, value in options.items() if option in METHODS[name].options}
+        method = _method(target, name, layer, empty, seed, own)
+        passed = _counter(tell, f"{METHODS[name].title} for {network.label(target.index)}", number / len(asked))
+        values = method(network, image, passed)
+        one = _attribution(ready, logits, target, name, values, image, layer)
+        gathered = _evidence(ready, image, empty, one, partial(method, network), checks)
+        found.append(replace(one, evidence=replace(gathered, reference=references.get(target))))
+        again.append(partial(_map, method, name, image))
+    if "sanity" in checks:
+        correlations = sanity(network, [one.heat for one in found], again, seed, tell)
+        found = [_with_sanity(one, correlations, row) for row, one in enumerate(found)]
     settings = {
         "asked": [methods] if isinstance(methods, str) else list(methods),
         "methods": names,
@@ -96,32 +96,34 @@ def explain(
     return Explanation(network, shown, tuple(found), called, settings)
 
 
-def sanity(
-    network: Network,
-    image: Tensor,
-    own: Tensor,
-    name: str,
-    method: Callable[[Network, Tensor], Tensor],
-    seed: int = 0,
-) -> dict[str, float]:
-    """Rank correlation of a map (H, W) with those of ever more randomized networks, by the lowest random layer.
+def _with_sanity(one: Attribution, correlations: Mapping[str, Sequence[float]], row: int) -> Attribution:
+    own = {layer: each[row] for layer, each in correlations.items()}
+    return replace(one, evidence=replace(one.evidence, sanity=own))
 
-    Args:
-        method: attributes for a network and images, by the method of that name.
-    """
-    size = (image.shape[2], image.shape[3])
-    return {
-        layer: rank_correlation(own, heat(method(torn, image), name, size)[0].cpu())
-        for layer, torn in randomized(network, seed)
-    }
+
+def _map(method: Callable[..., Tensor], name: str, image: Tensor, network: Network) -> Tensor:
+    """(H, W), of one image."""
+    return heat(method(network, image), name, (image.shape[2], image.shape[3]))[0].cpu()
+
+
+def _counter(tell: Callable[[str, float], None], text: str, share: float) -> Callable[[int], None]:
+    """Tells how many images the network has seen, when it is told that it sees more."""
+    seen = 0
+
+    def passed(images: int) -> None:
+        nonlocal seen
+        seen += images
+        tell(f"{text}, {seen} images seen", share)
+
+    return passed
 
 
 def _method(
     target: Target, name: str, layer: str | None, baseline: Tensor, seed: int, options: Mapping[str, float | None]
-) -> Callable[[Network, Tensor], Tensor]:
+) -> Callable[..., Tensor]:
     """`attribute` for a network and images, all else given."""
 
-    def method(network: Network, images: Tensor) -> Tensor:
+    def method(network: Network, images: Tensor, passed: Callable[[int], None] | None = None) -> Tensor:
         return attribute(
             network,
             images,
@@ -131,7 +133,7 @@ def _method(
             baseline=baseline,
             seed=seed,
             batch=None,
-            passed=None,
+            passed=passed,
             **options,
         )
 
@@ -172,14 +174,6 @@ def _evidence(
     if "sensitivity" in checks:
         sensitive = max_sensitivity(ready, image, method)
     return Evidence(curves, None, gap, None, unfaithful, sensitive)
-
-
-def _methods(methods: str | Sequence[str], ready: Explainer) -> list[str]:
-    """Names from the table; "all" that captum is right about."""
-    asked = [methods] if isinstance(methods, str) else list(methods)
-    if asked != ["all"]:
-        return list(dict.fromkeys(method_named(name) for name in asked))
-    return able(ready.structure)
 
 
 def _chosen_targets(

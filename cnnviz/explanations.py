@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cnnviz.attribution import Target
-from cnnviz.evidence import UNMOVED, Curves, Reference
+from cnnviz.evidence import Curves, Reference, unmoved
 from cnnviz.explanationsheets import explanation_sheet, overlay
 from cnnviz.heatmaps import full_scale
 from cnnviz.inputs import Shown
@@ -41,8 +41,8 @@ class Evidence:
 
     @property
     def unmoved(self) -> bool:
-        """Whether the map hardly changes when the network is random throughout: it does not explain the network."""
-        return bool(self.sanity) and list((self.sanity or {}).values())[-1] > UNMOVED
+        """Whether the map hardly changes when the network is randomized: it does not explain the network."""
+        return bool(self.sanity) and unmoved((self.sanity or {}).values())
 
     def row(self) -> dict[str, object]:
         """Numbers by name, those that there are."""

@@ -1,6 +1,7 @@
 """Attributions as a sheet: map and overlay side by side, the evidence beneath."""
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,7 +95,7 @@ def _evidence(one: "Attribution") -> list[str]:
         lines.append(f"sums up to the score but for {evidence.gap:.1%}")
     if evidence.sanity:
         verdict = ": does not explain the network" if evidence.unmoved else ""
-        lines.append(f"network randomized: correlation {list(evidence.sanity.values())[-1]:.2f}{verdict}")
+        lines.append(f"network randomized: mean correlation {fmean(evidence.sanity.values()):.2f}{verdict}")
     if evidence.infidelity is not None:
         lines.append(f"infidelity {evidence.infidelity:.2g}")
     if evidence.sensitivity is not None:

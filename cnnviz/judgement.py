@@ -17,7 +17,7 @@ from cnnviz.errors import PictureError
 from cnnviz.images import Fourier, Size, noise
 from cnnviz.network import Network
 from cnnviz.objectives import Objective
-from cnnviz.pictures import read_picture
+from cnnviz.pictures import picture_files, read_picture
 from cnnviz.views import View, Viewer
 
 Status = Literal["ok", "weak", "dead"]
@@ -26,7 +26,6 @@ FEWEST, LARGE = 4, 256  # pixels a side
 MOST = 1024  # pictures of a folder to compare with; of more, as many are taken, evenly spread
 OK_FROM = 95.0  # per cent of the references that a score must exceed
 BATCH = 16
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def natural_references(folder: Path, channels: int, size: Size) -> References:
     Raises:
         PictureError: if there is no picture in the folder.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    files = picture_files(folder)
     if len(files) > MOST:
         files = [files[round(row)] for row in np.linspace(0, len(files) - 1, MOST)]
     images = []

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from cnnviz.errors import PictureError, UnknownNameError, did_you_mean
 
 Pixels = NDArray[np.uint8]
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ORIENTATION = 0x0112  # EXIF's tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,6 +43,18 @@ class Picture:
     def pixels(self) -> Pixels:
         """(H, W, 3), 0 to 255."""
         return np.asarray(self.image.convert("RGB"))
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder and the folders in it, by their endings, in order.
+
+    Raises:
+        PictureError: if there is none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    if not found:
+        raise PictureError(f"there is no picture in {folder}; give a folder of photographs.")
+    return found
 
 
 def read_picture(path: str | Path) -> Picture:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cnnviz.cli.dreams import dream, invert, kernels
+from cnnviz.cli.evidence import evidence
 from cnnviz.cli.filters import classimage, filters
 from cnnviz.cli.maps import featuremaps
 from cnnviz.cli.networks import classes, layers, models, weights
@@ -49,6 +50,7 @@ for command in (
     invert,
     kernels,
     saliency,
+    evidence,
     predict,
     layers,
     models,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cnnviz.jobs import Job
     from cnnviz.synthesis import Synthesis
 
@@ -30,23 +32,21 @@ def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> N
 
 
 @contextmanager
-def waiting(text: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Say on a terminal that something takes its time; what is given may be called to say what it is now."""
-    from rich.console import Console
+def waiting(text: str, *, quiet: bool) -> Iterator[Callable[[str, float], None]]:
+    """Say on a terminal that something takes its time; what is given may be told what it is now, and the share done."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda _: None
-    else:
-        with console.status(text) as status:
-            yield lambda now: status.update(f"{now} ...")
+    console = _console()
+    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda now, share: bar.update(task, description=now, completed=share, total=1 if share else None)
 
 
 def _with_bar(job: "Job", *, quiet: bool) -> None:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = _console()
     columns = (
         BarColumn(),
         TextColumn("{task.fields[finished]} of {task.fields[images]} images"),
@@ -64,3 +64,9 @@ def _with_bar(job: "Job", *, quiet: bool) -> None:
             if progress.batch < batch:
                 batch = progress.batch
                 click.echo(f"memory ran out: going on with {batch} images at a time", err=True)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cnnviz.pictures import picture_files
+
 SIDE = 64
-ENDINGS = {".jpeg", ".jpg", ".png", ".webp"}
 
 
 def class_names(data: Path) -> dict[str, str]:
@@ -48,8 +49,7 @@ def read_split(data: Path, split: str, progress: Callable[[int], None] | None = 
 
 
 def _class_files(folder: Path) -> list[tuple[Path, str]]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    return sorted((path, path.relative_to(folder).parts[0]) for path in found)
+    return [(path, path.relative_to(folder).parts[0]) for path in picture_files(folder)]
 
 
 def _validation_files(data: Path) -> list[tuple[Path, str]]:

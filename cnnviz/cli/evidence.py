@@ -1,0 +1,85 @@
+"""`cnnviz evidence`: how far methods of attribution can be believed."""
+
+from pathlib import Path
+
+import click
+
+from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option, say_json
+from cnnviz.cli.output import check_sheet, sheet_file
+from cnnviz.cli.running import waiting
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--method", "methods", default="all", show_default=True, help="One or more, with commas; or 'all'.")
+@click.option("--grids", type=click.IntRange(min=1), default=250, show_default=True, help="Pairs of pictures to show.")
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="On which to compare with maps of randomized networks; 0 leaves that out.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1),
+    default=0.8,
+    show_default=True,
+    help="Least probability of the right class for a picture to take part.",
+)
+@click.option("--size", type=click.IntRange(min=1), help="Side, in pixels, at which the network sees each picture.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of pictures and all random numbers.")
+@output_option
+@network_options
+@json_option
+@quiet_option
+def evidence(
+    folder: Path,
+    methods: str,
+    grids: int,
+    pictures: int,
+    confidence: float,
+    size: int | None,
+    seed: int,
+    output: Path | None,
+    chosen: Chosen,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare methods of attribution on the pictures of FOLDER, by two measures that need nobody's eye.
+
+    The grid pointing game: two pictures of different classes stand side by side, and a method is asked about one of
+    them. How much of what speaks for the class lies on that picture? Knowing nothing gives 50 %.
+
+    The randomization check: the network's weights are drawn anew, layer by layer from the top. How far do maps stay the
+    same? What stays the same does not explain the network.
+
+    Pictures lie in folders named after their classes (label, number or WordNet id), or right in FOLDER. Only those that
+    the network is right and sure about take part. All methods with the
+    default numbers take about an hour on a computer without a graphics card.
+
+    \b
+    Example:
+      cnnviz evidence photographs --method grad-cam,guided-backprop,saliency
+    """
+    check_sheet(output)
+    from cnnviz.comparison import compare_methods
+
+    network = chosen.load(quiet=quiet)
+    with waiting("reading pictures", quiet=quiet) as say:
+        found = compare_methods(
+            network,
+            folder,
+            methods=[name for name in methods.split(",") if name.strip()] or "all",
+            grids=grids,
+            pictures=pictures,
+            confidence=confidence,
+            size=size,
+            seed=seed,
+            watch=say,
+        )
+    file = found.save(output or sheet_file(folder.resolve().name, network.name, "evidence"))
+    if as_json:
+        say_json({"file": str(file), "grids": found.grids, "pictures": found.pictures, "methods": found.rows()})
+    elif not quiet:
+        click.echo(f"{found.table()}\n\n{file}: {found.grids} pairs of pictures, {network.name}, {network.weights}")

@@ -1,0 +1,190 @@
+"""Methods of attribution compared on pictures where the truth is known: `compare_methods`.
+
+found = cnnviz.compare_methods(network, "photographs", methods=["grad-cam", "guided-backprop"])
+print(found.table())
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnviz.attribution import attribute, explainer, heat, methods_named
+from cnnviz.comparisoncharts import chart
+from cnnviz.errors import PictureError
+from cnnviz.evidence import sanity, unmoved
+from cnnviz.examples import CONFIDENCE, Example, examples
+from cnnviz.methods import METHODS
+from cnnviz.network import Network
+from cnnviz.pointing import pairs, pointing_game
+from cnnviz.provenance import record
+from cnnviz.sheets import Sheet
+
+Watch = Callable[[str, float], None]
+WITHIN = 1.96  # standard errors on either side of a mean: 95 % of a normal distribution
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was measured of one method.
+
+    Attributes:
+        shares: of its positive attribution, how much fell on the right half of each grid, in [0, 1], float64 (grids,),
+            without grids where nothing was positive.
+        correlations: by lowest random layer, the rank correlation of every picture's map with that of the randomized
+            network, float64 (pictures,); the last layer is the lowest of all.
+    """
+
+    shares: Tensor
+    correlations: Mapping[str, Tensor]
+
+    @property
+    def share(self) -> float | None:
+        """The mean of `shares`."""
+        return self.shares.mean().item() if len(self.shares) else None
+
+    @property
+    def within(self) -> float | None:
+        """Half of the 95 % interval of `share`, by the normal approximation."""
+        count = len(self.shares)
+        return WITHIN * self.shares.std().item() / count**0.5 if count > 1 else None
+
+    @property
+    def unmoved(self) -> bool:
+        """Whether maps hardly change when the network is randomized: they do not explain the network."""
+        return bool(self.correlations) and unmoved(self.means.values())
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of `correlations`, by lowest random layer."""
+        return {layer: values.mean().item() for layer, values in self.correlations.items()}
+
+    def row(self) -> dict[str, object]:
+        """Its numbers by name."""
+        return {
+            "grids": len(self.shares),
+            "share": self.share,
+            "within": self.within,
+            "correlations": self.means,
+            "unmoved": self.unmoved if self.correlations else None,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What was measured of several methods.
+
+    Attributes:
+        network: that was explained.
+        methods: what was measured, by method.
+        grids, pictures: how many pairs of pictures were shown, and on how many pictures the network was randomized.
+        settings: what was asked for.
+    """
+
+    network: Network
+    methods: Mapping[str, Compared]
+    grids: int
+    pictures: int
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, object]]:
+        """A plain dictionary for each method."""
+        return [{"method": name, **compared.row()} for name, compared in self.methods.items()]
+
+    def table(self) -> str:
+        """Markdown: for each method the mean share with its 95 % interval, and mean correlations by random layer."""
+        layers = next(iter(self.methods.values())).correlations
+        rows = [["method", "on the right half", "grids", *layers]]
+        rows.append(["---"] * len(rows[0]))
+        for name, compared in self.methods.items():
+            share, within = ("-" if value is None else f"{value:.1%}" for value in (compared.share, compared.within))
+            means = [f"{value:.2f}" for value in compared.means.values()]
+            rows.append([METHODS[name].title, f"{share} ± {within}", str(len(compared.shares)), *means])
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+    def sheet(self) -> Sheet:
+        """A bar for every method."""
+        return Sheet(chart(self), record("evidence", self.network, settings=self.settings))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the sheet; see `Sheet.save`."""
+        return self.sheet().save(path)
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.methods)} on {self.network.name}, {self.grids} grids)"
+
+    def _repr_png_(self) -> bytes:
+        return self.sheet()._repr_png_()
+
+
+def compare_methods(
+    network: Network,
+    folder: str | Path,
+    *,
+    methods: str | Sequence[str] = "all",
+    grids: int = 250,
+    pictures: int = 50,
+    confidence: float = CONFIDENCE,
+    size: int | None = None,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Comparison:
+    """Play the grid pointing game (`cnnviz.pointing`) and randomize the network (`cnnviz.evidence.randomized`).
+
+    Args:
+        folder: of pictures, as `cnnviz.examples.examples` takes it.
+        methods: one or more of `cnnviz.methods.METHODS`, or "all" that are right about this network.
+        grids: pairs of pictures that are shown; fewer if the folder has not so many.
+        pictures: on which the maps of the network and of the randomized one are compared; none if 0.
+        confidence: the least probability of the right class, in [0, 1], for a picture to take part.
+        size: short side, in pixels, of each picture as the network sees it; the network's own by default.
+        seed: of the choice of pictures, the random networks, and methods that draw random numbers.
+        watch: called with what is being done, and the share of it that is done.
+
+    Raises:
+        PictureError: if there are no two pictures of different classes that the network is sure of.
+        UnknownNameError, ModelError, ShapeError: as `attribute` and `examples`.
+    """
+    names = methods_named(methods, explainer(network).structure)
+    count = max(2 * grids, pictures)
+    found = examples(network, folder, count=count, confidence=confidence, size=size, seed=seed, watch=watch)
+    chosen, shown = pairs(found, grids), found[:pictures]
+    if not chosen:
+        raise PictureError(
+            f"{network.name} is right about {len(found)} pictures in {Path(folder).name} with at least"
+            f" {confidence:.0%}; two of different classes are needed. Lower the confidence or give more pictures."
+        )
+    shares = pointing_game(network, chosen, names, seed=seed, watch=watch)
+    correlations = _randomized(network, shown, names, seed, watch)
+    settings = {
+        "folder": Path(folder).resolve().name,
+        "methods": names,
+        "grids": grids,
+        "pictures": pictures,
+        "confidence": confidence,
+        "size": size,
+        "seed": seed,
+    }
+    compared = {name: Compared(shares[name][~shares[name].isnan()], correlations[name]) for name in names}
+    return Comparison(network, compared, len(chosen), len(shown), settings)
+
+
+def _randomized(
+    network: Network, shown: Sequence[Example], names: Sequence[str], seed: int, watch: Watch | None
+) -> dict[str, dict[str, Tensor]]:
+    """By method and lowest random layer, a correlation for each picture."""
+    makers = {name: [partial(_map, name, example, seed) for example in shown] for name in names}
+    again = [make for name in names for make in makers[name]]
+    stages = sanity(network, [make(network) for make in again], again, seed, watch)
+    by_method = {layer: torch.tensor(values).view(len(names), -1) for layer, values in stages.items() if values}
+    return {name: {layer: each[row] for layer, each in by_method.items()} for row, name in enumerate(names)}
+
+
+def _map(method: str, example: Example, seed: int, network: Network) -> Tensor:
+    """(H, W) of one example."""
+    image = example.image.to(network.device)
+    values = attribute(network, image, example.index, method=method, seed=seed)
+    return heat(values, method, (image.shape[2], image.shape[3]))[0].cpu()
