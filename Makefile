@@ -22,6 +22,7 @@ lint: .venv/installed-dev
 bench: .venv/installed-bench
 	$(BIN)/python tests/benchmarks/sheets.py
 	$(BIN)/python tests/benchmarks/synthesis.py
+	$(BIN)/python tests/benchmarks/attribution.py
 
 clean:
 	rm -rf .venv pictures build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
