@@ -67,7 +67,7 @@ def explain(
     asked = [(target, name) for target in targets for name in names]
     references = {}
     if "curves" in checks:
-        tell("orders that know nothing", 0)
+        tell("deletion and insertion in orders that know nothing of the network", 0)
         references = {target: reference(ready, image, empty, target, seed) for target in targets}
     found, again = [], []
     for number, (target, name) in enumerate(asked):
