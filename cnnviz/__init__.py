@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cnnviz.architecture import Layer, layer_table
     from cnnviz.ascent import ascend
-    from cnnviz.attribution import Target, attribute
+    from cnnviz.attribution import attribute
     from cnnviz.classes import class_index
     from cnnviz.comparison import Comparison, compare_methods
     from cnnviz.dreams import dream, invert
     from cnnviz.errors import CnnvizError
+    from cnnviz.explainers import Target
     from cnnviz.explaining import explain
     from cnnviz.explanations import Explanation
     from cnnviz.featuremaps import FeatureMaps, feature_maps
@@ -49,7 +50,8 @@ _HOMES = {
     "sheets": ("Sheet", "Tile", "sheet"),
     "synthesis": ("Synthesis", "class_images", "filter_images", "maximize"),
     "ascent": ("ascend",),
-    "attribution": ("Target", "attribute"),
+    "attribution": ("attribute",),
+    "explainers": ("Target",),
     "explaining": ("explain",),
     "explanations": ("Explanation",),
 }

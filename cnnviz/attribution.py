@@ -7,13 +7,13 @@ the network itself stays as it came. captum sees normalised images, as it would 
 `cnnviz.methods` lists the methods; `cnnviz.structure` knows which of them can explain a network.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,114 +22,19 @@ from torch.nn import functional
 
 from cnnviz.baselines import baseline_for
 from cnnviz.captumcalls import Case
-from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.explainers import Explainer, Scores, Target, explainer
 from cnnviz.inputs import check_range
 from cnnviz.methods import DEFAULT, METHODS, Method
-from cnnviz.network import FORWARD_ERRORS, Network, forward_pass, structural_copy, wrap
+from cnnviz.network import FORWARD_ERRORS, Network, out_of_memory, wrap
 from cnnviz.patches import superpixels
-from cnnviz.structure import Structure, able, check, layer_for, structure
+from cnnviz.structure import Structure, able, check, layer_for
 
-MEMORY = {"cpu": 6e7, "cuda": 4e9, "mps": 1e9}  # bytes of activations that a batch may have, by device
-LARGEST_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Target:
-    """A class to explain, by number; if `versus` is given, what speaks for it rather than for that one."""
-
-    index: int
-    versus: int | None = None
-
-    def score(self, logits: Tensor) -> Tensor:
-        """What is attributed: the logit, or the difference of two; (N,) of logits (N, classes)."""
-        own = logits[:, self.index]
-        return own if self.versus is None else own - logits[:, self.versus]
+FRACTIONS = ("noise",)  # options that are no whole numbers
+LEAST = {"noise": 1e-9, "patches": 2}  # of options; of others 1
 
 
-class Scores(nn.Module):
-    """A network as captum sees it: normalised images (N, C, H, W) to the scores of one target (N, 1), float32."""
-
-    def __init__(self, module: nn.Module, target: Target, passed: Callable[[int], None] | None = None) -> None:
-        super().__init__()
-        self.module, self.target, self.passed = module, target, passed
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        if self.passed is not None:
-            self.passed(len(inputs))
-        return self.target.score(rows_of(self.module(inputs)))[:, None]
-
-
-def rows_of(logits: Tensor) -> Tensor:
-    """Logits (N, classes), float32, also of a network that gives one number per image without a row for it."""
-    return (logits if logits.ndim == 2 else logits.reshape(len(logits), 1)).float()
-
-
-class Explainer:
-    """A network made ready to be explained; `explainer` keeps one for each network.
-
-    Attributes:
-        twin: a float32 copy of the network in the fastest layout.
-        structure: what it is made of.
-    """
-
-    def __init__(self, network: Network) -> None:
-        self.structure = structure(network)
-        self.layout = torch.channels_last
-        self.twin = structural_copy(network, partial(_converted, self.layout))
-        if not _works(self.twin, self.layout):
-            self.layout = torch.contiguous_format
-            self.twin = structural_copy(network, partial(_converted, self.layout))
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """What the module is given for images in [0, 1]: float32, detached."""
-        given = (images.detach().to(self.twin.mean) - self.twin.mean) / self.twin.std
-        return given.contiguous(memory_format=self.layout)
-
-    @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """(N, classes) of images in [0, 1].
-
-        Raises:
-            ModelError: if they are not finite.
-            ShapeError: if the network takes no images of that size.
-        """
-        with forward_pass(self.twin, images):
-            parts = [
-                rows_of(self.twin.module(part)) for part in torch.split(self.normalised(images), self.batch(images))
-            ]
-        logits = torch.cat(parts)
-        if not logits.isfinite().all():
-            raise ModelError(f"{self.twin.name} gives logits that are not finite; look for NaN among its weights.")
-        return logits
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        """(N, classes), in [0, 1]; of a network with a single output what the logistic function makes of it."""
-        return probabilities_of(self.logits(images))
-
-    def batch(self, images: Tensor) -> int:
-        """How many such images at a time keep caches, or a graphics card, full but not overfull."""
-        height, width = self.twin.input_size
-        ratio = images.shape[2] * images.shape[3] / (height * width)
-        each = 4 * max(1, self.structure.activations * ratio)
-        return max(1, min(LARGEST_BATCH, int(MEMORY[self.twin.device.type] / each)))
-
-
-def probabilities_of(logits: Tensor) -> Tensor:
-    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
-
-
-_explainers: "WeakKeyDictionary[Network, tuple[tuple[int, ...], Explainer]]" = WeakKeyDictionary()
-
-
-def explainer(network: Network) -> Explainer:
-    """The `Explainer` of a network, made anew when its weights have been written into."""
-    known = _explainers.get(network)
-    if known is None or known[0] != network.versions or known[1].twin.device != network.device:
-        known = network.versions, Explainer(network)
-        _explainers[network] = known
-    return known[1]
-
-
+@torch.inference_mode(False)
 def attribute(
     network: nn.Module,
     images: Tensor,
@@ -167,11 +72,17 @@ def attribute(
         ShapeError: if the network has no such class or takes no such images.
         LayerError: if the layer gives no feature maps.
     """
-    if isinstance(network, Network):
-        check_range(images)
-    else:
-        height, width = images.shape[-2:]
+    if images.ndim != 4 or not len(images):
+        given = " x ".join(map(str, images.shape))
+        raise ShapeError(f"images are N x C x H x W, with N at least 1, not {given}.")
+    if not isinstance(network, Network):
+        height, width = images.shape[2:]
         network = wrap(network, name=type(network).__name__, input_size=(height, width))
+    elif images.shape[1] != network.channels != 1:
+        raise ShapeError(f"{network.name} takes images of {network.channels} channels, not {images.shape[1]}.")
+    else:
+        check_range(images)
+    images = images.clone() if images.is_inference() else images
     ready, name = explainer(network), method_named(method)
     chosen = METHODS[name]
     settings = _settings(name, chosen, options)
@@ -193,7 +104,7 @@ def attribute(
             predicted=partial(_is_predicted, ready, one, target),
             options=settings,
         )
-        with forward_pass(network, images), _seeded(seed), _quiet():
+        with _captum(ready, chosen, one), _quiet(), seeded(seed, images.device):
             found.append(chosen.run(case).detach())
     attributions = torch.cat(found).float()
     if not attributions.isfinite().all():
@@ -232,22 +143,59 @@ def methods_named(methods: str | Sequence[str], made: Structure) -> list[str]:
     return able(made) if asked == ["all"] else list(dict.fromkeys(method_named(name) for name in asked))
 
 
+def check_methods(ready: Explainer, methods: Sequence[str], layer: str | None) -> None:
+    """Notice before any work what could not be done.
+
+    Raises:
+        ModelError: if captum would be wrong about the network with one of these methods.
+        UnknownNameError, LayerError: if there is no such layer, or it has no feature maps.
+    """
+    for name in methods:
+        check(ready.twin, ready.structure, name)
+        layer_for(ready.twin, ready.structure, METHODS[name], layer)
+
+
 def _settings(name: str, method: Method, options: Mapping[str, float | None]) -> Mapping[str, float | None]:
     for option, value in options.items():
         if option not in method.options:
             known = f"its options are {', '.join(method.options)}" if method.options else "it has no options"
             raise UnknownNameError(f"{name} has no option {option!r}; {known}.")
-        if value is not None and not value > 0:
-            raise ShapeError(f"{option} must be greater than zero, not {value}.")
+        if value is None and method.options[option] is None:
+            continue
+        least, fraction = LEAST.get(option, 1), option in FRACTIONS
+        if value is None or not (least <= value < math.inf) or not (fraction or value == int(value)):
+            wanted = "greater than zero" if fraction else f"a whole number of at least {least}"
+            raise ShapeError(f"{option} must be {wanted}, not {value}.")
     return {**method.options, **options}
+
+
+@contextmanager
+def _captum(ready: Explainer, method: Method, image: Tensor) -> Iterator[None]:
+    """Say in one line whether the image or the method is at fault when captum raises something unforeseen.
+
+    Raises:
+        ShapeError: if the network does not take the image.
+        ModelError: if it does.
+    """
+    try:
+        yield
+    except CnnvizError:
+        raise
+    except FORWARD_ERRORS as error:
+        if out_of_memory(error):
+            raise
+        ready.logits(image)
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ModelError(f"{method.title} fails on {ready.twin.name} ({reason}); take another method.") from error
 
 
 def _targets(
     network: Network, targets: int | Target | Sequence[int | Target], count: int, classes: int
 ) -> list[Target]:
     """A target per image."""
-    given = [targets] * count if isinstance(targets, int | Target) else list(targets)
-    wanted = [target if isinstance(target, Target) else Target(int(target)) for target in given]
+    single = isinstance(targets, Target | int | np.integer) or (isinstance(targets, Tensor) and not targets.ndim)
+    given = [targets] * count if single else list(cast("Sequence[int | Target]", targets))
+    wanted = [target if isinstance(target, Target) else Target(int(cast("int", target))) for target in given]
     if len(wanted) != count:
         raise ShapeError(f"{len(wanted)} classes are given for {count} images; give one, or one for each.")
     for index in {number for target in wanted for number in (target.index, target.versus) if number is not None}:
@@ -268,27 +216,11 @@ def _is_predicted(ready: Explainer, image: Tensor, target: Target) -> bool:
     return target.versus is None and int(ready.logits(image).argmax()) == target.index
 
 
-def _converted(layout: torch.memory_format, tensor: Tensor) -> Tensor:
-    real = tensor.float() if tensor.is_floating_point() else tensor
-    return real.contiguous(memory_format=layout) if real.ndim == 4 else real
-
-
-@torch.no_grad()
-def _works(network: Network, layout: torch.memory_format) -> bool:
-    """Whether a network bears this layout: one whose forward calls ``x.view(...)`` does not bear channels_last."""
-    images = torch.full((1, network.channels, *network.input_size), 0.5, device=network.device)
-    try:
-        network(images.contiguous(memory_format=layout))
-    except FORWARD_ERRORS:
-        return False
-    return True
-
-
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """captum draws from the generators that everybody uses; they are left as they were."""
     kept = np.random.get_state()  # noqa: NPY002 - captum's GradientSHAP takes no other
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:

@@ -1,6 +1,6 @@
 """Classes by the names people use for them."""
 
-from cnnviz.errors import ShapeError, UnknownNameError, did_you_mean
+from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
 from cnnviz.network import Network
 
 SHOWN = 8  # how many of several matching names an error lists
@@ -43,6 +43,17 @@ def class_index(network: Network, name: str | int) -> int:
             raise UnknownNameError(f"{name!r} may be {listed}{more}; give the number of the class you mean.")
     hint = did_you_mean(text, [each for names in synonyms.values() for each in names])
     raise UnknownNameError(f"{network.name} knows no class {name!r}{hint} List them with `cnnviz classes`.")
+
+
+def check_labels(network: Network, classes: int) -> None:
+    """Notice class names that belong to another network.
+
+    Raises:
+        ModelError: if there are not as many as classes.
+    """
+    if network.labels is not None and len(network.labels) != classes:
+        given = f"{len(network.labels)} class names for {classes} classes"
+        raise ModelError(f"{network.name} has {given}; give one name for each.")
 
 
 def _by_number(network: Network, index: int) -> int:

@@ -4,19 +4,22 @@ found = cnnviz.compare_methods(network, "photographs", methods=["grad-cam", "gui
 print(found.table())
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cnnviz.attribution import attribute, explainer, heat, methods_named
+from cnnviz.attribution import attribute, check_methods, heat, methods_named
+from cnnviz.classes import check_labels
 from cnnviz.comparisoncharts import chart
 from cnnviz.errors import PictureError
 from cnnviz.evidence import sanity, unmoved
 from cnnviz.examples import CONFIDENCE, Example, examples
+from cnnviz.explainers import explainer
 from cnnviz.methods import METHODS
 from cnnviz.network import Network
 from cnnviz.pointing import pairs, pointing_game
@@ -148,13 +151,19 @@ def compare_methods(
         PictureError: if there are no two pictures of different classes that the network is sure of.
         UnknownNameError, ModelError, ShapeError: as `attribute` and `examples`.
     """
-    names = methods_named(methods, explainer(network).structure)
-    count = max(2 * grids, pictures)
-    found = examples(network, folder, count=count, confidence=confidence, size=size, seed=seed, watch=watch)
-    chosen, shown = pairs(found, grids), found[:pictures]
+    ready = explainer(network)
+    names = methods_named(methods, ready.structure)
+    check_labels(network, ready.structure.classes)
+    check_methods(ready, names, None)
+    side = size or min(network.input_size)
+    ready.logits(torch.zeros(1, network.channels, side, 2 * side, device=network.device))
+    seen: list[Example] = []
+    recognised = _kept(examples(network, folder, confidence=confidence, size=size, seed=seed), seen, watch)
+    chosen = list(islice(pairs(recognised), grids))
+    shown = [*seen, *islice(recognised, max(0, pictures - len(seen)))][:pictures]
     if not chosen:
         raise PictureError(
-            f"{network.name} is right about {len(found)} pictures in {Path(folder).name} with at least"
+            f"{network.name} is right about {len(seen)} pictures in {Path(folder).name} with at least"
             f" {confidence:.0%}; two of different classes are needed. Lower the confidence or give more pictures."
         )
     shares = pointing_game(network, chosen, names, seed=seed, watch=watch)
@@ -170,6 +179,15 @@ def compare_methods(
     }
     compared = {name: Compared(shares[name][~shares[name].isnan()], correlations[name]) for name in names}
     return Comparison(network, compared, len(chosen), len(shown), settings)
+
+
+def _kept(found: Iterator[Example], seen: list[Example], watch: Watch | None) -> Iterator[Example]:
+    """The same examples, noted down as they come."""
+    for example in found:
+        seen.append(example)
+        if watch:
+            watch(f"{len(seen)} pictures that are recognised", 0)
+        yield example
 
 
 def _randomized(

@@ -15,7 +15,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from cnnviz.attribution import Explainer, Target
+from cnnviz.explainers import Explainer, Target
 from cnnviz.network import Network, structural_copy
 
 FRACTIONS = 16  # steps in which pixels are taken away
@@ -83,9 +83,9 @@ def reference(ready: Explainer, image: Tensor, baseline: Tensor, target: Target,
 
 def completeness_gap(ready: Explainer, image: Tensor, baseline: Tensor, target: Target, attribution: Tensor) -> float:
     """|sum of attributions - difference of scores between image and baseline|, as a share of that difference."""
-    scores = target.score(ready.logits(torch.cat([image, baseline])).double())
+    scores = target.score(ready.logits(torch.cat([image, baseline])).cpu().double())
     difference = (scores[0] - scores[1]).item()
-    missed = abs(attribution.double().sum().item() - difference)
+    missed = abs(attribution.cpu().double().sum().item() - difference)
     return missed / abs(difference) if difference else float(missed > 0)
 
 

@@ -1,21 +1,20 @@
 """Pictures of a folder that a network is sure of, and right about: what methods of attribution are tried on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cnnviz.attribution import Explainer, explainer
 from cnnviz.classes import class_index
 from cnnviz.errors import PictureError
+from cnnviz.explainers import Explainer, explainer
 from cnnviz.inputs import show
 from cnnviz.network import Network
 from cnnviz.pictures import picture_files
 
 CONFIDENCE = 0.8
-BATCH = 32  # pictures that are looked at together
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,11 @@ def examples(
     network: Network,
     folder: str | Path,
     *,
-    count: int,
     confidence: float = CONFIDENCE,
     size: int | None = None,
     seed: int = 0,
-    watch: Callable[[str, float], None] | None = None,
-) -> list[Example]:
-    """Up to `count` pictures of a folder, in an order drawn by `seed`.
+) -> Iterator[Example]:
+    """Pictures of a folder, in an order drawn by `seed`, found as they are asked for.
 
     Args:
         folder: pictures in folders named after their classes, by label, number or WordNet id; or right in it, which are
@@ -46,7 +43,6 @@ def examples(
         confidence: the least probability, in [0, 1], that the network must give to the right class, which must be its
             most probable one, when it sees the middle of the picture.
         size: of what it sees, in pixels; its own by default.
-        watch: called with what is being done, and the share of it that is done.
 
     Raises:
         PictureError: if there is no picture in the folder.
@@ -54,35 +50,28 @@ def examples(
     """
     folder, ready = Path(folder), explainer(network)
     files = picture_files(folder)
-    truth = {path: _class_of(network, folder, path) for path in files}
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
-    found: list[Example] = []
-    for start in range(0, len(files), BATCH):
-        paths = [files[row] for row in order[start : start + BATCH]]
-        found += [
-            example
-            for example in _recognised(ready, network, paths, size)
-            if example.probability >= confidence and truth[example.path] in (None, example.index)
-        ]
-        if watch:
-            watch("pictures that are recognised", min(1.0, max(len(found) / count, (start + BATCH) / len(files))))
-        if len(found) >= count:
-            break
-    return found[:count]
-
-
-def _class_of(network: Network, folder: Path, path: Path) -> int | None:
-    """The class a picture's folder is named after; None for pictures right in the folder."""
-    parts = path.relative_to(folder).parts
-    return None if len(parts) == 1 else class_index(network, parts[0])
-
-
-def _recognised(ready: Explainer, network: Network, paths: list[Path], size: int | None) -> Iterator[Example]:
-    """Each picture that can be read, with its most probable class."""
-    for path in paths:
-        try:
-            image = show(network, path, fit="crop", size=size).images
-        except PictureError:
+    truth = {
+        name: class_index(network, name) for name in sorted({_class_folder(folder, path) for path in files} - {""})
+    }
+    for row in torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist():
+        found = _recognised(ready, network, files[row], size)
+        if found is None or found.probability < confidence:
             continue
-        probability, index = ready.probabilities(image)[0].max(0)
-        yield Example(path, image.cpu(), int(index), probability.item())
+        if truth.get(_class_folder(folder, found.path), found.index) == found.index:
+            yield found
+
+
+def _class_folder(folder: Path, path: Path) -> str:
+    """The name of the folder in `folder` that a picture lies in; empty if it lies right there."""
+    parts = path.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def _recognised(ready: Explainer, network: Network, path: Path, size: int | None) -> Example | None:
+    """A picture with its most probable class; None if it cannot be read."""
+    try:
+        image = show(network, path, fit="crop", size=size).images
+    except PictureError:
+        return None
+    probability, index = ready.probabilities(image)[0].max(0)
+    return Example(path, image.cpu(), int(index), probability.item())

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnviz.attribution import Explainer, Target, attribute, explainer, heat, methods_named, probabilities_of
+from cnnviz.attribution import attribute, check_methods, heat, methods_named
 from cnnviz.baselines import baseline_for
-from cnnviz.classes import class_index
+from cnnviz.classes import check_labels, class_index
 from cnnviz.errors import ShapeError, UnknownNameError
 from cnnviz.evidence import completeness_gap, deletion_insertion, reference, sanity
+from cnnviz.explainers import Explainer, Target, explainer, probabilities_of
 from cnnviz.explanations import Attribution, Evidence, Explanation
 from cnnviz.inputs import Fit, Source, show
 from cnnviz.methods import DEFAULT, METHODS
@@ -61,6 +62,8 @@ def explain(
         raise ShapeError(f"one picture is explained at a time; this is a batch of {len(shown.images)}.")
     image, logits = shown.images, ready.logits(shown.images)
     names, targets = methods_named(methods, ready.structure), _chosen_targets(network, logits, classes, top, versus)
+    check_labels(network, ready.structure.classes)
+    check_methods(ready, names, layer)
     _check_options(names, options)
     empty, called = baseline_for(network, image, baseline)
     tell = watch or (lambda *_: None)
@@ -169,8 +172,9 @@ def _evidence(
         curves = deletion_insertion(ready, image, empty, one.target, one.heat.to(image.device))
     if METHODS[one.method].complete:
         gap = completeness_gap(ready, image, empty, one.target, values)
-    if "infidelity" in checks and values.shape == image.shape:
-        unfaithful = infidelity(ready, image, one.target, values)
+    if "infidelity" in checks and not METHODS[one.method].layer:
+        shares = empty if METHODS[one.method].signed else None
+        unfaithful = infidelity(ready, image, one.target, values, shares)
     if "sensitivity" in checks:
         sensitive = max_sensitivity(ready, image, method)
     return Evidence(curves, None, gap, None, unfaithful, sensitive)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cnnviz.attribution import Target
 from cnnviz.evidence import Curves, Reference, unmoved
+from cnnviz.explainers import Target
 from cnnviz.explanationsheets import explanation_sheet, overlay
 from cnnviz.heatmaps import full_scale
 from cnnviz.inputs import Shown

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cnnviz.attribution import Explainer, Scores, Target
+from cnnviz.attribution import seeded
+from cnnviz.explainers import Explainer, Scores, Target
 
 SAMPLES = 20
 NOISE = 0.1  # standard deviation, in units of the normalised image
@@ -13,26 +14,33 @@ RADIUS = 0.02  # in the same units
 NEIGHBOURS = 10
 
 
-def infidelity(ready: Explainer, image: Tensor, target: Target, attribution: Tensor, seed: int = 0) -> float:
+def infidelity(
+    ready: Explainer, image: Tensor, target: Target, attribution: Tensor, baseline: Tensor | None = None, seed: int = 0
+) -> float:
     """How badly attributions predict what noise does to the score (Yeh et al. 2019), in logits squared; 0 is perfect.
 
     Args:
         image: (1, C, H, W) in [0, 1].
         attribution: (1, C, H, W), per colour channel of the normalised image.
+        baseline: (1, C, H, W) in [0, 1], of attributions that are shares of the score rather than slopes: what they
+            compare the image with.
     """
     from captum.metrics import infidelity as measured
+
+    inputs = ready.normalised(image)
+    contrast = torch.ones_like(inputs) if baseline is None else inputs - ready.normalised(baseline)
+    slopes = torch.where(contrast == 0, 0, attribution / contrast)
 
     def disturbed(inputs: Tensor) -> tuple[Tensor, Tensor]:
         noise = NOISE * torch.randn_like(inputs)
         return noise, inputs - noise
 
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed, image.device), torch.no_grad():
         found = measured(
             Scores(ready.twin.module, target),
             disturbed,
-            ready.normalised(image),
-            attribution,
+            inputs,
+            slopes,
             target=0,
             n_perturb_samples=SAMPLES,
             max_examples_per_batch=min(SAMPLES, ready.batch(image)),
@@ -52,8 +60,7 @@ def max_sensitivity(ready: Explainer, image: Tensor, explain: Callable[[Tensor],
     def explained(inputs: tuple[Tensor]) -> Tensor:
         return explain((inputs[0] * ready.twin.std + ready.twin.mean).clamp(0, 1))
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, image.device):
         found = sensitivity_max(
             explained,
             ready.normalised(image),

@@ -4,7 +4,7 @@ Two pictures of different classes stand side by side, and a method is asked why 
 for it is in that class's half; a method that knows nothing puts 50 % of its heat there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,18 +18,14 @@ CHANCE = 0.5
 Pair = tuple[Example, Example]
 
 
-def pairs(examples: Sequence[Example], count: int) -> list[Pair]:
-    """Up to `count` pairs of different classes; no picture is in two of them."""
-    waiting: list[Example] = []
-    found: list[Pair] = []
+def pairs(examples: Iterable[Example]) -> Iterator[Pair]:
+    """Pairs of different classes as they are found; no picture is in two of them."""
+    waiting: list[Example] = []  # all of one class
     for example in examples:
-        partner = next((other for other in waiting if other.index != example.index), None)
-        if partner is None:
-            waiting.append(example)
+        if waiting and waiting[0].index != example.index:
+            yield waiting.pop(0), example
         else:
-            waiting.remove(partner)
-            found.append((partner, example))
-    return found[:count]
+            waiting.append(example)
 
 
 def pointing_game(
@@ -67,6 +63,6 @@ def pointing_game(
             if watch:
                 watch(f"two pictures, {METHODS[name].title}", (number + row / len(methods)) / len(grids))
             values = attribute(network, image.to(network.device), grid[side].index, method=name, seed=seed)
-            warm = heat(values, name, (height, width))[0].double().clamp(min=0)
+            warm = heat(values, name, (height, width))[0].cpu().double().clamp(min=0)
             shares[name].append((warm[:, half].sum() / warm.sum()).item())
     return {name: torch.tensor(found, dtype=torch.float64) for name, found in shares.items()}

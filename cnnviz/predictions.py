@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cnnviz.classes import check_labels
 from cnnviz.errors import ModelError, ShapeError
 from cnnviz.inputs import Fit, Source, show
 from cnnviz.network import Network, forward_pass
@@ -47,9 +48,7 @@ def predict(
         raise ModelError(f"{network.name} is no classifier of single pictures: it gives no single row of logits.")
     if not logits.isfinite().all():
         raise ModelError(f"{network.name} gives logits that are not finite; look for NaN among its weights.")
-    if network.labels is not None and len(network.labels) != logits.shape[1]:
-        given = f"{len(network.labels)} class names for {logits.shape[1]} classes"
-        raise ModelError(f"{network.name} has {given}; give one name for each.")
+    check_labels(network, logits.shape[1])
     probabilities, indices = logits[0].float().softmax(0).topk(min(top, logits.shape[1]))
     pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
     return [Prediction(index, network.label(index), probability) for index, probability in pairs]

@@ -18,16 +18,31 @@ from cnnviz.errors import LayerError, ModelError
 from cnnviz.methods import METHODS, Method, Need
 from cnnviz.network import FORWARD_ERRORS, Network, forward_pass
 
-# Operations that captum treats in a way of its own, and the module that it must find around them.
-HOOKED: dict[str, type[nn.Module]] = {
-    "aten::relu": nn.ReLU,
-    "aten::relu_": nn.ReLU,
-    "aten::clamp_min": nn.ReLU,
-    "aten::max_pool2d_with_indices": nn.MaxPool2d,
-}
-# Activations that DeepLift has no rule for, and layer-wise relevance propagation neither.
-WITHOUT_RULE = {"aten::silu", "aten::gelu", "aten::hardswish", "aten::hardsigmoid", "aten::hardtanh", "aten::mish"}
-POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d)
+Kind = type[nn.Module]
+
+BY_NUMBER = "a factor"  # what stands for a product or a quotient of a tensor and a number
+# PyTorch's operations, without underscores around them and "with_indices" behind. What only moves numbers about:
+MOVING = frozenset(
+    [
+        *("alias", "as_strided", "cat", "clone", "contiguous", "copy", "detach", "empty", "expand", "flatten"),
+        *("permute", "pixel_shuffle", "reshape", "reshape_alias", "select", "slice", "split", "split_with_sizes"),
+        *("squeeze", "stack", "t", "to_copy", "transpose", "unbind", "unsafe_view", "unsqueeze", "view"),
+    ]
+)
+# What is linear in the image besides, so that attributions pass through it as they are:
+LINEAR = MOVING | frozenset(
+    [
+        *("adaptive_avg_pool2d", "add", "addmm", "avg_pool2d", "bmm", "constant_pad_nd", "convolution"),
+        *("cudnn_batch_norm", "mean", "mm", "native_batch_norm", "native_batch_norm_legit_no_training", "neg"),
+        *("reflection_pad2d", "replication_pad2d", "rsub", "sub", "sum", "upsample_bilinear2d", "upsample_nearest2d"),
+        BY_NUMBER,
+    ]
+)
+RECTIFYING = {"relu", "clamp", "clamp_min", "maximum", "threshold", "where"}  # what may be a ReLU
+RESCALED: set[Kind] = {nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool2d, nn.Softmax}
+PROPAGATED: set[Kind] = {nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d}
+PASSED_ON: set[Kind] = {nn.ReLU, nn.Tanh, nn.Dropout, nn.Flatten, nn.Identity}  # relevance goes through unchanged
+NO_DEFAULT = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d, nn.Dropout)
 
 
 @dataclass(frozen=True)
@@ -35,20 +50,18 @@ class Structure:
     """What one forward pass did.
 
     Attributes:
-        functional: names of modules whose work is done by functions, such as "ReLU", where captum cannot see it.
-        reused: whether a ReLU module is used more than once.
-        relus: how many ReLU modules were used.
-        without_rule: activations other than ReLU, such as "gelu".
+        operations: PyTorch's operations, each with the kind of the innermost module in which it ran.
+        leaves: kinds of modules that have no modules in them.
+        reused: kinds of such modules of which one is used more than once.
         chain: whether every step has one predecessor: no sums of two branches, nothing concatenated.
         classes: how many logits there are.
         activations: how many numbers the modules give for one image of the network's own size.
         maps: modules by name that give feature maps (N, C, H, W) of more than one position, in the order they end in.
     """
 
-    functional: tuple[str, ...]
-    reused: bool
-    relus: int
-    without_rule: tuple[str, ...]
+    operations: frozenset[tuple[str, Kind]]
+    leaves: frozenset[Kind]
+    reused: frozenset[Kind]
     chain: bool
     classes: int
     activations: int
@@ -100,88 +113,116 @@ def layer_for(network: Network, made: Structure, method: Method, asked: str | No
             raise LayerError(f"layer {asked!r} gives no feature maps that {method.title} could weigh; take another.")
         return asked
     blocks = [alias for alias in network.aliases if "conv" in alias and ":" not in alias]
-    if blocks or made.maps:
-        return blocks[-1] if blocks else made.maps[-1]
+    chosen = blocks or [name for name in made.maps if not isinstance(network.layers[name], NO_DEFAULT)]
+    if chosen:
+        return chosen[-1]
     raise LayerError(f"{network.name} has no layer with feature maps, which {method.title} needs.")
 
 
 def _reason(made: Structure, need: Need | None) -> str:
     """Why captum would be wrong, or nothing."""
     if need == "relu modules":
-        if "ReLU" in made.functional:
-            return "its forward applies ReLU by a function, which captum's hooks cannot see"
-        return "" if made.relus else "it has no ReLU modules"
+        apart = {name for name, kind in made.operations if name in RECTIFYING and not issubclass(kind, nn.ReLU)}
+        if any(issubclass(kind, nn.ReLU) for kind in made.leaves) and not apart:
+            return ""
+        return _unseen(apart) if apart else "it has no ReLU modules"
     if need == "rescaled modules":
-        if made.functional:
-            return f"its forward applies {' and '.join(made.functional)} by functions, which captum's hooks cannot see"
-        if made.reused:
-            return "it uses one ReLU module in several places, which captum cannot tell apart"
+        return _without_rule(made, RESCALED, LINEAR) or _used_again(made, RESCALED)
     if need == "chain" and not made.chain:
         return "its layers are no chain (sums or concatenations of branches), for which captum's rules do not hold"
-    if need in ("chain", "rescaled modules") and made.without_rule:
-        return f"there is no rule for its {' and '.join(made.without_rule)}"
+    if need == "chain":
+        unknown = made.leaves - PROPAGATED - PASSED_ON
+        named = " and ".join(sorted(kind.__name__ for kind in unknown))
+        ruled = PROPAGATED | PASSED_ON
+        return (f"there is no rule for its {named}" if unknown else "") or (
+            _without_rule(made, ruled, MOVING) or _used_again(made, PROPAGATED)
+        )
     return ""
 
 
-class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operations that run."""
+def _without_rule(made: Structure, ruled: set[Kind], harmless: frozenset[str]) -> str:
+    """What runs neither in a module that captum has a rule for nor leaves attributions as they are."""
+    strange = {(name, kind) for name, kind in made.operations if name not in harmless and kind not in ruled}
+    lacking = sorted({kind.__name__ for _, kind in strange if kind in made.leaves and _is_pytorchs(kind)})
+    if lacking:
+        return f"there is no rule for its {' and '.join(lacking)}"
+    return _unseen({name for name, _ in strange}) if strange else ""
 
-    def __init__(self) -> None:
+
+def _is_pytorchs(kind: Kind) -> bool:
+    return kind.__module__.startswith("torch.nn.")
+
+
+def _unseen(names: set[str]) -> str:
+    return f"its forward applies {' and '.join(sorted(names))} by functions, which captum's hooks cannot see"
+
+
+def _used_again(made: Structure, kinds: set[Kind]) -> str:
+    again = sorted(kind.__name__ for kind in made.reused & kinds)
+    return f"it uses one {again[0]} module in several places, which captum cannot tell apart" if again else ""
+
+
+class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes which operations run in which modules, which modules run, and what they give."""
+
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.counts: Counter[str] = Counter()
+        self.names = {part: name for name, part in module.named_modules()}
+        self.inside: list[nn.Module] = []
+        self.operations: set[tuple[str, Kind]] = set()
+        self.calls: Counter[nn.Module] = Counter()
+        self.activations = 0
+        self.maps: dict[str, None] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[function._schema.name] += 1
+        if self.inside:  # else it is the normalisation
+            name = function._schema.name.removeprefix("aten::").strip("_").removesuffix("_with_indices")
+            by_number = name in ("mul", "div") and not all(isinstance(value, Tensor) for value in args[:2])
+            self.operations.add((BY_NUMBER if by_number else name, type(self.inside[-1])))
         return function(*args, **(kwargs or {}))
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        handles = [part.register_forward_pre_hook(self._begin) for part in self.names]
+        handles += [part.register_forward_hook(self._end) for part in self.names]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _begin(self, module: nn.Module, _: object) -> None:
+        self.inside.append(module)
+
+    def _end(self, module: nn.Module, _: object, output: object) -> None:
+        self.inside.pop()
+        self.calls[module] += 1
+        if isinstance(output, Tensor) and _is_leaf(module):
+            self.activations += output.numel()
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            self.maps.pop(self.names[module], None)  # the last time a module ends counts for its place
+            self.maps[self.names[module]] = None
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not list(module.children())
 
 
 def _followed(network: Network, images: Tensor) -> Structure:
-    names = {module: name for name, module in network.module.named_modules() if name}
-    calls: Counter[nn.Module] = Counter()
-    sizes: Counter[str] = Counter()
-    maps: dict[str, None] = {}
-    counted = _Counted()
-    with _hooked(names, calls, sizes, maps), counted, torch.enable_grad():
+    watched = _Watched(network.module)
+    with watched.hooked(), watched, torch.enable_grad():
         logits = network(images.requires_grad_())
     if not isinstance(logits, Tensor) or logits.ndim > 2 or len(logits) != 1:
         raise ModelError(f"{network.name} is no classifier of single pictures: it gives no single row of logits.")
-    by_module = {
-        kind: sum(times for module, times in calls.items() if isinstance(module, kind)) for kind in HOOKED.values()
-    }
-    by_any = {kind: sum(counted.counts[name] for name, own in HOOKED.items() if own is kind) for kind in by_module}
     return Structure(
-        functional=tuple(kind.__name__ for kind in by_module if by_any[kind] > by_module[kind]),
-        reused=any(times > 1 for module, times in calls.items() if isinstance(module, nn.ReLU)),
-        relus=by_module[nn.ReLU],
-        without_rule=tuple(sorted(name.split("::")[1] for name in WITHOUT_RULE & counted.counts.keys())),
+        operations=frozenset(watched.operations),
+        leaves=frozenset(type(part) for part in watched.names if _is_leaf(part)),
+        reused=frozenset(type(part) for part, times in watched.calls.items() if times > 1 and _is_leaf(part)),
         chain=_is_chain(logits),
         classes=logits.shape[1] if logits.ndim == 2 else 1,
-        activations=sizes.total(),
-        maps=tuple(maps),
+        activations=watched.activations,
+        maps=tuple(name for name in watched.maps if name),
     )
-
-
-@contextmanager
-def _hooked(
-    names: dict[nn.Module, str], calls: Counter[nn.Module], sizes: Counter[str], maps: dict[str, None]
-) -> Iterator[None]:
-    """Note which modules run how often, and which give maps; the last time one ends counts for its place."""
-
-    def note(module: nn.Module, _: object, output: object) -> None:
-        calls[module] += 1
-        if isinstance(output, Tensor) and not list(module.children()):
-            sizes[names[module]] += output.numel()
-        spread = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1
-        if spread and not isinstance(module, (*POOLS, nn.Dropout)):
-            maps.pop(names[module], None)
-            maps[names[module]] = None
-
-    handles = [module.register_forward_hook(note) for module in names]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _is_chain(logits: Tensor) -> bool:

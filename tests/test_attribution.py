@@ -1,5 +1,6 @@
 """Attribution: every method against plain captum, closed forms on a linear network, and what is refused."""
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnviz
-from cnnviz.attribution import Target, attribute, explainer, heat
+from cnnviz.attribution import attribute, heat
 from cnnviz.errors import CnnvizError, LayerError, ModelError, ShapeError, UnknownNameError
+from cnnviz.explainers import Target, explainer
 from cnnviz.methods import METHODS
 from cnnviz.network import Network
 from cnnviz.patches import superpixels
+from cnnviz.structure import able, structure
 from tests.conftest import LeNet, SmallVGG
 
 CLASS, SEED = 3, 5
@@ -182,9 +185,32 @@ def test_integrated_gradients_take_steps_until_they_are_complete(mini: Network, 
     difference = (logits[0, index] - logits[1, index]).item()
     gap = abs(found.sum().item() - difference) / abs(difference)
     assert gap <= 0.01 or sum(seen) > 50 + 100 + 200 + 400
+    bumpy = cnnviz.wrap(Bumpy(), name="bumpy", input_size=8)
+    steps: list[int] = []
+    values = attribute(bumpy, torch.ones(1, 3, 8, 8), 1, passed=steps.append)
+    assert sum(steps) > 50 + 100, "50 steps miss it by more than 1 %"
+    assert values.sum().item() == pytest.approx(Bumpy.HEIGHT, rel=0.01)
+    steps.clear()
+    attribute(bumpy, torch.ones(1, 3, 8, 8), 0, passed=steps.append)
+    assert sum(steps) <= 54, "it is not the predicted class"
     few: list[int] = []
     attribute(mini, image, index, method="integrated-gradients", steps=20, passed=few.append)
     assert 20 <= sum(few) <= 24
+
+
+class Bumpy(nn.Module):
+    """The logit of class 1 is 0 until the image is nearly white, and then rises steeply."""
+
+    HEIGHT = 20.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        brightness = images.mean((1, 2, 3)) + 0 * self.conv(images).mean((1, 2, 3))
+        logit = self.HEIGHT * torch.relu(brightness - 0.97) / 0.03
+        return torch.stack([torch.zeros_like(logit), logit], 1)
 
 
 class Shared(nn.Module):
@@ -225,6 +251,86 @@ def test_what_captum_would_be_wrong_about_is_refused(lenet: LeNet) -> None:
     complete = attribute(networks[1], colour, 1, method="deeplift").sum()
     logits = explainer(networks[1]).logits(torch.cat([colour, torch.zeros_like(colour)]))[:, 1]
     torch.testing.assert_close(complete, logits[0] - logits[1])
+
+
+def chained(*parts: nn.Module) -> Network:
+    """A network of 3 x 16 x 16 pixels whose forward is a chain of modules."""
+    chain = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    return cnnviz.wrap(chain, name="chain", input_size=16)
+
+
+class By(nn.Module):
+    """Applies a function, as a part of a network that has other modules too."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.inner = function, nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.function(self.inner(maps))
+
+
+UNSEEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "leaky_relu": lambda maps: functional.leaky_relu(maps, 0.1),
+    "clamp": lambda maps: maps.clamp(min=0),
+    "tanh": torch.tanh,
+    "where": lambda maps: torch.where(maps > 0, maps, 0),
+    "mul": lambda maps: maps * torch.sigmoid(maps.mean((2, 3), keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_functions_without_a_rule_are_refused(name: str) -> None:
+    network = chained(By(UNSEEN[name]))
+    for method in ("deeplift", "lrp"):
+        with pytest.raises(ModelError, match=name if method == "deeplift" else "by functions|no chain"):
+            attribute(network, torch.rand(1, 3, 16, 16), 1, method=method)
+
+
+def test_modules_without_a_rule_are_refused_and_others_are_right() -> None:
+    image = torch.rand(1, 3, 16, 16)
+    pool = nn.MaxPool2d(2)
+    cases = [
+        ("deeplift", chained(nn.GroupNorm(2, 8), nn.ReLU()), "GroupNorm"),
+        ("lrp", chained(nn.GroupNorm(2, 8), nn.ReLU()), "GroupNorm"),
+        ("lrp", chained(nn.LeakyReLU()), "LeakyReLU"),
+        ("lrp", chained(By(lambda maps: 2 * maps), nn.ReLU()), "a factor"),
+        ("lrp", chained(pool, nn.ReLU(), pool), "one MaxPool2d module in several places"),
+        ("deeplift", chained(pool, nn.ReLU(), pool), "one MaxPool2d module in several places"),
+    ]
+    for method, network, text in cases:
+        with pytest.raises(ModelError, match=text):
+            attribute(network, image, 1, method=method)
+        assert method not in able(structure(network))
+    for network in (
+        chained(nn.LeakyReLU(), nn.MaxPool2d(2), nn.Sigmoid()),
+        chained(By(lambda maps: 2 * maps), nn.Tanh()),
+    ):
+        difference = explainer(network).logits(torch.cat([image, torch.zeros_like(image)]))[:, 1]
+        found = attribute(network, image, 1, method="deeplift").sum()
+        torch.testing.assert_close(found, difference[0] - difference[1])
+
+
+def test_every_method_that_is_called_able_runs() -> None:
+    shared = nn.ReLU()
+    for network in (chained(nn.LeakyReLU()), chained(shared, nn.MaxPool2d(2), shared), chained(nn.PReLU())):
+        for method in able(structure(network)):
+            few = {"samples": 8} if "samples" in METHODS[method].options else {}
+            attribute(network, torch.rand(1, 3, 16, 16), 1, method=method, **few)
+
+
+def test_in_inference_mode_and_after_it() -> None:
+    network, image = chained(nn.ReLU()), torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        inside = attribute(network, image + 0, 1, method="integrated-gradients")
+    torch.testing.assert_close(inside, attribute(network, image, 1, method="integrated-gradients"))
+
+
+def test_targets_as_argmax_gives_them(mini: Network) -> None:
+    image = torch.rand(1, 3, 32, 32)
+    expected = attribute(mini, image, 3, method="saliency")
+    for target in (np.int64(3), torch.tensor(3), [torch.tensor(3)], torch.tensor([3])):
+        assert torch.equal(attribute(mini, image, target, method="saliency"), expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "inception_v3", "alexnet", "squeezenet1_0"])
@@ -276,7 +382,12 @@ def test_refusals_say_what_was_given(mini: Network) -> None:
         (UnknownNameError, "no baseline named 'grey'", {"baseline": "grey"}),
         (UnknownNameError, "has no layer named 'block9_conv1'", {"method": "grad-cam", "layer": "block9_conv1"}),
         (LayerError, "gives no feature maps", {"method": "grad-cam", "layer": "classifier.linear"}),
-        (ShapeError, "must be greater than zero", {"steps": 0}),
+        (ShapeError, "steps must be a whole number of at least 1, not 0", {"steps": 0}),
+        (ShapeError, "steps must be a whole number of at least 1, not inf", {"steps": math.inf}),
+        (ShapeError, "samples must be a whole number", {"method": "gradient-shap", "samples": 0.5}),
+        (ShapeError, "patches must be a whole number of at least 2, not 1", {"method": "lime", "patches": 1}),
+        (ShapeError, "noise must be greater than zero, not -1", {"method": "smoothgrad", "noise": -1}),
+        (ModelError, "occlusion fails on vgg16-mini", {"method": "occlusion", "window": 5, "stride": 9}),
     ]
     for error, text, arguments in cases:
         with pytest.raises(error, match=text):
@@ -285,6 +396,11 @@ def test_refusals_say_what_was_given(mini: Network) -> None:
         attribute(mini, image, 200)
     with pytest.raises(ShapeError, match="2 classes are given for 1 images"):
         attribute(mini, image, [1, 2])
+    with pytest.raises(ShapeError, match=r"takes images of 3 channels, not 1"):
+        attribute(mini, image[:, :1], 0)
+    for wrong in (image[0], image[:0]):
+        with pytest.raises(ShapeError, match=r"images are N x C x H x W"):
+            attribute(mini, wrong, 0)
     with pytest.raises(ShapeError, match=r"images lie in \[0, 1\]"):
         attribute(mini, image * 255, 0)
 

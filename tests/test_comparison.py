@@ -55,7 +55,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def test_examples_are_what_the_network_is_right_and_sure_about(colours: Network, photographs: Path) -> None:
-    found = examples(colours, photographs, count=100)
+    found = list(examples(colours, photographs))
     assert sorted(one.path.name for one in found) == [
         *(f"blue{shade}.png" for shade in range(4)),
         *(f"green{shade}.png" for shade in range(4)),
@@ -63,23 +63,20 @@ def test_examples_are_what_the_network_is_right_and_sure_about(colours: Network,
     ]
     assert all(one.path.name.startswith(["red", "green", "blue"][one.index]) for one in found)
     assert all(one.image.shape == (1, 3, 16, 16) and one.probability > 0.8 for one in found)
-    assert examples(colours, photographs, count=100, confidence=0.99) == []
-    flat = [(one.path.name, one.index) for one in examples(colours, photographs / "blue", count=100)]
+    assert not list(examples(colours, photographs, confidence=0.99))
+    flat = [(one.path.name, one.index) for one in examples(colours, photographs / "blue")]
     assert ("red0.png", 0) in flat, "right in the folder, a picture is what the network takes it for"
 
 
 def test_examples_come_in_an_order_drawn_by_the_seed(colours: Network, photographs: Path) -> None:
-    first, again, other = (
-        [one.path.name for one in examples(colours, photographs, count=5, seed=seed)] for seed in (0, 0, 1)
-    )
+    first, again, other = ([one.path.name for one in examples(colours, photographs, seed=seed)] for seed in (0, 0, 1))
     assert first == again != other
-    assert len(first) == 5
 
 
 def test_a_folder_that_is_no_class_is_told(colours: Network, photographs: Path) -> None:
     (photographs / "blue").rename(photographs / "bluu")
     with pytest.raises(UnknownNameError, match="did you mean 'blue'"):
-        examples(colours, photographs, count=5)
+        next(examples(colours, photographs))
 
 
 def test_no_picture_is_in_two_pairs_and_classes_differ() -> None:
@@ -87,20 +84,19 @@ def test_no_picture_is_in_two_pairs_and_classes_differ() -> None:
     all_of_them = [
         Example(Path(str(number)), torch.zeros(1, 3, 2, 2), index, 1.0) for number, index in enumerate(indices)
     ]
-    found = pairs(all_of_them, 10)
+    found = list(pairs(all_of_them))
     used = [one.path for pair in found for one in pair]
     assert len(found) == 4
     assert len(set(used)) == len(used)
     assert all(left.index != right.index for left, right in found)
-    assert pairs(all_of_them, 2) == found[:2]
 
 
 def test_shares_are_what_a_linear_network_must_have(colours: Network, photographs: Path) -> None:
     """Of red times its weight, all lies on the red picture; the weights alone are the same everywhere."""
-    grids = pairs(examples(colours, photographs, count=10), 4)
+    grids = list(pairs(examples(colours, photographs)))
     found = pointing_game(colours, grids, ["input-x-gradient", "occlusion", "saliency"])
-    torch.testing.assert_close(found["input-x-gradient"], torch.ones(4, dtype=torch.float64))
-    torch.testing.assert_close(found["saliency"], torch.full((4,), 0.5, dtype=torch.float64))
+    torch.testing.assert_close(found["input-x-gradient"], torch.ones(len(grids), dtype=torch.float64))
+    torch.testing.assert_close(found["saliency"], torch.full((len(grids),), 0.5, dtype=torch.float64))
     assert found["occlusion"].min() > 0.9
 
 
@@ -134,7 +130,7 @@ def test_the_randomization_check_over_pictures_equals_the_one_of_each(mini: Netw
     for number, box in enumerate([(0, 0, 200, 200), (50, 50, 300, 300)]):
         cnnviz.read_picture(CAT).image.crop(box).save(tmp_path / f"{number}.png")
     found = compare_methods(mini, tmp_path, methods=METHODS, grids=1, pictures=2, confidence=0, size=64)
-    for row, one in enumerate(examples(mini, tmp_path, count=2, confidence=0, size=64)):
+    for row, one in enumerate(examples(mini, tmp_path, confidence=0, size=64)):
         alone = cnnviz.explain(
             mini,
             one.image[0],
@@ -179,8 +175,29 @@ def test_what_cannot_be_compared_is_one_line(run: Run, tmp_path: Path, colours: 
     assert run("evidence", "nowhere").exit_code == 2
 
 
-def test_a_network_of_one_size_cannot_play(lenet: LeNet) -> None:
-    network = wrap(lenet, name="lenet", input_size=28)
-    two = [Example(Path(), torch.rand(1, 1, 28, 28), index, 1.0) for index in (0, 1)]
-    with pytest.raises(ShapeError, match="lenet"):
-        pointing_game(network, [(two[0], two[1])], ["saliency"])
+class Viewing(nn.Module):
+    """Takes an image of twice the size for two images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3, padding=1)
+        self.linear = nn.Linear(2 * 8 * 8, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.conv(images).contiguous().view(-1, 2 * 8 * 8))
+
+
+def test_a_network_of_one_size_cannot_play(lenet: LeNet, photographs: Path) -> None:
+    networks = [(wrap(lenet, name="lenet", input_size=28), 28), (wrap(Viewing(), name="viewing", input_size=8), 8)]
+    for network, side in networks:
+        two = [Example(Path(), torch.rand(1, network.channels, side, side), index, 1.0) for index in (0, 1)]
+        with pytest.raises(ShapeError, match=f"{side * 2} x {side} px"):
+            pointing_game(network, [(two[0], two[1])], ["saliency"])
+        with pytest.raises(ShapeError, match=f"{side * 2} x {side} px"):
+            compare_methods(network, photographs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pictures_are_looked_for_until_there_are_pairs(seed: int, colours: Network, photographs: Path) -> None:
+    found = compare_methods(colours, photographs, methods="saliency", grids=2, pictures=9, seed=seed)
+    assert (found.grids, found.pictures) == (2, 9)

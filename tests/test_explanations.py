@@ -11,8 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz.attribution import Target, attribute, explainer
+from cnnviz.attribution import attribute
 from cnnviz.evidence import completeness_gap, deletion_insertion, randomized, rank_correlation
+from cnnviz.explainers import Target, explainer
 from cnnviz.explaining import explain
 from cnnviz.heatmaps import placed
 from cnnviz.metrics import infidelity, max_sensitivity
@@ -94,6 +95,8 @@ def test_completeness_and_captums_measures_on_a_linear_network(bright: Network) 
     gradient = attribute(bright, image, target, method="saliency")
     assert infidelity(ready, image, target, gradient) == pytest.approx(0, abs=1e-8)
     assert infidelity(ready, image, target, 2 * gradient) > 1e-4
+    assert infidelity(ready, image, target, values, empty) == pytest.approx(0, abs=1e-8), "shares are made slopes"
+    assert infidelity(ready, image, target, values) > 1e-4
     assert max_sensitivity(ready, image, lambda one: attribute(bright, one, target, method="saliency")) < 1e-5
 
 
@@ -148,6 +151,9 @@ def test_evidence_and_what_is_written(run: Run) -> None:
 def test_classes_side_by_side_and_against_each_other(run: Run, mini: Network) -> None:
     result = run("saliency", CAT, *MINI, "--method", "saliency,grad-cam", "--top", "3", "-o", "three.png")
     assert result.exit_code == 0, result.output
+    three, one_column = cnnviz.read_picture("three.png").image, 2 * 150
+    assert three.width > 3 * one_column
+    assert three.height < three.width, "two methods, one beneath the other"
     one = explain(mini, CAT, ["tabby"], methods="input-x-gradient", versus="Egyptian cat", checks=())
     own, other = (
         explain(mini, CAT, [name], methods="input-x-gradient", checks=()) for name in ("tabby", "Egyptian cat")
@@ -180,6 +186,10 @@ def test_all_methods_make_a_sheet_and_leave_out_what_cannot_be(run: Run, tmp_pat
     assert result.exit_code == 0, result.output
     assert "left out, since captum would be wrong about this network: guided backpropagation" in result.stdout
     assert cnnviz.read_picture("all.png").image.height > 1000
+    (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
+    result = run("saliency", CAT, *own, "--labels", "names.txt")
+    assert result.exit_code == 1
+    assert "3 class names for 2 classes" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -204,6 +214,8 @@ def test_one_clear_line(run: Run, arguments: tuple[str, ...], text: str) -> None
 
 def test_usage(run: Run) -> None:
     assert run("saliency", CAT, *MINI, "--set", "steps").exit_code == 2
+    assert run("saliency", CAT, *MINI, "--seed", 10**30).exit_code == 2
+    assert run("saliency", CAT, *MINI, "-o", "a.png", "--overlay", "a.png").exit_code == 2
     assert run("saliency", CAT, *MINI, "--top", "2", "--class", "tabby").exit_code == 2
     assert run("saliency", CAT, *MINI, "--save-arrays", "a.txt").exit_code == 2
     assert "integrated-gradients  Sundararajan et al. 2017" in run("saliency", "--help").stdout

@@ -18,6 +18,7 @@ LEVELS = [
     {"images", "network", "pictures", "transforms"},
     {"hooks", "architecture", "inputs", "models", "provenance", "views"},
     {"baselines", "classes", "kernels", "mapsheets", "objectives", "predictions", "structure"},
+    {"explainers"},
     {"attribution", "heatmaps"},
     {"evidence", "examples", "explanationsheets", "metrics"},
     {"explanations", "pointing"},

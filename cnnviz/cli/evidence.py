@@ -28,7 +28,13 @@ from cnnviz.cli.running import waiting
     help="Least probability of the right class for a picture to take part.",
 )
 @click.option("--size", type=click.IntRange(min=1), help="Side, in pixels, at which the network sees each picture.")
-@click.option("--seed", default=0, show_default=True, help="Of the choice of pictures and all random numbers.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of the choice of pictures and all random numbers.",
+)
 @output_option
 @network_options
 @json_option
@@ -55,8 +61,8 @@ def evidence(
     same? What stays the same does not explain the network.
 
     Pictures lie in folders named after their classes (label, number or WordNet id), or right in FOLDER. Only those that
-    the network is right and sure about take part. All methods with the
-    default numbers take about an hour on a computer without a graphics card.
+    the network is right and sure about take part. With all methods and the default numbers, vgg16-mini takes about an
+    hour without a graphics card.
 
     \b
     Example:

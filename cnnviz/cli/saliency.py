@@ -54,7 +54,13 @@ def settings(texts: tuple[str, ...]) -> dict[str, float]:
 @click.option("--sensitivity", is_flag=True, help="Measure how far small disturbances move the map.")
 @click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
 @fit_option("whole")
-@click.option("--seed", default=0, show_default=True, help="Of methods that draw random numbers.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of methods that draw random numbers.",
+)
 @output_option
 @click.option("--overlay", type=click.Path(dir_okay=False, path_type=Path), help="Also write the first overlay alone.")
 @click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
@@ -97,6 +103,8 @@ def saliency(
         check_sheet(path)
         if path is not None and path.resolve() == picture.resolve():
             raise click.UsageError(f"this would overwrite the picture {path}; choose another place.")
+    if output is not None and overlay is not None and output.resolve() == overlay.resolve():
+        raise click.UsageError(f"the sheet and the overlay cannot both be {output}.")
     check_npz(save_arrays)
     if classes and top > 1:
         raise click.UsageError("--class and --top both choose classes; give one of them.")

@@ -20,8 +20,9 @@ import torchvision
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz.attribution import Scores, Target, attribute
+from cnnviz.attribution import attribute
 from cnnviz.captumcalls import Case
+from cnnviz.explainers import Scores, Target
 from cnnviz.methods import METHODS
 from cnnviz.network import Network
 from cnnviz.patches import superpixels
