@@ -26,7 +26,7 @@ from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError,
 from cnnviz.explainers import Explainer, Scores, Target, explainer
 from cnnviz.inputs import check_range
 from cnnviz.methods import DEFAULT, METHODS, Method
-from cnnviz.network import FORWARD_ERRORS, Network, out_of_memory, wrap
+from cnnviz.network import Network, instead_of_unforeseen, wrap
 from cnnviz.patches import superpixels
 from cnnviz.structure import Structure, able, check, layer_for
 
@@ -177,16 +177,13 @@ def _captum(ready: Explainer, method: Method, image: Tensor) -> Iterator[None]:
         ShapeError: if the network does not take the image.
         ModelError: if it does.
     """
-    try:
-        yield
-    except CnnvizError:
-        raise
-    except FORWARD_ERRORS as error:
-        if out_of_memory(error):
-            raise
+
+    def fault(reason: str) -> CnnvizError:
         ready.logits(image)
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ModelError(f"{method.title} fails on {ready.twin.name} ({reason}); take another method.") from error
+        return ModelError(f"{method.title} fails on {ready.twin.name} ({reason}); take another method.")
+
+    with instead_of_unforeseen(fault):
+        yield
 
 
 def _targets(

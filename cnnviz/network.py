@@ -248,18 +248,29 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
     Raises:
         ShapeError: for what PyTorch or the network's forward raises.
     """
+
+    def fault(reason: str) -> CnnvizError:
+        height, width = images.shape[2:]
+        return ShapeError(
+            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size."
+        )
+
+    with instead_of_unforeseen(fault):
+        yield
+
+
+@contextmanager
+def instead_of_unforeseen(error: Callable[[str], CnnvizError]) -> Iterator[None]:
+    """Raise an error of cnnviz's, made of the first line of what PyTorch or code of others raises; not for memory."""
     try:
         yield
     except CnnvizError:
         raise
-    except FORWARD_ERRORS as error:
-        if out_of_memory(error):
+    except FORWARD_ERRORS as unforeseen:
+        if out_of_memory(unforeseen):
             raise
-        height, width = images.shape[2:]
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ShapeError(
-            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size."
-        ) from error
+        reason = (str(unforeseen).splitlines() or [type(unforeseen).__name__])[0].rstrip(".")
+        raise error(reason) from unforeseen
 
 
 def out_of_memory(error: Exception) -> bool:

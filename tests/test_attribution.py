@@ -161,6 +161,16 @@ def test_a_gradcam_by_hand(lenet: LeNet) -> None:
     torch.testing.assert_close(found, expected.detach())
 
 
+def test_a_pool_is_a_layer_but_not_the_default(mini: Network) -> None:
+    image = torch.rand(1, 3, 64, 64)
+    assert attribute(mini, image, 3, method="grad-cam", layer="block5_pool").shape == (1, 1, 2, 2)
+    own = cnnviz.wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), Flat()), name="own", input_size=16)
+    assert torch.equal(
+        attribute(own, image[..., :16, :16], 1, method="grad-cam"),
+        attribute(own, image[..., :16, :16], 1, method="grad-cam", layer="1"),
+    )
+
+
 @pytest.mark.parametrize("name", ["integrated-gradients", "smoothgrad", "lime", "grad-cam", "occlusion"])
 def test_neighbours_do_not_change_an_attribution_and_generators_stay(name: str, mini: Network) -> None:
     images = torch.rand(2, 3, 48, 48)
@@ -196,6 +206,13 @@ def test_integrated_gradients_take_steps_until_they_are_complete(mini: Network, 
     few: list[int] = []
     attribute(mini, image, index, method="integrated-gradients", steps=20, passed=few.append)
     assert 20 <= sum(few) <= 24
+
+
+class Flat(nn.Module):
+    """The mean of every channel."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean((2, 3))
 
 
 class Bumpy(nn.Module):
