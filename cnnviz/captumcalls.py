@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it for the predicted class
 STEPS = (50, 100, 200, 400)  # of integrated gradients, until it is complete
 
+LEAST_OVERLAPPING = 8  # images at a time, where parts of the steps overlap by one
+
 
 @dataclass(frozen=True)
 class Case:
@@ -130,13 +132,14 @@ def gradient_x_activation(case: Case) -> "Tensor":
 
 
 def conductance(case: Case) -> "Tensor":
+    """In parts that captum lets overlap by one step, so small ones would cost nearly twice the steps."""
     from captum.attr import LayerConductance
 
     assert case.layer is not None
     conductance = LayerConductance(case.model, case.layer)
     steps = int(case.options["steps"])
     found: Tensor = conductance.attribute(
-        case.inputs, case.baseline, 0, n_steps=steps, internal_batch_size=max(case.batch, 2)
+        case.inputs, case.baseline, 0, n_steps=steps, internal_batch_size=max(case.batch, LEAST_OVERLAPPING)
     )
     return found.sum(1, keepdim=True)
 

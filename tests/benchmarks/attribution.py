@@ -37,7 +37,7 @@ OPTIONS: Mapping[str, Mapping[str, float]] = {
     "smoothgrad": {"samples": MANY},
     "smoothgrad-squared": {"samples": FEW},
     "vargrad": {"samples": FEW},
-    "conductance": {"steps": FEW},
+    "conductance": {"steps": MANY},
     "gradient-shap": {"samples": FEW},
     "occlusion": {"window": 75, "stride": 75},
     "feature-ablation": {"patches": FEW},
