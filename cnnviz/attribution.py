@@ -195,10 +195,19 @@ def _targets(
     wanted = [target if isinstance(target, Target) else Target(int(cast("int", target))) for target in given]
     if len(wanted) != count:
         raise ShapeError(f"{len(wanted)} classes are given for {count} images; give one, or one for each.")
-    for index in {number for target in wanted for number in (target.index, target.versus) if number is not None}:
+    check_targets(network, wanted, classes)
+    return wanted
+
+
+def check_targets(network: Network, targets: Sequence[Target], classes: int) -> None:
+    """Notice a class that the network does not have.
+
+    Raises:
+        ShapeError: says which there are.
+    """
+    for index in {number for target in targets for number in (target.index, target.versus) if number is not None}:
         if not 0 <= index < classes:
             raise ShapeError(f"{network.name} has no class {index}; its {classes} classes are 0 to {classes - 1}.")
-    return wanted
 
 
 def _module(ready: Explainer, layer: str | None) -> nn.Module | None:

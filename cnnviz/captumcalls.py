@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it for the predicted class
 STEPS = (50, 100, 200, 400)  # of integrated gradients, until it is complete
-
 LEAST_OVERLAPPING = 8  # images at a time, where parts of the steps overlap by one
 
 

@@ -194,8 +194,7 @@ def _randomized(
     network: Network, shown: Sequence[Example], names: Sequence[str], seed: int, watch: Watch | None
 ) -> dict[str, dict[str, Tensor]]:
     """By method and lowest random layer, a correlation for each picture."""
-    makers = {name: [partial(_map, name, example, seed) for example in shown] for name in names}
-    again = [make for name in names for make in makers[name]]
+    again = [partial(_map, name, example, seed) for name in names for example in shown]
     stages = sanity(network, [make(network) for make in again], again, seed, watch)
     by_method = {layer: torch.tensor(values).view(len(names), -1) for layer, values in stages.items() if values}
     return {name: {layer: each[row] for layer, each in by_method.items()} for row, name in enumerate(names)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnviz.attribution import attribute, check_methods, heat, methods_named
+from cnnviz.attribution import attribute, check_methods, check_targets, heat, methods_named
 from cnnviz.baselines import baseline_for
 from cnnviz.classes import check_labels, class_index
 from cnnviz.errors import ShapeError, UnknownNameError
@@ -193,10 +193,9 @@ def _chosen_targets(
     indices = [index for index in dict.fromkeys(indices) if index != other]
     if not indices:
         raise ShapeError(f"a class cannot be held against itself; both are {network.label(other or 0)}.")
-    wrong = [index for index in (*indices, other or 0) if index >= logits.shape[1]]
-    if wrong:
-        raise ShapeError(f"{network.name} has no class {wrong[0]}; its {logits.shape[1]} are counted from 0.")
-    return [Target(index, other) for index in indices]
+    targets = [Target(index, other) for index in indices]
+    check_targets(network, targets, logits.shape[1])
+    return targets
 
 
 def _check_options(names: Sequence[str], options: Mapping[str, float | None]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cnnviz.cli.options import Chosen, network_options, output_option, quiet_option
-from cnnviz.cli.output import check_sheet, sheet_file
+from cnnviz.cli.output import check_apart, check_sheet, sheet_file
 from cnnviz.cli.running import waiting
 
 one_picture = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -106,6 +106,5 @@ def _file(picture: Path, output: Path | None, what: str, layers: str) -> Path:
     """Where the sheet goes: never onto the picture."""
     check_sheet(output)
     file = output or sheet_file(picture.stem, what, layers)
-    if file.resolve() == picture.resolve():
-        raise click.UsageError(f"the sheet would overwrite the picture {file}; choose another place with -o.")
+    check_apart(file, picture)
     return file

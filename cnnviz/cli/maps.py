@@ -16,7 +16,7 @@ from cnnviz.cli.options import (
     quiet_option,
     say_json,
 )
-from cnnviz.cli.output import check_npz, save_npz, sheet_file
+from cnnviz.cli.output import check_apart, check_npz, save_npz, sheet_file
 
 if TYPE_CHECKING:
     from cnnviz.featuremaps import FeatureMaps
@@ -146,8 +146,8 @@ def _files(
         files = {key: (output or Path()) / name for key, name in zip(keys, names, strict=True)}
     makers: dict[Path, Path] = {}
     for (picture, _), file in files.items():
-        if any(file.resolve() == each.resolve() for each in pictures):
-            raise click.UsageError(f"the sheet would overwrite the picture {file}; choose another place with -o.")
+        for each in pictures:
+            check_apart(file, each)
         if file in makers:
             raise click.UsageError(
                 f"the sheets of {makers[file]} and {picture} would both be {file}; take them in turn."

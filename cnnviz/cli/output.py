@@ -24,6 +24,12 @@ def check_sheet(output: Path | None) -> None:
     check_writable(output or sheet_file("sheet"))
 
 
+def check_apart(file: Path, picture: Path, option: str = "-o") -> None:
+    """Notice that a sheet would be written over the picture it is about; `option` names another place."""
+    if file.resolve() == picture.resolve():
+        raise click.UsageError(f"the sheet would overwrite the picture {file}; choose another place with {option}.")
+
+
 def check_npz(path: Path | None) -> None:
     """Notice before any work that arrays would go into a file with another ending."""
     if path is not None and path.suffix != ".npz":

@@ -14,7 +14,7 @@ from cnnviz.cli.options import (
     quiet_option,
     say_json,
 )
-from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
+from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.running import waiting
 from cnnviz.methods import DEFAULT, METHODS
 
@@ -99,10 +99,10 @@ def saliency(
       cnnviz saliency cat.jpg --class tabby --versus "Egyptian cat"
     """
     options = settings(texts)
-    for path in (output, overlay):
+    for path, option in ((output, "-o"), (overlay, "--overlay")):
         check_sheet(path)
-        if path is not None and path.resolve() == picture.resolve():
-            raise click.UsageError(f"this would overwrite the picture {path}; choose another place.")
+        if path is not None:
+            check_apart(path, picture, option)
     if output is not None and overlay is not None and output.resolve() == overlay.resolve():
         raise click.UsageError(f"the sheet and the overlay cannot both be {output}.")
     check_npz(save_arrays)
