@@ -5,6 +5,7 @@ depends on what). The textbook's formulas, (H - F + 2P) / S + 1 for the size of 
 parameters of a convolution, are what comes out.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ class Layer:
         receptive_field: (height, width) in input pixels, not cut at the picture's border; infinite where every output
             depends on the whole picture; None where it is not known.
         step: (height, width) in input pixels between neighbouring outputs, likewise.
+        start: (row, column) of the input pixel at which the first output's receptive field begins, negative where that
+            is beyond the border, likewise.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Layer:
     parameters: int
     receptive_field: tuple[float, float] | None
     step: tuple[float, float] | None
+    start: tuple[float, float] | None
 
 
 def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> list[Layer]:
@@ -72,6 +76,12 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
         parameters = sum(parameter.numel() for parameter in own)
         rows.append(_row(names[part], aliases.get(names[part], ""), part, parameters, *seen.get(part, ((), None))))
     return rows
+
+
+def all_convolutions(network: Network) -> list[str]:
+    """The layers that "all" stands for: blockX_convY in the VGG family, elsewhere every convolution that runs."""
+    blocks = [alias for alias in network.aliases if re.fullmatch(r"block\d+_conv\d+", alias)]
+    return blocks or [row.name for row in layer_table(network) if row.kind == "Conv2d" and row.output]
 
 
 Seen = dict[nn.Module, tuple[tuple[int, ...], Field | None]]
@@ -115,6 +125,7 @@ def _row(
         parameters=parameters,
         receptive_field=(field.spans[0].size, field.spans[1].size) if field else None,
         step=(field.spans[0].step, field.spans[1].step) if field else None,
+        start=(field.spans[0].low, field.spans[1].low) if field else None,
     )
 
 

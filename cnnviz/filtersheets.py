@@ -30,7 +30,7 @@ def filters_sheet(found: "Synthesis", made: Mapping[str, object]) -> Sheet:
     factor = _factor(found.images)
     notes = [f"{value} {status}" for value, status in zip(_values(found), found.status, strict=True)]
     tiles = [
-        Tile(_enlarged(_pixels(image), factor), label, note)
+        Tile(_enlarged(drawable(image), factor), label, note)
         for image, label, note in zip(found.images, found.labels, notes, strict=True)
     ]
     picture = found.picture[2] if found.picture else None
@@ -58,7 +58,7 @@ def _strip(found: "Synthesis", number: int, length: int) -> Image.Image:
     ]
     columns = columns_for(len(states), 1)
     factor = max(1, min(_factor(found.images), WIDEST_FILM // (columns * found.images.shape[3])))
-    tiles = [Tile(_enlarged(_pixels(image), factor), label) for image, label in zip(states, found.labels, strict=True)]
+    tiles = [Tile(_enlarged(drawable(image), factor), label) for image, label in zip(states, found.labels, strict=True)]
     steps = found.settings["steps"]
     step = steps if last else number * frame_distance(steps) + 1
     drawn = sheet(tiles, lines=[found.title, f"after step {step} of {steps}"], factor=1)
@@ -92,7 +92,7 @@ def _lines(found: "Synthesis") -> list[str]:
     ]
 
 
-def _pixels(image: Tensor) -> Pixels:
+def drawable(image: Tensor) -> Pixels:
     """(C, H, W) in [0, 1] as (H, W, 3), 0 to 255; grey if it has not three channels."""
     values = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return np.broadcast_to(values[..., : 3 if values.shape[2] >= 3 else 1], (*values.shape[:2], 3))

@@ -7,6 +7,7 @@ sha256 of the user's picture with its base name, and versions. Never a path, a u
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,20 +38,31 @@ def record(
     """
     return {
         "command": command,
-        "network": {
-            "name": network.name,
-            "weights": network.weights,
-            "sha256": network.fingerprint,
-            "input_size": list(network.input_size),
-            "mean": network.mean.flatten().tolist(),
-            "std": network.std.flatten().tolist(),
-        },
+        "network": describe(network),
         "picture": None if picture is None else {"name": picture, "sha256": sha256},
         "settings": dict(settings),
         "device": network.device.type,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "versions": versions(),
     }
+
+
+def describe(network: Network) -> dict[str, object]:
+    """What identifies a network: its name, its weights, and what it does to images before they reach it."""
+    return {
+        "name": network.name,
+        "weights": network.weights,
+        "sha256": network.fingerprint,
+        "input_size": list(network.input_size),
+        "mean": network.mean.flatten().tolist(),
+        "std": network.std.flatten().tolist(),
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python, of cnnviz and of what computes and draws."""
+    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
 
 
 def read_record(path: str | Path) -> dict[str, object]:

@@ -92,10 +92,14 @@ class Sheet:
         else:
             image.save(file, kind, quality=92)
 
-    def _repr_png_(self) -> bytes:
+    def png(self) -> bytes:
+        """The bytes of a PNG file."""
         buffer = io.BytesIO()
         self._write(buffer, "PNG")
         return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
 
 
 def picture_format(path: Path) -> str:

@@ -16,7 +16,7 @@ LEVELS = [
     {"aliases", "captumcalls", "errors", "files", "patches", "precision", "receptive"},
     {"methods", "sheets"},
     {"images", "network", "pictures", "transforms"},
-    {"hooks", "architecture", "inputs", "models", "provenance", "views"},
+    {"hooks", "architecture", "inputs", "models", "provenance", "views", "wiring"},
     {"baselines", "classes", "kernels", "mapsheets", "objectives", "predictions", "structure"},
     {"explainers"},
     {"attribution", "heatmaps"},
@@ -29,10 +29,10 @@ LEVELS = [
     {"filtersheets", "jobs"},
     {"settings"},
     {"synthesis"},
-    {"dreams"},
+    {"dreams", "galleries"},
     {"cli", "__init__", "__main__"},
 ]
-HEAVY = ("torch", "torchvision", "captum", "matplotlib", "numpy", "rich", "PIL")
+HEAVY = ("torch", "torchvision", "captum", "matplotlib", "numpy", "rich", "PIL", "ray", "jinja2")
 
 
 def imported(path: Path) -> set[str]:

@@ -10,6 +10,7 @@ import click
 from cnnviz.cli.dreams import dream, invert, kernels
 from cnnviz.cli.evidence import evidence
 from cnnviz.cli.filters import classimage, filters
+from cnnviz.cli.gallery import gallery
 from cnnviz.cli.maps import featuremaps
 from cnnviz.cli.networks import classes, layers, models, weights
 from cnnviz.cli.predictions import predict
@@ -51,6 +52,7 @@ for command in (
     kernels,
     saliency,
     evidence,
+    gallery,
     predict,
     layers,
     models,

@@ -69,26 +69,9 @@ def filters_or_all(text: str) -> tuple[int, ...] | Literal["all"]:
     return "all" if text == "all" else options.channels(text)
 
 
-def synthesis_options(recipe: str) -> Callable[[Command], Command]:
-    """Give a command the options that all syntheses share, handed to it as `settings` and `delivery`.
-
-    Args:
-        recipe: the one by default.
-    """
-    return partial(_with_options, recipe)
-
-
-def _with_options(recipe: str, command: Command) -> Command:
-    def with_settings(**arguments: Any) -> None:
-        names = ("recipe", "preset", "steps", "size", "batch", "precision", "references", "spectrum")
-        settings = {name: arguments.pop(name) for name in names}
-        if settings["size"] == "auto":
-            settings["size"] = None
-        delivery = Delivery(**{field.name: arguments.pop(field.name) for field in fields(Delivery)})
-        delivery.check()
-        command(settings=settings | {"film": delivery.film is not None}, delivery=delivery, **arguments)
-
-    shared: list[Callable[[Command], Command]] = [
+def recipe_options(recipe: str) -> list[Callable[[Command], Command]]:
+    """The options that say how an image is made; `taken` collects what they got."""
+    return [
         click.option(
             "--recipe", type=click.Choice(list(RECIPES)), default=recipe, show_default=True, help="See below."
         ),
@@ -116,6 +99,33 @@ def _with_options(recipe: str, command: Command) -> Command:
             show_default=True,
             help="What the network computes in; auto: bfloat16 where the machine has it.",
         ),
+    ]
+
+
+def taken(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a command's arguments, taken out of them; the seed stays."""
+    settings = {name: arguments.pop(name) for name in ("recipe", "preset", "steps", "size", "batch", "precision")}
+    return settings | {"size": None if settings["size"] == "auto" else settings["size"]}
+
+
+def synthesis_options(recipe: str) -> Callable[[Command], Command]:
+    """Give a command the options that all syntheses share, handed to it as `settings` and `delivery`.
+
+    Args:
+        recipe: the one by default.
+    """
+    return partial(_with_options, recipe)
+
+
+def _with_options(recipe: str, command: Command) -> Command:
+    def with_settings(**arguments: Any) -> None:
+        settings = taken(arguments) | {name: arguments.pop(name) for name in ("references", "spectrum")}
+        delivery = Delivery(**{field.name: arguments.pop(field.name) for field in fields(Delivery)})
+        delivery.check()
+        command(settings=settings | {"film": delivery.film is not None}, delivery=delivery, **arguments)
+
+    shared: list[Callable[[Command], Command]] = [
+        *recipe_options(recipe),
         click.option(
             "--references",
             type=click.Path(exists=True, file_okay=False, path_type=Path),

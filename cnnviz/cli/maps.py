@@ -1,6 +1,5 @@
 """`cnnviz featuremaps`: what layers see in pictures."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,12 +114,11 @@ def featuremaps(
 
 def _layers(network: "Network", single: tuple[str, ...], listed: str | None) -> list[str]:
     """The layers asked for, each once; unknown names are noticed before any work."""
-    from cnnviz.architecture import layer_table
+    from cnnviz.architecture import all_convolutions
 
     named = [*single, *((listed or "").split(",") if listed != "all" else ())]
     if listed == "all":
-        blocks = [alias for alias in network.aliases if re.fullmatch(r"block\d+_conv\d+", alias)]
-        named += blocks or [row.name for row in layer_table(network) if row.kind == "Conv2d" and row.output]
+        named += all_convolutions(network)
     layers = list(dict.fromkeys(name.strip() for name in named if name.strip()))
     if not layers:
         raise click.UsageError("no layer is named; `cnnviz layers` lists them.")

@@ -42,7 +42,7 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     columns = ["layer", "also called", "kind", "kernel", "stride", "padding", "output", "parameters", "field", "step"]
     cells = [_cells(row) for row in table]
     keep = [index for index, name in enumerate(columns) if name != "also called" or network.aliases]
-    _print_table([columns[index] for index in keep], [[row[index] for index in keep] for row in cells], right=4)
+    print_table([columns[index] for index in keep], [[row[index] for index in keep] for row in cells], right=4)
     rest = total - sum(row.parameters for row in table)
     outside = f", {rest:,} of them in no layer" if rest else ""
     click.echo(f"{network.name} at {shown[0]} x {shown[1]}: {len(table)} layers, {total:,} parameters{outside}")
@@ -69,7 +69,7 @@ def models(word: str, as_json: bool) -> None:
         [row["name"], f"{row['parameters']:,}", f"{row['top1']:.1f} %", str(row["classes"]), row["here"]]
         for row in rows
     ]
-    _print_table(["model", "parameters", "top-1", "classes", "weights"], cells, right=1)
+    print_table(["model", "parameters", "top-1", "classes", "weights"], cells, right=1)
     click.echo("A network of your own: --model file.py:factory, with --input-size, --mean, --std, --weights, --labels.")
 
 
@@ -155,12 +155,13 @@ def _sides(pair: Sequence[float] | None, unknown: str = "") -> str:
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: a side that depends on the whole picture is written as "all"."""
-    for name in ("receptive_field", "step"):
+    for name in ("receptive_field", "step", "start"):
         row[name] = row[name] and ["all" if math.isinf(side) else side for side in row[name]]
     return row
 
 
-def _print_table(columns: list[str], rows: list[list[str]], right: int) -> None:
+def print_table(columns: list[str], rows: list[list[str]], right: int) -> None:
+    """Print rows under the names of their columns, the last `right` of which are aligned on the right."""
     from rich.console import Console
     from rich.table import Table
 

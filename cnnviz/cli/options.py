@@ -104,7 +104,7 @@ class Chosen:
         name = self.name()
         if self.weights == "random":
             click.echo(f"warning: {name} has RANDOM weights (seed 0): nothing it shows was learned.", err=True)
-        return load(name, weights=self.weights, device=self._device(), progress=not quiet, **self._own())
+        return load(name, weights=self.weights, device=self.device_name(), progress=not quiet, **self._own())
 
     def outline(self) -> "Network":
         """The network for its layers alone: nothing is downloaded."""
@@ -119,7 +119,8 @@ class Chosen:
             raise click.UsageError(f"{self.labels} is not a text file in UTF-8 with a class name per line.") from None
         return {"input_size": self.input_size, "mean": self.mean, "std": self.std, "labels": labels}
 
-    def _device(self) -> str:
+    def device_name(self) -> str:
+        """The device asked for, or the best there is."""
         import torch
 
         available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -1,0 +1,248 @@
+"""`cnnviz gallery`: all filters of a network in a folder of pages."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnviz.cli.filters import filters_or_all, recipe_options, taken
+from cnnviz.cli.galleryfolder import STATES, here_argument, rows_of, serve, site, status, verify
+from cnnviz.cli.networks import print_table
+from cnnviz.cli.options import Chosen, Command, json_option, network_options, quiet_option, say_json
+from cnnviz.cli.running import waiting
+
+if TYPE_CHECKING:
+    from cnnviz.galleries.engines import Engine
+    from cnnviz.galleries.plan import Request
+
+
+@click.group()
+def gallery() -> None:
+    """Draw every filter of a network into a folder that can be continued, checked and browsed.
+
+    \b
+    Example:
+      cnnviz gallery build vgg
+      cnnviz gallery examples vgg --images photographs
+      cnnviz gallery site vgg
+      cnnviz gallery serve vgg
+    """
+
+
+out_argument = click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+
+
+def _with(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+request_options = _with(
+    [
+        click.option("--layers", default="all", show_default=True, help="Layers, with commas; or all convolutions."),
+        click.option(
+            "--filters",
+            type=filters_or_all,
+            default="all",
+            show_default=True,
+            metavar="LIST",
+            help="Which of each layer, such as 0-63; those that it has are drawn.",
+        ),
+        *recipe_options("fourier"),
+    ]
+)
+engine_options = _with(
+    [
+        click.option(
+            "--engine",
+            type=click.Choice(["process", "ray"]),
+            default="process",
+            show_default=True,
+            help="Work in this process, or on a Ray cluster (pip install 'cnnviz[ray]').",
+        ),
+        click.option("--address", help="Of the Ray cluster: auto, ray://HOST:PORT; by default one is started here."),
+        click.option(
+            "--gpus-per-worker",
+            "gpus",
+            type=click.FloatRange(min=0),
+            help="GPUs of each Ray worker; by default 1 if the cluster has any, else 0.",
+        ),
+    ]
+)
+
+
+@gallery.command()
+@out_argument
+@request_options
+@engine_options
+@network_options
+@quiet_option
+def build(
+    out: Path,
+    engine: str,
+    address: str | None,
+    gpus: float | None,
+    chosen: Chosen,
+    quiet: bool,
+    **arguments: Any,
+) -> None:
+    """Draw filters into the folder OUT, or go on where an earlier build was interrupted.
+
+    Only what is not there yet, or was drawn with other settings or weights, is drawn. Layers and filters are added to
+    those that the gallery holds.
+
+    \b
+    Example:
+      cnnviz gallery build vgg --layers block4_conv1,block5_conv3 --filters 0-63 --preset draft
+    """
+    from cnnviz.galleries.building import building
+    from cnnviz.galleries.store import Store
+
+    request, store = _request(arguments), Store(out)
+    works = _engine(engine, address, gpus, chosen, quiet=quiet)
+    shown = None
+    try:
+        with waiting("planning", quiet=quiet) as say:
+            for shown in building(works, store, request):
+                say(f"{shown.finished} of {shown.filters} filters", shown.done / max(1, shown.total))
+                if shown.batch is not None:
+                    click.echo(f"memory ran out: going on with {shown.batch} filters at a time", err=True)
+    except KeyboardInterrupt:
+        if shown is not None:
+            click.echo(f"{shown.finished} of {shown.filters} filters are kept; the same command goes on", err=True)
+        raise
+    if not quiet:
+        rows = rows_of(store)
+        counts = {state: sum(row[state] for row in rows) for state in STATES}
+        listed = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+        click.echo(f"{out}: {store.planned().count} filters, {listed}; `cnnviz gallery site {out}` makes pages of them")
+
+
+@gallery.command()
+@request_options
+@network_options
+@json_option
+def plan(chosen: Chosen, as_json: bool, **arguments: Any) -> None:
+    """Say what a build would take, without drawing anything or downloading weights.
+
+    Counted are the floating-point operations of all steps; how many a second this machine does is measured on
+    convolutions, which are nearly all of them. Filters that fail are tried again, which is not counted.
+
+    \b
+    Example:
+      cnnviz gallery plan --model vgg16 --layers all
+    """
+    import torch
+
+    from cnnviz.galleries.costs import estimate, measured_rate
+    from cnnviz.galleries.plan import plan_layers
+
+    layers = plan_layers(chosen.outline(), _request(arguments))
+    rate = measured_rate(torch.device(chosen.device_name()))
+    whole, parts = estimate(layers), [estimate([layer]) for layer in layers]
+    if as_json:
+        rows = [{"layer": layer.layer} | vars(part) for layer, part in zip(layers, parts, strict=True)]
+        say_json({"layers": rows} | vars(whole) | {"flops_per_second": rate, "seconds": whole.flops / rate})
+        return
+    cells = [
+        [
+            layer.layer,
+            str(part.filters),
+            " x ".join(map(str, layer.settings["size"])),
+            str(layer.settings["steps"]),
+            f"{part.flops / 1e12:,.1f}",
+            _time(part.flops / rate),
+        ]
+        for layer, part in zip(layers, parts, strict=True)
+    ]
+    print_table(["layer", "filters", "size", "steps", "TFLOP", "time"], cells, right=5)
+    click.echo(
+        f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.0f} MB of pictures;"
+        f" about {_time(whole.flops / rate)} at the {rate / 1e9:,.0f} GFLOP/s measured here"
+    )
+
+
+@gallery.command()
+@here_argument
+@click.option(
+    "--images",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of pictures, and of folders of pictures.",
+)
+@click.option("--top", type=click.IntRange(1, 100), default=9, show_default=True, help="Examples per filter.")
+@engine_options
+@network_options
+@quiet_option
+def examples(
+    out: Path,
+    folder: Path,
+    top: int,
+    engine: str,
+    address: str | None,
+    gpus: float | None,
+    chosen: Chosen,
+    quiet: bool,
+) -> None:
+    """Find the pictures that excite each filter of the gallery in OUT most, and what of them it saw.
+
+    One pass over the pictures of a folder, each as the network's published preprocessing cuts it; interrupted, it goes
+    on where it was. Pictures that cannot be read are counted, named in examples.json, and passed over.
+
+    \b
+    Example:
+      cnnviz gallery examples vgg --images photographs
+    """
+    from cnnviz.galleries.examples import find_examples
+    from cnnviz.galleries.store import Store
+
+    store = Store(out)
+    store.planned()
+    works = _engine(engine, address, gpus, chosen, quiet=quiet)
+    passed = None
+    with waiting("reading", quiet=quiet) as say:
+        for passed in find_examples(works, store, folder, top):
+            say(f"{passed.done} of {passed.total} pictures", passed.done / passed.total)
+    if not quiet:
+        skipped = f", {passed.unreadable} could not be used" if passed and passed.unreadable else ""
+        read = f"{passed.done - passed.unreadable} pictures{skipped}" if passed else "nothing new"
+        click.echo(f"{out}: examples from {folder.name}: {read}; `cnnviz gallery site {out}` shows them")
+
+
+def _request(arguments: dict[str, Any]) -> "Request":
+    from cnnviz.galleries.plan import Request
+
+    settings = taken(arguments) | {"seed": arguments["seed"]}
+    named = () if arguments["layers"] == "all" else tuple(name.strip() for name in arguments["layers"].split(","))
+    return Request(named, None if arguments["filters"] == "all" else arguments["filters"], settings)
+
+
+def _engine(engine: str, address: str | None, gpus: float | None, chosen: Chosen, *, quiet: bool) -> "Engine":
+    """Where the work is to be done, with the network."""
+    from cnnviz.galleries.engines import InProcess
+
+    if engine == "ray":
+        from cnnviz.galleries.onray import OnRay
+
+        return OnRay(chosen.load(quiet=quiet).cpu(), address, gpus)
+    if address is not None or gpus is not None:
+        raise click.UsageError("--address and --gpus-per-worker are for --engine ray.")
+    return InProcess(chosen.load(quiet=quiet))
+
+
+def _time(seconds: float) -> str:
+    """A length of time for people, to two digits."""
+    for length, name in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {name}"
+    return f"{seconds:.2g} seconds"
+
+
+for command in (status, verify, site, serve):
+    gallery.add_command(command)

@@ -1,0 +1,53 @@
+"""Reading a whole gallery again, to name what is wrong with it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from cnnviz.galleries.plan import Plan
+from cnnviz.galleries.store import Fault, Store, file_name, read_lines
+
+
+def check(folder: Path) -> tuple[Plan, list[Fault]]:
+    """What the gallery is to hold, and everything that is missing, damaged, stale or left over in it.
+
+    Raises:
+        OutputError: if there is no gallery in the folder.
+    """
+    store = Store(folder)
+    plan = store.planned()
+    return plan, [*store.faults(plan), *_examples(store, plan)]
+
+
+def _examples(store: Store, plan: Plan) -> list[Fault]:
+    """Faults among natural examples, if there are any."""
+    about = store.folder / "examples.json"
+    if not about.is_file():
+        return []
+    try:
+        found: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+    except ValueError:
+        return [Fault("damaged", about.name, "is no JSON")]
+    if found.get("network") != plan.network["sha256"]:
+        return [Fault("stale", about.name, "found with other weights")]
+    faults = []
+    for layer in plan.layers:
+        lines = read_lines(store.folder / "examples" / f"{file_name(layer.layer)}.jsonl")
+        for number in layer.filters:
+            faults += _strip_fault(store, layer.layer, number, lines.get(number))
+    return faults
+
+
+def _strip_fault(store: Store, layer: str, number: int, line: dict[str, Any] | None) -> list[Fault]:
+    name = f"examples/{file_name(layer)}/{number:04d}.webp"
+    if line is None:
+        return [Fault("missing", name, "no examples were looked for")]
+    if line.get("file") is None:
+        return []
+    path = store.folder / name
+    if not path.is_file():
+        return [Fault("missing", name, "the picture is gone")]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != line.get("sha256"):
+        return [Fault("damaged", name, "is not the file that its record names")]
+    return []

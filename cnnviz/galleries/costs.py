@@ -1,0 +1,83 @@
+"""What drawing costs, before anything is drawn: operations counted on shapes, and how many a second are done here."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from cnnviz.errors import ShapeError
+from cnnviz.images import Size
+from cnnviz.network import FORWARD_ERRORS, Network
+from cnnviz.objectives import Objective
+from cnnviz.precision import fast_dtype
+from cnnviz.views import Viewer
+
+if TYPE_CHECKING:
+    from cnnviz.galleries.plan import LayerPlan
+
+ROUNDS, CHANNELS, SIDE, BATCH = 7, 256, 28, 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan takes, if every filter succeeds at the first try.
+
+    Attributes:
+        filters: how many.
+        flops: floating-point operations of all steps, an addition and a multiplication each counted.
+        pixels: bytes of all images, uncompressed; PNG files take about half to three quarters.
+    """
+
+    filters: int
+    flops: int
+    pixels: int
+
+
+def estimate(layers: "Sequence[LayerPlan]") -> Estimate:
+    """What some layers of a plan take."""
+    parts = [(layer, len(layer.filters), layer.settings) for layer in layers]
+    flops = sum(count * int(settings["steps"]) * layer.flops for layer, count, settings in parts)
+    pixels = sum(count * settings["size"][0] * settings["size"][1] * 3 for _, count, settings in parts)
+    return Estimate(sum(count for _, count, _ in parts), flops, pixels)
+
+
+def step_cost(network: Network, objective: Objective, size: Size) -> int:
+    """Floating-point operations of one step of one image up and back, counted by PyTorch; nothing is computed.
+
+    A network that cannot run on shapes alone is run once.
+    """
+    try:
+        return _counted(network.on_meta(), objective, size)
+    except (*FORWARD_ERRORS, ShapeError):
+        return _counted(network, objective, size)
+
+
+def _counted(network: Network, objective: Objective, size: Size) -> int:
+    images = torch.full((1, network.channels, *size), 0.5, device=network.device, requires_grad=True)
+    viewer = Viewer(network, objective.layers, images.detach())
+    rows = torch.zeros(1, dtype=torch.long)
+    objective.score(viewer(images, rows))  # what is computed once, whatever the number of steps
+    with FlopCounterMode(display=False) as counter:
+        objective.score(viewer(images, rows)).sum().backward()  # type: ignore[no-untyped-call]
+    return int(counter.get_total_flops())
+
+
+def measured_rate(device: torch.device) -> float:
+    """Floating-point operations a second of convolutions here, forward and backward: the median of some rounds."""
+    dtype = fast_dtype(device)
+    kernels = torch.randn(CHANNELS, CHANNELS, 3, 3, device=device, dtype=dtype)
+    maps = torch.randn(BATCH, CHANNELS, SIDE, SIDE, device=device, dtype=dtype, requires_grad=True)
+    kernels, maps = (each.contiguous(memory_format=torch.channels_last) for each in (kernels, maps))
+    seconds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        functional.conv2d(maps, kernels, padding=1).sum().backward()  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * 2 * BATCH * CHANNELS**2 * 9 * SIDE**2 / median(seconds)

@@ -1,0 +1,95 @@
+"""Filters to finished pictures with what is known of them, ready to be written by whoever keeps the gallery."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cnnviz.architecture import all_convolutions
+from cnnviz.filtersheets import drawable
+from cnnviz.galleries.plan import Chunk
+from cnnviz.jobs import Job
+from cnnviz.network import Network
+from cnnviz.provenance import record, versions
+from cnnviz.sheets import Sheet
+from cnnviz.synthesis import filter_job
+from cnnviz.wiring import Wiring
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A filter's picture, the bytes of a PNG, and its record, plain enough for JSON."""
+
+    layer: str
+    number: int
+    png: bytes
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Advance:
+    """How far a chunk is: operations done since the last one, and those more to do because a filter failed.
+
+    Attributes:
+        drawn: what was finished.
+        batch: filters at a time, where memory did not do for as many as planned.
+    """
+
+    done: int
+    more: int
+    drawn: Sequence[Drawn]
+    batch: int | None = None
+
+
+def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
+    """Draw the filters of a chunk; each is handed over as soon as nothing can change it any more."""
+    settings = dict(chunk.settings)
+    job = filter_job(network, chunk.layer, chunk.filters, **settings | {"size": tuple(settings["size"])})
+    planned = job.batch
+    wiring = Wiring(network, all_convolutions(network))
+    done, total, left = 0, len(chunk.filters) * job.steps, set(range(len(chunk.filters)))
+    since = time.perf_counter()
+    for progress in job.run():
+        ready = [row for row in sorted(left & job.made.keys()) if job.made[row].judgement.status == ("ok",)]
+        left -= set(ready)
+        seconds = (time.perf_counter() - since) / max(1, len(ready))
+        drawn = [_drawn(job, chunk, row, wiring, seconds) for row in ready]
+        since = time.perf_counter() if ready else since
+        batch = progress.batch if progress.batch != planned else None
+        yield Advance((progress.done - done) * chunk.flops, (progress.total - total) * chunk.flops, drawn, batch)
+        done, total, planned = progress.done, progress.total, progress.batch
+    seconds = (time.perf_counter() - since) / max(1, len(left))
+    yield Advance(0, 0, [_drawn(job, chunk, row, wiring, seconds) for row in sorted(left)])
+
+
+def _drawn(job: Job, chunk: Chunk, row: int, wiring: Wiring, seconds: float) -> Drawn:
+    made, number, network = job.made[row], chunk.filters[row], job.network
+    score, percentile = made.judgement.scores.item(), made.judgement.percentiles.item()
+    mean, most = made.judgement.fired[0].tolist()
+    kept = {"layer": chunk.layer, "filter": number, **chunk.settings, "batch": made.batch}
+    picture = Sheet(drawable(made.image), record("gallery", network, settings=kept))
+    return Drawn(
+        chunk.layer,
+        number,
+        picture.png(),
+        {
+            "filter": number,
+            "key": chunk.keys[row],
+            "score": score,
+            "start": made.start,
+            "percentile": percentile,
+            "mean": mean,
+            "max": most,
+            "status": made.judgement.status[0],
+            "tries": made.tries,
+            "batch": made.batch,
+            "curve": [float(f"{value:.4g}") for value in made.curve.tolist()],
+            "inputs": wiring.strongest(chunk.layer, number),
+            "seconds": round(seconds, 3),
+            "device": network.device.type,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+        },
+    )

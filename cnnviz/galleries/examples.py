@@ -1,0 +1,161 @@
+"""Natural examples: of a folder of pictures, what excites each filter of a gallery most.
+
+    examples.json                       which pictures they are from
+    examples/block4_conv2.jsonl         a line per filter: the pictures, values and places, and a histogram
+    examples/block4_conv2/0041.webp     those places as a row of square tiles
+
+One pass over the pictures finds them; it can be interrupted at any time and goes on where it was. Tiles are cut at the
+receptive field out of the picture itself, in its own pixels, as far as the network saw it. People predict what a
+unit does from such examples better than from synthesized images (Borowski et al. 2021, *Exemplary Natural Images
+Explain CNN Activations Better than State-of-the-Art Feature Visualization*).
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from cnnviz.architecture import layer_table
+from cnnviz.errors import OutputError
+from cnnviz.files import whole_file
+from cnnviz.galleries.cutting import TILE, Place, cut_out, strip
+from cnnviz.galleries.engines import Engine
+from cnnviz.galleries.excitation import Excitation, Shard, Tally
+from cnnviz.galleries.plan import LayerPlan, Plan
+from cnnviz.galleries.store import Store, file_name, write_json, write_lines
+from cnnviz.network import Network
+from cnnviz.pictures import picture_files
+
+TOP = 9
+SHARD = 128  # pictures
+QUALITY = 85  # of the tiles
+UNFINISHED = ".examples.state"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """How far the pass is: pictures done, of how many, and how many of them could not be used."""
+
+    done: int
+    total: int
+    unreadable: int
+
+
+def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) -> Iterator[Passed]:
+    """Find the pictures of a folder, and of the folders in it, that excite the filters of a gallery most.
+
+    Args:
+        engine: with the network that the gallery is about.
+        top: how many per filter.
+
+    Yields:
+        How far the pass is, after each part.
+
+    Raises:
+        PictureError: if there is no picture.
+        OutputError: if the gallery is about other weights, or cannot be written.
+    """
+    plan = store.planned()
+    if engine.network.fingerprint != plan.network["sha256"]:
+        raise OutputError(f"the gallery in {store.folder} was drawn with other weights; build it again with these.")
+    files = picture_files(folder)
+    layers = [layer.layer for layer in plan.layers]
+    names = [path.relative_to(folder).as_posix() for path in files]
+    with store.writing():
+        identity = _identity(plan, layers, top, files, names)
+        found = _resumed(store, identity)
+        for part in engine.excite(layers, top, _shards(files, names, found.shards)):
+            found.merge(part)
+            _keep(store, identity, found)
+            yield Passed(found.count + len(found.unreadable), len(files), len(found.unreadable))
+        for layer in plan.layers:
+            if layer.layer in found.tallies:
+                _write_layer(store, engine.network, layer, found, files, names)
+        summary = {"folder": folder.resolve().name, "pictures": found.count, "top": top, "tile": TILE}
+        unreadable = [{"picture": name, "why": why} for name, why in found.unreadable]
+        about = {"network": plan.network["sha256"], "layers": layers, "unreadable": unreadable}
+        write_json(store.folder / "examples.json", summary | about)
+        (store.folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def _shards(files: list[Path], names: list[str], done: set[int]) -> Iterator[Shard]:
+    """Pictures as bytes, so that nobody else needs the folder; what cannot be read has none."""
+    for start in range(0, len(files), SHARD):
+        if start not in done:
+            some = zip(names[start : start + SHARD], files[start : start + SHARD], strict=True)
+            yield Shard(start, tuple((name, _bytes(path)) for name, path in some))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _identity(plan: Plan, layers: list[str], top: int, files: list[Path], names: list[str]) -> str:
+    """What an interrupted pass must have in common with one that goes on."""
+    sizes = [path.stat().st_size for path in files]
+    told = json.dumps([plan.network["sha256"], layers, top, SHARD, names, sizes])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _resumed(store: Store, identity: str) -> Excitation:
+    """The interrupted pass over the same pictures, or a new one."""
+    path = store.folder / UNFINISHED
+    if path.is_file():
+        kept = torch.load(path, weights_only=True)
+        if kept["identity"] == identity:
+            return Excitation.from_state(kept["found"])
+    return Excitation()
+
+
+def _keep(store: Store, identity: str, found: Excitation) -> None:
+    with whole_file(store.folder / UNFINISHED) as file:
+        torch.save({"identity": identity, "found": found.state()}, file)
+
+
+def _write_layer(
+    store: Store, network: Network, layer: LayerPlan, found: Excitation, files: Sequence[Path], names: Sequence[str]
+) -> None:
+    tally, width = found.tallies[layer.layer], found.widths[layer.layer]
+    best = {number: _best(tally, number, width) for number in layer.filters}
+    places = [place for each in best.values() for place, _ in each]
+    rows = {row.name: row for row in layer_table(network)}
+    cuts = iter(cut_out(network, rows.get(network.qualified(layer.layer)), places, files.__getitem__))
+    lines = {}
+    for number, each in best.items():
+        mine = [(*pair, next(cuts)) for pair in each]
+        told = [
+            {"picture": names[place.picture], "value": value, "box": [round(side, 2) for side in cut.box]}
+            for place, value, cut in mine
+        ]
+        histogram = {"top": 2.0 ** int(tally.powers[number]), "counts": tally.counts[number].tolist()}
+        written = _write_strip(store, layer.layer, number, [cut.tile for _, _, cut in mine])
+        lines[number] = {"filter": number, **written, "top": told, "histogram": histogram}
+    write_lines(store.folder / "examples" / f"{file_name(layer.layer)}.jsonl", lines)
+
+
+def _best(tally: Tally, number: int, width: int) -> list[tuple[Place, float]]:
+    """Where a filter was excited most, and how much."""
+    each = (tally.pictures[number], tally.positions[number], tally.values[number])
+    found = zip(*(values.tolist() for values in each), strict=True)
+    return [(Place(picture, divmod(at, width)), value) for picture, at, value in found if value > 0]
+
+
+def _write_strip(store: Store, layer: str, number: int, tiles: Sequence[Image.Image]) -> dict[str, str | None]:
+    """The tiles as a file; there is none for a filter that no picture excites."""
+    path = store.folder / "examples" / file_name(layer) / f"{number:04d}.webp"
+    if not tiles:
+        path.unlink(missing_ok=True)
+        return {"file": None, "sha256": None}
+    buffer = io.BytesIO()
+    strip(tiles).save(buffer, "WEBP", quality=QUALITY, method=2)
+    with whole_file(path) as file:
+        file.write(buffer.getvalue())
+    return {"file": path.relative_to(store.folder).as_posix(), "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}

@@ -1,0 +1,213 @@
+"""What a gallery is to hold: which filters of which layers, and how each is drawn.
+
+A `Plan` is plain data; ``gallery.json`` holds it. The key of a filter is a hash of everything that determines its
+picture: another network, recipe, number of steps, size, seed, precision or batch gives another key, and only what has
+another key than its record is drawn again.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from cnnviz.architecture import Layer, all_convolutions, layer_table
+from cnnviz.errors import OutputError, ShapeError
+from cnnviz.galleries.costs import step_cost
+from cnnviz.network import Network
+from cnnviz.objectives import channel
+from cnnviz.provenance import describe
+from cnnviz.settings import filter_count
+from cnnviz.synthesis import filter_job
+from cnnviz.wiring import Wiring
+
+FORMAT = 1  # of the folder
+LEAST_CHUNK = 16  # filters at a time: what fails among them is made again together
+SETTINGS = ("seed", "recipe", "steps", "size", "batch", "precision", "tries")
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer of a gallery.
+
+    Attributes:
+        layer: its name, as it was asked for.
+        filters: the numbers of those that are drawn.
+        settings: how, with nothing left to choose: what `cnnviz.synthesis.filter_job` is given.
+        shape: (C, H, W) of its maps at the network's input size.
+        receptive_field, step: (height, width) in input pixels; "all" where everything counts; None if unknown.
+        inputs: the layer whose maps its convolution is given, if that is plain.
+        flops: floating-point operations of one step for one image.
+        place: when it runs, among all layers.
+    """
+
+    layer: str
+    filters: tuple[int, ...]
+    settings: Mapping[str, Any]
+    shape: tuple[int, int, int]
+    receptive_field: tuple[float | str, float | str] | None
+    step: tuple[float | str, float | str] | None
+    inputs: str | None
+    flops: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole gallery: the network, as pictures record it, and its layers in the order in which they run."""
+
+    network: Mapping[str, Any]
+    layers: tuple[LayerPlan, ...]
+
+    def key(self, layer: LayerPlan, number: int) -> str:
+        """What identifies the picture of a filter: the sha256 of all that determines it."""
+        shown = {name: self.network[name] for name in ("sha256", "mean", "std")}
+        determined = {"network": shown, "layer": layer.layer, "filter": number, "settings": dict(layer.settings)}
+        return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def count(self) -> int:
+        """How many filters there are."""
+        return sum(len(layer.filters) for layer in self.layers)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "network": dict(self.network), "layers": [asdict(layer) for layer in self.layers]}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Plan":
+        """The plan in the contents of a ``gallery.json``.
+
+        Raises:
+            OutputError: if it is no such thing, or from a later version.
+        """
+        try:
+            if data["format"] > FORMAT:
+                raise OutputError("this gallery was made by a later version of cnnviz; install that one.")
+            return Plan(data["network"], tuple(_layer_from(each) for each in data["layers"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise OutputError(f"gallery.json is no plan of a gallery ({type(error).__name__}: {error}).") from error
+
+
+def _layer_from(data: Mapping[str, Any]) -> LayerPlan:
+    pairs = {name: None if data[name] is None else tuple(data[name]) for name in ("receptive_field", "step")}
+    return LayerPlan(**{**data, **pairs, "filters": tuple(data["filters"]), "shape": tuple(data["shape"])})
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a gallery is asked to hold.
+
+    Attributes:
+        layers: names of layers; all convolutions if empty.
+        filters: their numbers, in every layer as far as it has them; all if None.
+        settings: of `cnnviz.settings.Settings`, the recipe by its name, and "seed".
+    """
+
+    layers: tuple[str, ...] = ()
+    filters: tuple[int, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_plan(network: Network, request: Request) -> Plan:
+    """A plan with nothing left to choose, for the device that `network` is on.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError: if a layer, a filter or a setting does not fit the network.
+    """
+    return Plan(describe(network), plan_layers(network, request))
+
+
+def plan_layers(network: Network, request: Request) -> tuple[LayerPlan, ...]:
+    """The layers of a plan; the network may be one without numbers. Errors as `make_plan`."""
+    rows = {row.name: (place, row) for place, row in enumerate(layer_table(network))}
+    wiring = Wiring(network, all_convolutions(network))
+    names = dict.fromkeys(request.layers or all_convolutions(network))
+    layers = [
+        _layer_plan(network, name, request, wiring, *rows.get(network.qualified(name), (len(rows), None)))
+        for name in names
+    ]
+    if not any(layer.filters for layer in layers):
+        most = max(layer.shape[0] for layer in layers)
+        raise ShapeError(f"none of the filters asked for exists; the widest of these layers has 0 to {most - 1}.")
+    return _in_order(layer for layer in layers if layer.filters)
+
+
+def _layer_plan(
+    network: Network, layer: str, request: Request, wiring: Wiring, place: int, row: Layer | None
+) -> LayerPlan:
+    job = filter_job(network, layer, [0], **request.settings)
+    climbed = network.before_relu(layer)
+    count = filter_count(network, climbed, job.size)
+    settings = {name: job.settings.get(name) for name in SETTINGS} | {"batch": job.batch}
+    wanted = range(count) if request.filters is None else request.filters
+    return LayerPlan(
+        layer=layer,
+        filters=tuple(number for number in sorted(set(wanted)) if number < count),
+        settings=settings,
+        shape=row.output if row and len(row.output) == 3 else (count, 0, 0),
+        receptive_field=_plain(row.receptive_field) if row else None,
+        step=_plain(row.step) if row else None,
+        inputs=wiring.inputs(layer),
+        flops=step_cost(network, channel(climbed, [0]), job.size),
+        place=place,
+    )
+
+
+def _plain(pair: tuple[float, float] | None) -> tuple[float | str, float | str] | None:
+    """JSON knows no infinity."""
+    if pair is None:
+        return None
+    return tuple("all" if math.isinf(side) else side for side in pair)  # type: ignore[return-value]
+
+
+def joined(before: Plan | None, now: Plan) -> Plan:
+    """A gallery that grows: layers of both, filters of both; how a layer is drawn is decided by the later plan.
+
+    The network is the later one's, so pictures of another one are drawn again.
+    """
+    if before is None:
+        return now
+    asked = {layer.layer: layer for layer in now.layers}
+    kept = [layer for layer in before.layers if layer.layer not in asked]
+    for layer in before.layers:
+        if layer.layer in asked:
+            both = tuple(sorted({*layer.filters, *asked[layer.layer].filters}))
+            asked[layer.layer] = replace(asked[layer.layer], filters=both)
+    return Plan(now.network, _in_order([*kept, *asked.values()]))
+
+
+def _in_order(layers: Iterable[LayerPlan]) -> tuple[LayerPlan, ...]:
+    return tuple(sorted(layers, key=lambda layer: layer.place))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Filters of one layer that are drawn together."""
+
+    layer: str
+    filters: tuple[int, ...]
+    settings: Mapping[str, Any]
+    keys: tuple[str, ...]
+    flops: int
+
+    @property
+    def cost(self) -> int:
+        """Floating-point operations, if every filter succeeds at once."""
+        return len(self.filters) * int(self.settings["steps"]) * self.flops
+
+
+def chunks(plan: Plan, done: Mapping[str, set[int]]) -> Iterator[Chunk]:
+    """What is left to draw.
+
+    Args:
+        done: by layer, the filters that are.
+    """
+    for layer in plan.layers:
+        left = [number for number in layer.filters if number not in done.get(layer.layer, set())]
+        batch = int(layer.settings["batch"])
+        length = batch * math.ceil(LEAST_CHUNK / batch)
+        for start in range(0, len(left), length):
+            some = tuple(left[start : start + length])
+            keys = tuple(plan.key(layer, number) for number in some)
+            yield Chunk(layer.layer, some, layer.settings, keys, layer.flops)

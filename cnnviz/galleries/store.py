@@ -1,0 +1,201 @@
+"""The folder of a gallery: what lies where, and how it stays whole.
+
+    gallery.json                      the plan
+    images/block4_conv2/0041.png      a picture per filter
+    records/block4_conv2.jsonl        a line per filter: key, sha256 of its picture, scores, status, curve, time
+
+Every file appears whole or not at all, pictures before the records that name them, so that whatever interrupts, the
+folder is in order, and what has a record is done. One build at a time writes.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from cnnviz.errors import OutputError
+from cnnviz.files import PARTIAL, whole_file
+from cnnviz.galleries.drawing import Drawn
+from cnnviz.galleries.plan import LayerPlan, Plan
+
+PLAN, LOCK, WORKING = "gallery.json", ".lock", ".working.json"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is not as it should be: a file, relative to the gallery, and what is wrong with it."""
+
+    kind: Literal["missing", "damaged", "stale", "left over"]
+    file: str
+    why: str
+
+
+class Store:
+    """A gallery's folder, which need not be there yet."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def plan(self) -> Plan | None:
+        """What the gallery is to hold; None if there is none yet.
+
+        Raises:
+            OutputError: if its plan cannot be read.
+        """
+        path = self.folder / PLAN
+        if not path.exists():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"cannot read {path}: {error}.") from error
+        return Plan.from_json(data)
+
+    def planned(self) -> Plan:
+        """The plan.
+
+        Raises:
+            OutputError: if there is none, or it cannot be read.
+        """
+        plan = self.plan()
+        if plan is None:
+            raise OutputError(f"there is no gallery in {self.folder}; `cnnviz gallery build {self.folder}` makes one.")
+        return plan
+
+    def image(self, layer: str, number: int) -> Path:
+        return self.folder / "images" / file_name(layer) / f"{number:04d}.png"
+
+    def records(self, layer: str) -> dict[int, dict[str, Any]]:
+        """By filter, what is known of it; lines that are none are passed over."""
+        return read_lines(self._records(layer))
+
+    def done(self, plan: Plan) -> dict[str, set[int]]:
+        """By layer, the filters whose picture is there, undamaged, and as planned."""
+        return {
+            layer.layer: {number for number, fault in self._checked(plan, layer) if fault is None}
+            for layer in plan.layers
+        }
+
+    def faults(self, plan: Plan) -> list[Fault]:
+        """Everything that is missing, damaged, stale or left over; every picture is read."""
+        found = [fault for layer in plan.layers for _, fault in self._checked(plan, layer) if fault is not None]
+        return found + [Fault("left over", self._name(path), "belongs to nothing") for path in self._left_over(plan)]
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only one who writes.
+
+        Raises:
+            OutputError: if somebody else does; says who.
+        """
+        working = self.folder / WORKING
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / LOCK)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(f"{self.folder} is being written by {_who(working)}; wait for it, or stop it.") from error
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder}: {error.strerror}; choose another place.") from error
+        try:
+            with whole_file(working) as file:
+                file.write(json.dumps({"process": os.getpid(), "since": time.strftime("%H:%M:%S")}).encode())
+            yield
+        finally:
+            working.unlink(missing_ok=True)
+            lock.release()
+
+    def begin(self, plan: Plan) -> None:
+        """Write the plan, and take away what does not belong to it."""
+        write_json(self.folder / PLAN, plan.to_json())
+        for path in self._left_over(plan):
+            path.unlink()
+
+    def add(self, drawn: Sequence[Drawn]) -> None:
+        """Keep pictures, then the records that name them."""
+        for one in drawn:
+            with whole_file(self.image(one.layer, one.number)) as file:
+                file.write(one.png)
+        for layer in dict.fromkeys(one.layer for one in drawn):
+            new = {one.number: self._entry(one) for one in drawn if one.layer == layer}
+            write_lines(self._records(layer), self.records(layer) | new)
+
+    def _entry(self, one: Drawn) -> dict[str, Any]:
+        file = self._name(self.image(one.layer, one.number))
+        return one.record | {"file": file, "sha256": hashlib.sha256(one.png).hexdigest()}
+
+    def _records(self, layer: str) -> Path:
+        return self.folder / "records" / f"{file_name(layer)}.jsonl"
+
+    def _checked(self, plan: Plan, layer: LayerPlan) -> Iterator[tuple[int, Fault | None]]:
+        known = self.records(layer.layer)
+        for number in layer.filters:
+            yield number, self._fault(plan, layer, number, known.get(number))
+
+    def _fault(self, plan: Plan, layer: LayerPlan, number: int, known: Mapping[str, Any] | None) -> Fault | None:
+        path = self.image(layer.layer, number)
+        name = self._name(path)
+        if known is None or not path.is_file():
+            return Fault("missing", name, "not drawn yet" if known is None else "the picture is gone")
+        if known.get("key") != plan.key(layer, number):
+            return Fault("stale", name, "drawn with another network or other settings")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != known.get("sha256"):
+            return Fault("damaged", name, "is not the file that its record names")
+        return None
+
+    def _left_over(self, plan: Plan) -> list[Path]:
+        """Files of interrupted writing, pictures of filters that are not planned, records of layers that are not."""
+        ours = {self.image(layer.layer, number) for layer in plan.layers for number in layer.filters}
+        ours |= {self._records(layer.layer) for layer in plan.layers}
+        here = [path for part in ("images", "records") for path in (self.folder / part).rglob("*") if path.is_file()]
+        return sorted({*(path for path in here if path not in ours), *self.folder.rglob(f".*{PARTIAL}")})
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+
+def file_name(layer: str) -> str:
+    """A layer's name as the name of a file: `:pre` becomes `-pre`."""
+    return re.sub(r"[^\w.-]+", "-", layer)
+
+
+def write_json(path: Path, data: object) -> None:
+    with whole_file(path) as file:
+        file.write(json.dumps(data, indent=1).encode() + b"\n")
+
+
+def write_lines(path: Path, records: Mapping[int, Mapping[str, Any]]) -> None:
+    """Records by filter as lines of JSON, in order."""
+    with whole_file(path) as file:
+        for _, each in sorted(records.items()):
+            file.write(json.dumps(each, separators=(",", ":")).encode() + b"\n")
+
+
+def read_lines(path: Path) -> dict[int, dict[str, Any]]:
+    """Records by filter; what is no record is passed over."""
+    if not path.is_file():
+        return {}
+    found: dict[int, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            data = json.loads(line)
+            found[int(data["filter"])] = data
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def _who(working: Path) -> str:
+    try:
+        data = json.loads(working.read_text(encoding="utf-8"))
+        return f"process {data['process']}, since {data['since']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"
