@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cnnviz.explaining import explain
     from cnnviz.explanations import Explanation
     from cnnviz.featuremaps import FeatureMaps, feature_maps
+    from cnnviz.galleries.building import build_gallery
     from cnnviz.hooks import activations
     from cnnviz.kernels import kernel_sheet
     from cnnviz.models import load
@@ -39,6 +40,7 @@ _HOMES = {
     "comparison": ("Comparison", "compare_methods"),
     "errors": ("CnnvizError",),
     "featuremaps": ("FeatureMaps", "feature_maps"),
+    "galleries.building": ("build_gallery",),
     "dreams": ("dream", "invert"),
     "hooks": ("activations",),
     "kernels": ("kernel_sheet",),
@@ -74,6 +76,7 @@ __all__ = [
     "activations",
     "ascend",
     "attribute",
+    "build_gallery",
     "class_images",
     "class_index",
     "compare_methods",

@@ -87,7 +87,7 @@ class Sheet:
         image = Image.fromarray(self.pixels)
         if kind == "PNG":
             text = PngImagePlugin.PngInfo()
-            text.add_itxt(METADATA, json.dumps(self.made, ensure_ascii=False))
+            text.add_itxt(METADATA, json.dumps(self.made, ensure_ascii=False), zip=True)
             image.save(file, kind, pnginfo=text, compress_level=4)
         else:
             image.save(file, kind, quality=92)

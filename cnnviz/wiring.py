@@ -54,17 +54,17 @@ class Wiring:
         return self._names.get(self._given.get(convolution, ""))
 
     def strongest(self, layer: str, number: int) -> list[tuple[int, float]]:
-        """The channels with the largest weights to a filter, and the sums of those weights: signed, largest first.
+        """The channels that a filter weighs most, and how much: summed over the kernel, with sign, strongest first.
 
-        Largest is the sum of magnitudes over the kernel. Empty where `inputs` knows nothing.
+        Empty where `inputs` knows nothing.
         """
         if self.inputs(layer) is None:
             return []
         convolution = self.network.layers[self._origin[self.network.qualified(layer)]]
         assert isinstance(convolution, nn.Conv2d)
-        kernels = convolution.weight[number].float()
-        order = kernels.abs().sum((1, 2)).argsort(descending=True, stable=True)[:STRONGEST]
-        return [(channel, kernels[channel].sum().item()) for channel in order.tolist()]
+        weights = convolution.weight[number].float().sum((1, 2))
+        order = weights.abs().argsort(descending=True, stable=True)[:STRONGEST]
+        return [(channel, weights[channel].item()) for channel in order.tolist()]
 
 
 @torch.no_grad()

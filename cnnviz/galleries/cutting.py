@@ -14,7 +14,7 @@ from cnnviz.inputs import show
 from cnnviz.network import Network
 from cnnviz.pictures import read_picture
 
-TILE = 96  # pixels a side
+TILE = 80  # pixels a side
 BESIDE = (128, 128, 128)  # where a receptive field that the border cuts leaves a tile empty
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom

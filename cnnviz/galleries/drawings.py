@@ -15,7 +15,7 @@ from cnnviz.errors import OutputError
 
 WIDTH, HEIGHT = 360, 220
 AXES = LEFT, RIGHT, TOP, BOTTOM = 46, 350, 26, 172
-POINTS = 64  # of a curve: more are not seen, and every page has one
+POINTS = 40  # of a curve: more are not seen, and every page has one
 STRIP_WIDTH, GAP, BLANK = 1024, 1, (128, 128, 134)
 
 
@@ -78,10 +78,8 @@ def histogram(counts: Sequence[int], top: float, reached: float | None) -> Chart
     right = 1.04 * max(top, reached or 0) or 1.0
     width = (top or right / 50) / len(counts)  # bins that are all zero are drawn narrow, but drawn
     highest = max(1.0, math.log10(1 + max(counts)))
-    steps = [
-        f"V{_y(math.log10(1 + count), 0, highest):.4g}H{_x((place + 1) * width, 0, right):.4g}"
-        for place, count in enumerate(counts)
-    ]
+    ends = [place for place in range(1, len(counts) + 1) if place == len(counts) or counts[place] != counts[place - 1]]
+    steps = [f"V{_y(math.log10(1 + counts[end - 1]), 0, highest):.4g}H{_x(end * width, 0, right):.4g}" for end in ends]
     mark = None if reached is None else Tick(_x(reached, 0, right), f"this image: {short(reached)}")
     powers = [10**power for power in range(7) if math.log10(1 + 10**power) <= highest]
     return Chart(

@@ -33,7 +33,7 @@ from cnnviz.pictures import picture_files
 
 TOP = 9
 SHARD = 128  # pictures
-QUALITY = 85  # of the tiles
+QUALITY = 75  # of the tiles
 UNFINISHED = ".examples.state"
 
 
