@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -55,7 +56,8 @@ def check_writable(path: Path) -> None:
 def _refused(path: Path, error: OSError) -> OutputError:
     blocked = isinstance(error, FileExistsError | NotADirectoryError)
     reason = "there is a file where a folder should be" if blocked else error.strerror or str(error)
-    return OutputError(f"cannot write {path}: {reason}; choose another place.")
+    advice = "make room, or choose another place" if error.errno == errno.ENOSPC else "choose another place"
+    return OutputError(f"cannot write {path}: {reason}; {advice}.")
 
 
 def _umask() -> int:

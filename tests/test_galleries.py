@@ -214,7 +214,7 @@ def test_a_full_disk_stops_the_build_with_a_line_and_nothing_damaged(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OutputError, match=r"^cannot write .*: No space left on device; .*\.$"):
+    with pytest.raises(OutputError, match=r"^cannot write .*: No space left on device; make room, .*\.$"):
         build_gallery(network, tmp_path, LAYERS, **FAST)
     monkeypatch.undo()
     faults = check(tmp_path)[1]

@@ -40,6 +40,7 @@ def test_the_wheel_holds_weights_marker_and_command(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "cnnviz/py.typed" in names
     assert "cnnviz/models/vgg16-mini.safetensors" in names
+    assert {"cnnviz/galleries/templates/start.html", "cnnviz/galleries/static/gallery.js"} <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"cnnviz", f"cnnviz-{_version(wheel)}.dist-info"}
     assert wheel.stat().st_size < 6_000_000

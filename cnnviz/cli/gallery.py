@@ -1,5 +1,6 @@
 """`cnnviz gallery`: all filters of a network in a folder of pages."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,11 +106,16 @@ def build(
 
     request, store = _request(arguments), Store(out)
     works = _engine(engine, address, gpus, chosen, quiet=quiet)
-    shown = None
+    shown = began = None
     try:
         with waiting("planning", quiet=quiet) as say:
             for shown in building(works, store, request):
-                say(f"{shown.finished} of {shown.filters} filters", shown.done / max(1, shown.total))
+                began = began or (shown.finished, time.monotonic())
+                rate = 60 * (shown.finished - began[0]) / max(1.0, time.monotonic() - began[1])
+                say(
+                    f"{shown.finished} of {shown.filters} filters, {rate:.0f} a minute",
+                    shown.done / max(1, shown.total),
+                )
                 if shown.batch is not None:
                     click.echo(f"memory ran out: going on with {shown.batch} filters at a time", err=True)
     except KeyboardInterrupt:

@@ -25,6 +25,7 @@ from cnnviz.errors import OutputError
 from cnnviz.files import PARTIAL, whole_file
 from cnnviz.galleries.drawing import Drawn
 from cnnviz.galleries.plan import LayerPlan, Plan
+from cnnviz.provenance import versions
 
 PLAN, LOCK, WORKING = "gallery.json", ".lock", ".working.json"
 
@@ -115,7 +116,7 @@ class Store:
 
     def begin(self, plan: Plan) -> None:
         """Write the plan, and take away what does not belong to it."""
-        write_json(self.folder / PLAN, plan.to_json())
+        write_json(self.folder / PLAN, plan.to_json() | {"versions": versions()})
         for path in self._left_over(plan):
             path.unlink()
 
