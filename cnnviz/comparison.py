@@ -110,7 +110,8 @@ class Comparison:
 
     def sheet(self) -> Sheet:
         """A bar for every method."""
-        return Sheet(chart(self), record("evidence", self.network, settings=self.settings))
+        results = {"share": [compared.share or 0.0 for compared in self.methods.values()]}
+        return Sheet(chart(self), record("evidence", self.network, settings=self.settings, results=results))
 
     def save(self, path: str | Path) -> Path:
         """Write the sheet; see `Sheet.save`."""

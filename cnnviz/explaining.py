@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.attribution import attribute, check_methods, check_targets, heat, methods_named
-from cnnviz.baselines import baseline_for
+from cnnviz.baselines import BASELINES, baseline_for
 from cnnviz.classes import check_labels, class_index
 from cnnviz.errors import ShapeError, UnknownNameError
 from cnnviz.evidence import completeness_gap, deletion_insertion, reference, sanity
@@ -91,7 +91,7 @@ def explain(
         "classes": [target.index for target in targets],
         "versus": targets[0].versus,
         "layer": layer,
-        "baseline": called,
+        "baseline": str(baseline) if baseline in BASELINES else Path(baseline).name,
         "seed": seed,
         "checks": list(checks),
         "options": options,

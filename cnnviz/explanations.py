@@ -118,7 +118,7 @@ class Explanation:
 
     def overlay(self, number: int = 0) -> Sheet:
         """One map laid over the picture, in the picture's own resolution."""
-        return Sheet(overlay(self, number), self._made() | {"attribution": number})
+        return Sheet(overlay(self, number), self._made(overlay=number))
 
     def save(self, path: str | Path) -> Path:
         """Write the sheet; see `Sheet.save`."""
@@ -148,13 +148,14 @@ class Explanation:
             for one in self.attributions
         ]
 
-    def _made(self) -> dict[str, object]:
+    def _made(self, **more: object) -> dict[str, object]:
         return record(
             "saliency",
             self.network,
             picture=self.shown.names[0],
             sha256=self.shown.sha256,
-            settings={**self.settings, **self.shown.settings},
+            settings={**self.settings, **self.shown.settings, **more},
+            results={"sum": [one.values.double().sum().item() for one in self.attributions]},
         )
 
     def __repr__(self) -> str:

@@ -50,6 +50,7 @@ def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, sca
             "cmap": cmap,
             **found.shown.settings,
         },
+        results={"mean": found.mean[image, list(channels)].tolist()},
     )
     picture = unseen_dimmed(found.shown, image)
     return sheet(tiles, lines=_lines(found, channels, image), picture=picture, colour_bars=[bar], made=made)

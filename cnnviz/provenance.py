@@ -6,17 +6,20 @@ sha256 of the user's picture with its base name, and versions. Never a path, a u
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
 from cnnviz.errors import PictureError
 from cnnviz.network import Network
-from cnnviz.sheets import METADATA
+from cnnviz.pictures import Pixels
+from cnnviz.sheets import DIGEST, METADATA, digest
 
 PACKAGES = ("cnnviz", "torch", "torchvision", "numpy", "pillow")
 
@@ -28,10 +31,12 @@ def record(
     settings: Mapping[str, object],
     picture: str | None = None,
     sha256: str | None = None,
+    results: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, object]:
     """What to keep in a picture made by `command`.
 
     Args:
+        results: numbers that come out the same, but for rounding, when the picture is made again; kept at six digits.
         settings: everything else the result depends on; must be plain enough for JSON.
         picture: base name of the user's picture, if there is one.
         sha256: of the picture's file, where there is one.
@@ -41,6 +46,7 @@ def record(
         "network": describe(network),
         "picture": None if picture is None else {"name": picture, "sha256": sha256},
         "settings": dict(settings),
+        "results": {name: [float(f"{value:.6g}") for value in values] for name, values in (results or {}).items()},
         "device": network.device.type,
         "threads": torch.get_num_threads(),
         "versions": versions(),
@@ -69,14 +75,21 @@ def read_record(path: str | Path) -> dict[str, object]:
     """The record inside a PNG that cnnviz made.
 
     Raises:
-        PictureError: if the file is no picture, or carries no record.
+        PictureError: if the file is no picture, carries no record, or is not as cnnviz wrote it.
     """
+    return read_made(path)[0]
+
+
+def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
+    """The record inside a PNG, and its pixels (H, W, 3); errors as `read_record`."""
+    name = Path(path).name
     try:
         with Image.open(path) as image:
             text = getattr(image, "text", {}).get(METADATA, "")
-        found = json.loads(text)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise PictureError(
-            f"{Path(path).name} carries no record of how it was made; only PNGs by cnnviz do."
-        ) from error
-    return dict(found)
+            pixels = np.asarray(image.convert("RGB"))
+        found = dict(json.loads(text))
+    except (OSError, ValueError, SyntaxError, TypeError) as error:
+        raise PictureError(f"{name} carries no record of how it was made; only PNGs by cnnviz do.") from error
+    if found.pop(DIGEST, None) != digest(found, pixels):
+        raise PictureError(f"{name} is not as cnnviz wrote it: its record, or its pixels, were changed.")
+    return found, pixels

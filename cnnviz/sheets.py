@@ -4,6 +4,7 @@ A sheet reads like a contact print: the picture it is about and what is shown at
 order, each with its label and, at the right, one number or word about it.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -25,6 +26,7 @@ Pixels = NDArray[np.uint8]
 ENDINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383}  # pixels a side
 METADATA = "cnnviz"  # the keyword of the iTXt chunk
+DIGEST = "sha256"  # the record's own entry for record and pixels together
 
 GAP, MARGIN, LABEL, TITLE = 8, 16, 13, 17  # pixels; the last two are heights of type
 THUMBNAIL = 150
@@ -87,7 +89,8 @@ class Sheet:
         image = Image.fromarray(self.pixels)
         if kind == "PNG":
             text = PngImagePlugin.PngInfo()
-            text.add_itxt(METADATA, json.dumps(self.made, ensure_ascii=False), zip=True)
+            made = {**self.made, DIGEST: digest(self.made, self.pixels)}
+            text.add_itxt(METADATA, json.dumps(made, ensure_ascii=False), zip=True)
             image.save(file, kind, pnginfo=text, compress_level=4)
         else:
             image.save(file, kind, quality=92)
@@ -100,6 +103,12 @@ class Sheet:
 
     def _repr_png_(self) -> bytes:
         return self.png()
+
+
+def digest(made: Mapping[str, object], pixels: Pixels) -> str:
+    """What tells whether a record or its picture were changed: the sha256, in hexadecimal, of both."""
+    told = json.dumps(made, sort_keys=True, default=list).encode()
+    return hashlib.sha256(told + repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def picture_format(path: Path) -> str:

@@ -71,7 +71,14 @@ class Synthesis:
     def sheet(self) -> Sheet:
         """The images as one picture, below each its label, score and status."""
         name, sha256, _ = self.picture or (None, None, None)
-        made = record(str(self.settings["command"]), self.network, settings=self.settings, picture=name, sha256=sha256)
+        made = record(
+            str(self.settings["command"]),
+            self.network,
+            settings=self.settings,
+            picture=name,
+            sha256=sha256,
+            results={"score": self.scores.tolist()},
+        )
         return filters_sheet(self, made)
 
     def save(self, path: str | Path) -> Path:

@@ -30,6 +30,7 @@ LEVELS = [
     {"settings"},
     {"synthesis"},
     {"dreams", "galleries"},
+    {"reruns"},
     {"cli", "__init__", "__main__"},
 ]
 HEAVY = ("torch", "torchvision", "captum", "matplotlib", "numpy", "rich", "PIL", "ray", "jinja2")

@@ -14,6 +14,7 @@ from cnnviz.cli.gallery import gallery
 from cnnviz.cli.maps import featuremaps
 from cnnviz.cli.networks import classes, layers, models, weights
 from cnnviz.cli.predictions import predict
+from cnnviz.cli.records import inspect, rerun
 from cnnviz.cli.saliency import saliency
 from cnnviz.errors import CnnvizError
 
@@ -53,6 +54,8 @@ for command in (
     saliency,
     evidence,
     gallery,
+    inspect,
+    rerun,
     predict,
     layers,
     models,

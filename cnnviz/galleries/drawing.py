@@ -69,7 +69,7 @@ def _drawn(job: Job, chunk: Chunk, row: int, wiring: Wiring, seconds: float) -> 
     score, percentile = made.judgement.scores.item(), made.judgement.percentiles.item()
     mean, most = made.judgement.fired[0].tolist()
     kept = {"layer": chunk.layer, "filter": number, **chunk.settings, "batch": made.batch}
-    picture = Sheet(drawable(made.image), record("gallery", network, settings=kept))
+    picture = Sheet(drawable(made.image), record("gallery", network, settings=kept, results={"score": [score]}))
     return Drawn(
         chunk.layer,
         number,

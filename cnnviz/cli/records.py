@@ -1,0 +1,137 @@
+"""`cnnviz inspect` and `cnnviz rerun`: how a picture was made, and the same again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option, say_json
+from cnnviz.cli.output import check_apart, check_sheet
+from cnnviz.cli.running import waiting
+
+if TYPE_CHECKING:
+    from cnnviz.reruns import Verdict
+
+file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@click.command()
+@file_argument
+@json_option
+def inspect(file: Path, as_json: bool) -> None:
+    """Show how a PNG that cnnviz wrote was made: command, network, settings, versions.
+
+    \b
+    Example:
+      cnnviz inspect cat_vgg16-mini_block4_conv2.png
+    """
+    from cnnviz.provenance import read_record
+
+    made = read_record(file)
+    if as_json:
+        say_json(made)
+        return
+    for name, value in _flat(made):
+        click.echo(f"{name + ':':26} {value}")
+    click.echo(f"\n`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if made.get("picture") else ""))
+
+
+@click.command()
+@file_argument
+@click.option(
+    "--picture",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The picture that FILE is about: its record keeps no path.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of pictures that took part, as references or in evidence.",
+)
+@output_option
+@network_options
+@json_option
+@quiet_option
+@click.pass_context
+def rerun(
+    context: click.Context,
+    file: Path,
+    picture: Path | None,
+    folder: Path | None,
+    output: Path | None,
+    chosen: Chosen,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make a PNG that cnnviz wrote again, and say whether it came out the same: exit 0 if so, 1 if not.
+
+    The network is the one that the record names; a file of weights, or a network of your own, is to be given again.
+    What is not as it was then, other weights or versions say, is named.
+
+    \b
+    Example:
+      cnnviz rerun cat_vgg16-mini_block4_conv2.png --picture cat.jpg
+    """
+    from cnnviz.provenance import read_made
+    from cnnviz.reruns import Supplied, compared, remake
+
+    check_sheet(output)
+    if output is not None:
+        check_apart(output, file)
+    made, pixels = read_made(file)
+    network = _as_recorded(chosen, made).load(quiet=quiet)
+    with waiting(f"{made.get('command')} again", quiet=quiet):
+        again = remake(made, network, Supplied(picture, folder))
+    verdict = compared(made, pixels, again)
+    if output is not None:
+        again.save(output)
+    if as_json:
+        say_json(vars(verdict) | {"file": str(file), "output": None if output is None else str(output)})
+    elif not quiet:
+        click.echo(f"{file}: {_told(verdict)}" + (f"; written to {output}" if output else ""))
+    if not verdict.close:
+        context.exit(1)
+
+
+def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
+    """The network of a record, but for what the command line says of it."""
+    network = made.get("network") or {}
+    name, weights = str(network.get("name", "")), str(network.get("weights", ""))
+    if chosen.model is None and weights == "as given":
+        raise click.UsageError(f"{name} was made in Python; name what makes it with --model file.py:factory.")
+    if chosen.weights is None and weights.endswith((".pth", ".pt", ".safetensors")):
+        raise click.UsageError(f"{name} had the weights of {weights}; say where that file is with --weights PATH.")
+    recorded = replace(chosen, model=chosen.model or name)
+    if weights.startswith("random") and chosen.weights is None:
+        recorded = replace(recorded, weights="random")
+    if ":" in name:
+        size, mean, std = (tuple(network[each]) for each in ("input_size", "mean", "std"))
+        recorded = replace(recorded, input_size=chosen.input_size or (size[0], size[1]))
+        recorded = replace(recorded, mean=chosen.mean or mean, std=chosen.std or std)
+    return recorded
+
+
+def _told(verdict: "Verdict") -> str:
+    if verdict.identical:
+        return "identical, pixel for pixel"
+    why = f" ({'; '.join(verdict.reasons)})" if verdict.reasons else ""
+    if verdict.difference is None:
+        return f"not the same{why}"
+    same = "equal within rounding" if verdict.close else "not the same"
+    return f"{same}: numbers differ by {verdict.difference:.2g} of the largest{why}"
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Entries with their names in full, lists shortened."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        elif value is not None:
+            text = (
+                ", ".join(map(str, value[:8])) + (f", ... ({len(value)})" if len(value) > 8 else "")
+                if isinstance(value, list)
+                else str(value)
+            )
+            yield before + name, text
