@@ -110,6 +110,11 @@ class Network(nn.Module):
         before = (f"{alias}:pre" for alias, own in self.aliases.items() if own == name and not alias.endswith(":pre"))
         return next((pre for pre in before if pre in self.aliases), layer)
 
+    def called(self, layer: str) -> str:
+        """A layer's name for people: the one like block4_conv2, if it has one, whichever it is given by."""
+        name = self.qualified(layer)
+        return next((alias for alias, own in self.aliases.items() if own == name), name)
+
     def qualified(self, layer: str) -> str:
         """PyTorch's name of a layer that may be given by any of its names.
 

@@ -4,9 +4,12 @@ What is recorded makes the picture again: the command and its settings, the netw
 sha256 of the user's picture with its base name, and versions. Never a path, a user or a machine.
 """
 
+import hashlib
+import inspect
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -59,10 +62,22 @@ def describe(network: Network) -> dict[str, object]:
         "name": network.name,
         "weights": network.weights,
         "sha256": network.fingerprint,
+        "structure": structure(network),
         "input_size": list(network.input_size),
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),
     }
+
+
+def structure(network: Network) -> str:
+    """sha256, in hexadecimal, of what a network does with its weights: of its modules, and of the code of a user's own."""
+    kinds = {type(part) for part in network.module.modules()}
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("cnnviz", "torch", "torchvision")]
+    told = [repr(network.module)]
+    for kind in sorted(own, key=lambda kind: kind.__qualname__):
+        with suppress(OSError, TypeError):  # code that was typed in, and is kept nowhere
+            told.append(inspect.getsource(kind))
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()
 
 
 @cache

@@ -105,6 +105,8 @@ def _reasons(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = []
     if before["network"].get("sha256") != now["network"]["sha256"]:
         found.append("the network has other weights")
+    elif before["network"].get("structure") != now["network"]["structure"]:
+        found.append("the network computes otherwise with the same weights")
     versions = [
         f"{name} {was}, now {now['versions'].get(name)}"
         for name, was in before["versions"].items()

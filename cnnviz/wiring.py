@@ -4,6 +4,7 @@ Plain is a path through modules that keep channels apart: batch norm, activation
 concatenation or a function that is no module, nothing is said.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -70,6 +71,7 @@ class Wiring:
 @torch.no_grad()
 def _trace(network: Network, device: str | torch.device) -> tuple[dict[str, str], dict[str, str]]:
     """By module, the convolution that it is behind; by convolution, the one that it is given. `network` is our own."""
+    ran: Counter[str] = Counter()
     origin: dict[str, str] = {}
     given: dict[str, str] = {}
     sources: dict[tuple[int, int], str] = {}  # by a tensor's id and version: what is written into is another one
@@ -78,8 +80,9 @@ def _trace(network: Network, device: str | torch.device) -> tuple[dict[str, str]
     def note(name: str, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         source = sources.get((id(arguments[0]), arguments[0]._version)) if arguments else None
         if isinstance(module, nn.Conv2d):
+            ran[name] += 1
             if source and module.groups == 1:
-                given.setdefault(name, source)
+                given[name] = source
             source = name
         elif not isinstance(module, CHANNELWISE):
             return
@@ -96,4 +99,4 @@ def _trace(network: Network, device: str | torch.device) -> tuple[dict[str, str]
     images = torch.zeros(1, network.channels, *network.input_size, device=device)
     with forward_pass(network, images):
         network(images)
-    return origin, given
+    return origin, {name: source for name, source in given.items() if ran[name] == ran[source] == 1}

@@ -1,10 +1,12 @@
 """Galleries: what is drawn, what identifies it, and that nothing is lost or damaged whatever interrupts."""
 
 import errno
+import http.client
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from cnnviz.galleries.building import build_gallery, building
 from cnnviz.galleries.checking import check
 from cnnviz.galleries.costs import estimate, step_cost
 from cnnviz.galleries.engines import InProcess
+from cnnviz.galleries.pages import write_site
 from cnnviz.galleries.plan import Plan, Request, chunks, make_plan
-from cnnviz.galleries.store import Store
+from cnnviz.galleries.serving import server
+from cnnviz.galleries.store import Store, file_name
 from cnnviz.network import Network
 from cnnviz.objectives import channel
 from cnnviz.wiring import Wiring
@@ -91,6 +95,65 @@ def test_a_gallery_grows_by_layers_and_filters(network: Network, tmp_path: Path)
     assert drawn(tmp_path).items() > first.items()
 
 
+def test_nothing_of_the_users_is_taken_for_a_gallery(network: Network, tmp_path: Path) -> None:
+    kept = [tmp_path / "images" / "holiday" / "0001.png", tmp_path / "records" / "tax.csv", tmp_path / "index.html"]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    with pytest.raises(OutputError, match="is not empty and holds no gallery"):
+        build_gallery(network, tmp_path, LAYERS, **FAST)
+    build_gallery(network, tmp_path / "g", LAYERS, **FAST)
+    (tmp_path / "g" / "images" / "notes.txt").write_text("mine")
+    build_gallery(network, tmp_path / "g", LAYERS, **FAST)
+    assert all(path.read_text() == "mine" for path in [*kept, tmp_path / "g" / "images" / "notes.txt"])
+
+
+def test_another_network_does_not_touch_a_gallery(network: Network, tmp_path: Path) -> None:
+    build_gallery(network, tmp_path, LAYERS, **FAST)
+    before = (tmp_path / "gallery.json").read_bytes()
+    other = cnnviz.wrap(nn.Sequential(nn.Conv2d(3, 2, 3)), name="other", input_size=32)
+    with pytest.raises(OutputError, match="holds a gallery of small; choose another folder for other"):
+        build_gallery(other, tmp_path, **FAST)
+    fewer = cnnviz.wrap(nn.Sequential(nn.Conv2d(3, 2, 3)), name="small", input_size=32)
+    with pytest.raises(UnknownNameError):
+        build_gallery(fewer, tmp_path, **FAST)
+    assert (tmp_path / "gallery.json").read_bytes() == before
+    assert check(tmp_path)[1] == []
+
+
+def test_the_same_weights_in_another_network_are_another_network(tmp_path: Path) -> None:
+    """What is computed without weights counts too: activations, and a user's own forward."""
+    parts = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+    plans = []
+    for activation in (nn.ReLU(), nn.Tanh()):
+        network = cnnviz.wrap(nn.Sequential(parts[0], activation, parts[1]), name="net", input_size=16)
+        plans.append(make_plan(network, Request(("2",), None, {"steps": 1, "seed": 0})))
+    assert plans[0].network["sha256"] == plans[1].network["sha256"]
+    assert plans[0].key(plans[0].layers[0], 0) != plans[1].key(plans[1].layers[0], 0)
+    for number, formula in enumerate(("maps.relu()", "maps.sin()")):
+        (tmp_path / f"net{number}.py").write_text(
+            "from torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+            f"        self.c = nn.Conv2d(3, 2, 3)\n    def forward(self, maps):\n        return self.c({formula})\n"
+        )
+    found = [cnnviz.load(f"{tmp_path}/net{number}.py:Net", input_size=16) for number in (0, 1)]
+    assert found[0].fingerprint == found[1].fingerprint
+    assert make_plan(found[0], Request()).seen != make_plan(found[1], Request()).seen
+
+
+def test_layers_whose_names_differ_by_little_have_files_of_their_own(tmp_path: Path) -> None:
+    names = ["a:b", "a-b", "a b", "a:pre", "a-pre", "a", "A" * 300, "A" * 299]
+    assert len({file_name(name) for name in names}) == len(names)
+    assert file_name("block4_conv2:pre") == "block4_conv2-pre"
+    assert all(len(file_name(name)) < 100 for name in names)
+
+
+def test_a_layer_that_is_named_twice_is_one(network: Network, tmp_path: Path) -> None:
+    own = network.qualified("block1_conv2")
+    build_gallery(network, tmp_path, [own, "block1-conv2"], [0], **FAST)
+    plan = build_gallery(network, tmp_path, ["block1_conv2"], [1], **FAST)
+    assert [(layer.layer, layer.filters) for layer in plan.layers] == [("block1_conv2", (0, 1))]
+
+
 def test_other_weights_make_everything_stale(network: Network, tmp_path: Path) -> None:
     build_gallery(network, tmp_path, LAYERS, **FAST)
     before = drawn(tmp_path)
@@ -110,7 +173,6 @@ def test_other_weights_make_everything_stale(network: Network, tmp_path: Path) -
         {"size": 33},
         {"batch": 2},
         {"precision": "bfloat16"},
-        {"tries": 1},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -166,6 +228,19 @@ def test_behind_a_sum_or_a_functional_call_nothing_is_said() -> None:
     assert wiring.inputs("layer1.0.conv2") == "layer1.0.conv1"
     assert wiring.inputs("layer1.1.conv1") is None
     assert wiring.strongest("layer1.1.conv1", 0) == []
+
+
+def test_of_a_convolution_that_is_used_twice_nothing_is_said() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.again = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.again(self.again(self.first(images)).relu())
+
+    wiring = Wiring(cnnviz.wrap(Twice(), name="twice", input_size=16), ["first", "again"])
+    assert wiring.inputs("again") is None
 
 
 def test_verify_names_each_kind_of_fault(network: Network, tmp_path: Path, run: Run) -> None:
@@ -256,6 +331,7 @@ def test_who_stops_early_keeps_what_is_finished(network: Network, tmp_path: Path
         (["status", "."], "there is no gallery in ."),
         (["examples", ".", "--images", "."], "there is no gallery in ."),
         (["serve", "."], "there are no pages in ."),
+        (["build", ".", "--layers", "block1_conv1", "--filters", "x"], "is no channel or range"),
     ],
 )
 def test_faults_are_told_in_one_line(run: Run, arguments: list[str], said: str, tmp_path: Path) -> None:
@@ -268,10 +344,74 @@ def test_faults_are_told_in_one_line(run: Run, arguments: list[str], said: str, 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1, "network": {}, "layers": [{}]}', '{"format": 99}'])
 def test_a_gallery_whose_plan_is_damaged_says_so(tmp_path: Path, run: Run, content: str) -> None:
     (tmp_path / "gallery.json").write_text(content)
-    result = run("gallery", "status", ".")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: ")
-    assert "gallery" in result.stderr
+    check_damage_is_told(run)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"network": {}},
+        {"layers": []},
+        {"filters": []},
+        {"filters": ["a"]},
+        {"layer": 3},
+        {"settings": {}},
+        {"filters": 5},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_a_plan_that_was_edited_into_nonsense_says_so(
+    network: Network, tmp_path: Path, run: Run, edit: dict[str, object]
+) -> None:
+    build_gallery(network, tmp_path, ["block1_conv1"], [0], **FAST)
+    data = json.loads((tmp_path / "gallery.json").read_text())
+    place = data if set(edit) <= set(data) else data["layers"][0]
+    place.update(edit)
+    (tmp_path / "gallery.json").write_text(json.dumps(data))
+    check_damage_is_told(run)
+
+
+def check_damage_is_told(run: Run) -> None:
+    for command in ("status", "verify", "site"):
+        result = run("gallery", command, ".")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("Error: ")
+        assert "gallery" in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("edit", [{"status": "odd"}, {"score": None}, {"inputs": 5}, {"curve": "x"}, {"max": None}])
+def test_a_record_that_makes_no_sense_is_none(network: Network, tmp_path: Path, edit: dict[str, object]) -> None:
+    build_gallery(network, tmp_path, ["block1_conv1"], [0, 1], **FAST)
+    records = tmp_path / "records" / "block1_conv1.jsonl"
+    first, second = records.read_text().splitlines()
+    records.write_text(json.dumps(json.loads(first) | edit) + "\n" + second + "\n")
+    assert [(fault.kind, fault.file) for fault in check(tmp_path)[1]] == [("missing", "images/block1_conv1/0000.png")]
+    write_site(Store(tmp_path))
+    build_gallery(network, tmp_path, ["block1_conv1"], [0, 1], **FAST)
+    assert check(tmp_path)[1] == []
+
+
+def test_the_server_is_for_this_machine_and_says_nothing(
+    network: Network, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_gallery(network, tmp_path, ["block1_conv1"], [0], **FAST)
+    write_site(Store(tmp_path))
+    with server(tmp_path, 0) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        port = running.server_address[1]
+        for host, status in (("127.0.0.1", 200), ("localhost", 200), ("evil.example", 403)):
+            asked = http.client.HTTPConnection("127.0.0.1", port)
+            asked.request("GET", "/index.html", headers={"Host": f"{host}:{port}"})
+            assert asked.getresponse().status == status
+            asked.close()
+        with pytest.raises(OutputError, match=f"cannot serve at port {port}"):
+            server(tmp_path, port)
+        running.shutdown()
+        thread.join()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_status_and_plan_count(run: Run) -> None:
@@ -293,4 +433,8 @@ def test_wrong_settings_are_refused(network: Network, tmp_path: Path) -> None:
         build_gallery(network, tmp_path / "g", ["block1_conv1"], recipe="forrier")
     with pytest.raises(ShapeError):
         build_gallery(network, tmp_path / "g", ["block1_conv1"], steps=0)
+    with pytest.raises(ShapeError, match="there is no -1"):
+        build_gallery(network, tmp_path / "g", ["block1_conv1"], [-1])
+    with pytest.raises(TypeError):
+        build_gallery(network, tmp_path / "g", ["block1_conv1"], references=tmp_path)
     assert not (tmp_path / "g").exists()

@@ -1,6 +1,7 @@
 """Natural examples: against brute force, in any order, through any interruption."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,16 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import cnnviz
 from cnnviz.architecture import layer_table
+from cnnviz.errors import OutputError, PictureError
 from cnnviz.galleries.building import build_gallery
 from cnnviz.galleries.checking import check
 from cnnviz.galleries.cutting import TILE, Place, cut_out
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.examples import Passed, find_examples
 from cnnviz.galleries.excitation import BINS, Tally
+from cnnviz.galleries.pages import write_site
 from cnnviz.galleries.store import Store, read_lines
 from cnnviz.inputs import show
 from cnnviz.network import Network
@@ -156,14 +159,64 @@ def test_faults_among_examples_are_named(network: Network, photographs: Path, st
     strips[1].write_bytes(b"no picture")
     assert [fault.kind for fault in check(store.folder)[1]] == ["missing", "damaged"]
     about = store.folder / "examples.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"network": "another"}))
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"seen": "another"}))
     assert [fault.kind for fault in check(store.folder)[1]] == ["stale"]
+
+
+def test_a_pass_that_stops_while_it_writes_leaves_no_examples(
+    network: Network, photographs: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_through(find_examples(InProcess(network), store, photographs))
+    (photographs.parent / "one").mkdir(exist_ok=True)
+    shutil.copy(CAT, photographs.parent / "one")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cnnviz.galleries.examples._write_layer", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_through(find_examples(InProcess(network), store, photographs.parent / "one"))
+    assert not (store.folder / "examples.json").exists()
+    (store.folder / ".examples.state").write_bytes(b"damaged")
+    run_through(find_examples(InProcess(network), store, photographs.parent / "one"))
+    assert [each["picture"] for each in lines(store, LAYERS[0])[0]["top"]] in (["cat.jpg"], [])
+    assert check(store.folder)[1] == []
+
+
+def test_a_folder_of_nothing_but_damage_changes_nothing(network: Network, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match="none of the 1 pictures"):
+        run_through(find_examples(InProcess(network), store, tmp_path / "bad"))
+    assert not (store.folder / "examples.json").exists()
+
+
+def test_another_preprocessing_than_the_gallerys_is_refused(store: Store, photographs: Path) -> None:
+    torch.manual_seed(7)
+    other = cnnviz.wrap(SmallVGG().eval(), name="small", input_size=32, mean=0.4, std=0.25)
+    with pytest.raises(OutputError, match="preprocessing"):
+        run_through(find_examples(InProcess(other), store, photographs))
+
+
+def test_a_unit_that_sees_only_padding_and_names_of_any_bytes(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 1, padding=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.constant_(module[0].weight, -1.0)
+    nn.init.constant_(module[0].bias, 5.0)
+    network = cnnviz.wrap(module, name="padded", input_size=16)
+    (tmp_path / "p").mkdir()
+    Image.open(CAT).resize((20, 20)).save(os.path.join(os.fsencode(tmp_path), b"p", b"\xff.png"), "PNG")
+    build_gallery(network, tmp_path / "g", steps=1, size=16)
+    run_through(find_examples(InProcess(network), Store(tmp_path / "g"), tmp_path / "p"))
+    assert check(tmp_path / "g")[1] == []
+    write_site(Store(tmp_path / "g"))
+    assert "\N{REPLACEMENT CHARACTER}.png" in (tmp_path / "g" / "filters" / "0" / "0000.html").read_text()
 
 
 def test_another_network_than_the_gallerys_is_refused(store: Store, run: Run, photographs: Path) -> None:
     result = run("gallery", "examples", store.folder, "--images", photographs, "--model", "vgg16-mini")
     assert result.exit_code == 1
-    assert "was drawn with other weights" in result.stderr
+    assert "is of another network" in result.stderr
 
 
 @settings(max_examples=60, deadline=None)

@@ -40,6 +40,7 @@ NETWORK = {
     "name": "vgg-tiny",
     "weights": "built in",
     "sha256": "0123456789abcdef" * 4,
+    "structure": "fedcba9876543210" * 4,
     "input_size": [32, 32],
     "mean": [0.48500001430511475, 0.5, -0.25],
     "std": [0.2290000021457672, 1.0, 0.5],
@@ -99,10 +100,10 @@ def gallery(folder: Path, plan: Plan, missing: int = 5) -> Store:
     return store
 
 
-def add_examples(store: Store, picture: str = "cats/1.jpg", network: str = str(NETWORK["sha256"])) -> None:
+def add_examples(store: Store, picture: str = "cats/1.jpg") -> None:
     """Three pictures for every filter; no tiles for filter 1."""
     plan = store.planned()
-    about = {"folder": HOSTILE, "pictures": 70, "unreadable": [], "top": 3, "tile": 8, "network": network}
+    about = {"folder": HOSTILE, "pictures": 70, "unreadable": [], "top": 3, "tile": 8, "seen": plan.seen}
     (store.folder / "examples.json").write_text(json.dumps(about))
     for layer in plan.layers:
         part = f"examples/{file_name(layer.layer)}"
@@ -239,7 +240,7 @@ def test_examples_are_shown_where_they_are_and_of_the_same_weights_only(store: S
     assert "4.5 cats/1.jpg" in without.text
     assert not any("examples/" in str(image["src"]) for image in without.images)
     about = store.folder / "examples.json"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"network": "other"}))
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"seen": "other"}))
     write_site(store)
     assert (store.folder / page).read_bytes() == bare
 

@@ -137,7 +137,8 @@ def plan(chosen: Chosen, as_json: bool, **arguments: Any) -> None:
     """Say what a build would take, without drawing anything or downloading weights.
 
     Counted are the floating-point operations of all steps; how many a second this machine does is measured on
-    convolutions, which are nearly all of them. Filters that fail are tried again, which is not counted.
+    convolutions, which are nearly all of them but in the first layers: those take longer than this says. Filters that
+    fail are tried again, which is not counted.
 
     \b
     Example:
@@ -244,6 +245,8 @@ def _engine(engine: str, address: str | None, gpus: float | None, chosen: Chosen
 
 def _time(seconds: float) -> str:
     """A length of time for people, to two digits."""
+    if seconds < 1:
+        return "< 1 second"
     for length, name in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.2g} {name}"

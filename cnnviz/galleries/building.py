@@ -1,14 +1,17 @@
 """From what a gallery is asked to hold to a folder that holds it."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cnnviz.errors import OutputError
 from cnnviz.galleries.engines import Engine, InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, joined
 from cnnviz.galleries.store import Store
 from cnnviz.network import Network
+from cnnviz.recipes import Preset
+from cnnviz.settings import Precision
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Progress:
 def building(engine: Engine, store: Store, request: Request) -> Iterator[Progress]:
     """Draw what a gallery is asked to hold and does not hold yet.
 
-    Layers and filters are added to those that the gallery holds; a picture that was drawn otherwise is drawn again.
+    Layers and filters are added to those that the gallery holds; a picture that was drawn otherwise is drawn again,
+    and if the network has other weights than it had, all are.
     Whoever stops early keeps what is finished.
 
     Raises:
@@ -40,7 +44,7 @@ def building(engine: Engine, store: Store, request: Request) -> Iterator[Progres
     """
     asked = engine.plan(request)
     with store.writing():
-        plan = joined(store.plan(), asked)
+        plan = joined(_replanned(engine, store, asked), asked)
         store.begin(plan)
         held = store.done(plan)
         work = list(chunks(plan, held))
@@ -53,14 +57,35 @@ def building(engine: Engine, store: Store, request: Request) -> Iterator[Progres
             yield Progress(done, total, finished, plan.count, advance.batch)
 
 
+def _replanned(engine: Engine, store: Store, asked: Plan) -> Plan | None:
+    """What the gallery holds, for the network as it is now.
+
+    Raises:
+        OutputError: if it is the gallery of another network.
+    """
+    before = store.plan()
+    if before is None or before.seen == asked.seen:
+        return before
+    name, other = before.network["name"], asked.network["name"]
+    if name != other:
+        raise OutputError(f"{store.folder} holds a gallery of {name}; choose another folder for {other}.")
+    again = [engine.plan(Request((each.layer,), each.filters, each.settings)) for each in before.layers]
+    return Plan(asked.network, tuple(layer for plan in again for layer in plan.layers))
+
+
 def build_gallery(
     network: Network,
     folder: str | Path,
     layers: Sequence[str] = (),
     filters: Sequence[int] | None = None,
     *,
+    recipe: str = "fourier",
+    preset: Preset = "default",
+    steps: int | None = None,
+    size: int | tuple[int, int] | None = None,
     seed: int = 0,
-    **settings: Any,
+    batch: int | None = None,
+    precision: Precision = "auto",
 ) -> Plan:
     """Draw the filters of layers into a folder, or go on where an earlier call was interrupted.
 
@@ -68,7 +93,7 @@ def build_gallery(
         layers: names from ``network.layers``; all convolutions by default.
         filters: their numbers, in each layer as far as it has them; all by default.
         seed: each filter draws from (seed, layer, number).
-        settings: recipe (by its name), preset, steps, size, batch, precision, tries; see `cnnviz.settings.Settings`.
+        recipe, preset, steps, size, batch, precision: see `cnnviz.settings.Settings`; the recipe by its name.
 
     Returns:
         What the gallery holds.
@@ -78,7 +103,10 @@ def build_gallery(
         OutputError: if the folder cannot be written, or somebody else writes it.
     """
     store = Store(folder)
-    wanted = None if filters is None else tuple(filters)
-    for _ in building(InProcess(network), store, Request(tuple(layers), wanted, settings | {"seed": seed})):
+    wanted = None if filters is None else tuple(operator.index(number) for number in filters)
+    numbers = {"steps": steps, "batch": batch, "seed": seed}
+    whole = {name: None if number is None else operator.index(number) for name, number in numbers.items()}
+    settings = {"recipe": str(recipe), "preset": preset, "size": size, "precision": precision} | whole
+    for _ in building(InProcess(network), store, Request(tuple(layers), wanted, settings)):
         pass
     return store.planned()

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cnnviz.galleries.examples import ABOUT
 from cnnviz.galleries.plan import Plan
 from cnnviz.galleries.store import Fault, Store, file_name, read_lines
 
@@ -22,15 +23,15 @@ def check(folder: Path) -> tuple[Plan, list[Fault]]:
 
 def _examples(store: Store, plan: Plan) -> list[Fault]:
     """Faults among natural examples, if there are any."""
-    about = store.folder / "examples.json"
+    about = store.folder / ABOUT
     if not about.is_file():
         return []
     try:
         found: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
     except ValueError:
         return [Fault("damaged", about.name, "is no JSON")]
-    if found.get("network") != plan.network["sha256"]:
-        return [Fault("stale", about.name, "found with other weights")]
+    if not isinstance(found, dict) or found.get("seen") != plan.seen:
+        return [Fault("stale", about.name, "found with another network, or other weights or preprocessing")]
     faults = []
     for layer in plan.layers:
         lines = read_lines(store.folder / "examples" / f"{file_name(layer.layer)}.jsonl")

@@ -85,7 +85,8 @@ def _span(row: Layer | None, axis: int, position: int, side: int) -> tuple[float
     if math.isinf(row.receptive_field[axis]):
         return 0, side
     low = row.start[axis] + position * row.step[axis]
-    return max(0.0, low), min(float(side), low + row.receptive_field[axis])
+    first = min(max(0.0, low), side - 1.0)  # a field that lies wholly in the padding is given the nearest pixel
+    return first, max(first + 1, min(float(side), low + row.receptive_field[axis]))
 
 
 def _tile(image: Image.Image, box: Box) -> Image.Image:

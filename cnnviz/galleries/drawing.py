@@ -58,7 +58,7 @@ def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
         drawn = [_drawn(job, chunk, row, wiring, seconds) for row in ready]
         since = time.perf_counter() if ready else since
         batch = progress.batch if progress.batch != planned else None
-        yield Advance((progress.done - done) * chunk.flops, (progress.total - total) * chunk.flops, drawn, batch)
+        yield Advance((progress.done - done) * chunk.weight, (progress.total - total) * chunk.weight, drawn, batch)
         done, total, planned = progress.done, progress.total, progress.batch
     seconds = (time.perf_counter() - since) / max(1, len(left))
     yield Advance(0, 0, [_drawn(job, chunk, row, wiring, seconds) for row in sorted(left)])

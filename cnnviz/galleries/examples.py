@@ -13,15 +13,17 @@ Explain CNN Activations Better than State-of-the-Art Feature Visualization*).
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from PIL import Image
 
 from cnnviz.architecture import layer_table
-from cnnviz.errors import OutputError
+from cnnviz.errors import OutputError, PictureError
 from cnnviz.files import whole_file
 from cnnviz.galleries.cutting import TILE, Place, cut_out, strip
 from cnnviz.galleries.engines import Engine
@@ -30,11 +32,12 @@ from cnnviz.galleries.plan import LayerPlan, Plan
 from cnnviz.galleries.store import Store, file_name, write_json, write_lines
 from cnnviz.network import Network
 from cnnviz.pictures import picture_files
+from cnnviz.provenance import describe
 
 TOP = 9
 SHARD = 128  # pictures
 QUALITY = 75  # of the tiles
-UNFINISHED = ".examples.state"
+ABOUT, UNFINISHED = "examples.json", ".examples.state"
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,15 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
         How far the pass is, after each part.
 
     Raises:
-        PictureError: if there is no picture.
-        OutputError: if the gallery is about other weights, or cannot be written.
+        PictureError: if there is no picture, or none that can be used.
+        OutputError: if the gallery is about another network, or cannot be written.
     """
     plan = store.planned()
-    if engine.network.fingerprint != plan.network["sha256"]:
-        raise OutputError(f"the gallery in {store.folder} was drawn with other weights; build it again with these.")
+    if Plan(describe(engine.network), ()).seen != plan.seen:
+        raise OutputError(f"the gallery in {store.folder} is of another network, or of other weights or preprocessing.")
     files = picture_files(folder)
     layers = [layer.layer for layer in plan.layers]
-    names = [path.relative_to(folder).as_posix() for path in files]
+    names = [os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace") for path in files]
     with store.writing():
         identity = _identity(plan, layers, top, files, names)
         found = _resumed(store, identity)
@@ -73,13 +76,16 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
             found.merge(part)
             _keep(store, identity, found)
             yield Passed(found.count + len(found.unreadable), len(files), len(found.unreadable))
+        if not found.count:
+            raise PictureError(
+                f"none of the {len(files)} pictures in {folder} can be used; the first: {found.unreadable[0][1]}"
+            )
+        (store.folder / ABOUT).unlink(missing_ok=True)  # until all is written, there are no examples
         for layer in plan.layers:
-            if layer.layer in found.tallies:
-                _write_layer(store, engine.network, layer, found, files, names)
+            _write_layer(store, engine.network, layer, found, files, names)
         summary = {"folder": folder.resolve().name, "pictures": found.count, "top": top, "tile": TILE}
         unreadable = [{"picture": name, "why": why} for name, why in found.unreadable]
-        about = {"network": plan.network["sha256"], "layers": layers, "unreadable": unreadable}
-        write_json(store.folder / "examples.json", summary | about)
+        write_json(store.folder / ABOUT, summary | {"seen": plan.seen, "layers": layers, "unreadable": unreadable})
         (store.folder / UNFINISHED).unlink(missing_ok=True)
 
 
@@ -101,17 +107,19 @@ def _bytes(path: Path) -> bytes:
 def _identity(plan: Plan, layers: list[str], top: int, files: list[Path], names: list[str]) -> str:
     """What an interrupted pass must have in common with one that goes on."""
     sizes = [path.stat().st_size for path in files]
-    told = json.dumps([plan.network["sha256"], layers, top, SHARD, names, sizes])
+    told = json.dumps([plan.seen, layers, top, SHARD, names, sizes])
     return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _resumed(store: Store, identity: str) -> Excitation:
     """The interrupted pass over the same pictures, or a new one."""
     path = store.folder / UNFINISHED
-    if path.is_file():
+    try:
         kept = torch.load(path, weights_only=True)
         if kept["identity"] == identity:
             return Excitation.from_state(kept["found"])
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError):
+        pass  # there is none, or it is damaged
     return Excitation()
 
 

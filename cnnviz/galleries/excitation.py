@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import PictureError
+from cnnviz.errors import LayerError, PictureError
 from cnnviz.inputs import show
 from cnnviz.network import Network, forward_pass
 from cnnviz.pictures import picture_from_bytes
@@ -192,6 +192,8 @@ class _Peaks:
         def note(_: nn.Module, __: object, maps: Tensor) -> None:
             if layer not in self.seen:
                 values, positions = maps.float().flatten(2).max(2)
+                if not values.isfinite().all():
+                    raise LayerError(f"{layer} gives values that are not finite; look for NaN among the weights.")
                 self.seen[layer] = values, positions, maps.shape[3]
 
         return note

@@ -18,8 +18,9 @@ import torch
 from cnnviz.errors import CnnvizError, ModelError
 from cnnviz.galleries.drawing import Advance, draw
 from cnnviz.galleries.excitation import Excitation, Shard, excite
-from cnnviz.galleries.plan import Chunk, Plan, Request, make_plan
+from cnnviz.galleries.plan import Chunk, LayerPlan, Plan, Request, plan_layers
 from cnnviz.network import Network
+from cnnviz.provenance import describe
 
 PATIENCE = 10.0  # seconds to wait for a cluster to answer
 RETRIES = 5  # of a task whose worker is lost; one that fails more often is at fault itself
@@ -50,8 +51,7 @@ class OnRay:
         self._shared = [self.ray.put(network)]  # in a list, or Ray would hand over the network itself to each task
 
     def plan(self, request: Request) -> Plan:
-        plan: Plan = next(self._map(_plan, [request]))
-        return plan
+        return Plan(describe(self.network), next(self._map(_plan_layers, [request])))
 
     def draw(self, chunks: Sequence[Chunk]) -> Iterator[Advance]:
         yield from self._map(_draw, chunks)
@@ -138,8 +138,8 @@ def _network(shared: Any, on_gpu: bool) -> Network:
     return network.to("cuda") if on_gpu else network
 
 
-def _plan(network: Network, request: Request) -> Plan:
-    return make_plan(network, request)
+def _plan_layers(network: Network, request: Request) -> tuple[LayerPlan, ...]:
+    return plan_layers(network, request)
 
 
 def _draw(network: Network, chunk: Chunk) -> Advance:

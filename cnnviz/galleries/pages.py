@@ -248,7 +248,7 @@ def _examples(store: Store, plan: Plan) -> Mapping[str, Any] | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return data if data["network"] == plan.network["sha256"] else None
+        return data if data["seen"] == plan.seen else None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise OutputError(f"cannot read {path} ({error}); delete it, or find the natural examples again.") from error
 

@@ -24,6 +24,7 @@ from cnnviz.wiring import Wiring
 
 FORMAT = 1  # of the folder
 LEAST_CHUNK = 16  # filters at a time: what fails among them is made again together
+COMPUTED = ("sha256", "structure", "mean", "std")  # what of a network determines what it computes
 SETTINGS = ("seed", "recipe", "steps", "size", "batch", "precision", "tries")
 
 
@@ -62,9 +63,13 @@ class Plan:
 
     def key(self, layer: LayerPlan, number: int) -> str:
         """What identifies the picture of a filter: the sha256 of all that determines it."""
-        shown = {name: self.network[name] for name in ("sha256", "mean", "std")}
-        determined = {"network": shown, "layer": layer.layer, "filter": number, "settings": dict(layer.settings)}
-        return hashlib.sha256(json.dumps(determined, sort_keys=True).encode()).hexdigest()
+        shown = {name: self.network[name] for name in COMPUTED}
+        return _digest({"network": shown, "layer": layer.layer, "filter": number, "settings": dict(layer.settings)})
+
+    @property
+    def seen(self) -> str:
+        """What identifies what the network makes of a picture: the sha256 of all that determines it."""
+        return _digest({name: self.network[name] for name in (*COMPUTED, "input_size")})
 
     @property
     def count(self) -> int:
@@ -84,14 +89,27 @@ class Plan:
         try:
             if data["format"] > FORMAT:
                 raise OutputError("this gallery was made by a later version of cnnviz; install that one.")
-            return Plan(data["network"], tuple(_layer_from(each) for each in data["layers"]))
-        except (KeyError, TypeError, ValueError) as error:
+            plan = Plan(data["network"], tuple(_layer_from(each) for each in data["layers"]))
+            checked = [plan.seen, *(plan.key(layer, number) for layer in plan.layers for number in layer.filters)]
+            if len(checked) == 1:
+                raise ValueError("it has no filters")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OutputError(f"gallery.json is no plan of a gallery ({type(error).__name__}: {error}).") from error
+        return plan
 
 
 def _layer_from(data: Mapping[str, Any]) -> LayerPlan:
     pairs = {name: None if data[name] is None else tuple(data[name]) for name in ("receptive_field", "step")}
-    return LayerPlan(**{**data, **pairs, "filters": tuple(data["filters"]), "shape": tuple(data["shape"])})
+    layer = LayerPlan(**{**data, **pairs, "filters": tuple(data["filters"]), "shape": tuple(data["shape"])})
+    settings = layer.settings
+    whole = (*layer.filters, *layer.shape, *settings["size"], *(settings[name] for name in ("steps", "batch", "seed")))
+    if not all(isinstance(number, int) for number in whole) or not isinstance(layer.layer, str) or not layer.filters:
+        raise ValueError(f"layer {layer.layer!r} makes no sense")
+    return layer
+
+
+def _digest(told: object) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -122,7 +140,7 @@ def plan_layers(network: Network, request: Request) -> tuple[LayerPlan, ...]:
     """The layers of a plan; the network may be one without numbers. Errors as `make_plan`."""
     rows = {row.name: (place, row) for place, row in enumerate(layer_table(network))}
     wiring = Wiring(network, all_convolutions(network))
-    names = dict.fromkeys(request.layers or all_convolutions(network))
+    names = dict.fromkeys(map(network.called, request.layers or all_convolutions(network)))
     layers = [
         _layer_plan(network, name, request, wiring, *rows.get(network.qualified(name), (len(rows), None)))
         for name in names
@@ -141,6 +159,8 @@ def _layer_plan(
     count = filter_count(network, climbed, job.size)
     settings = {name: job.settings.get(name) for name in SETTINGS} | {"batch": job.batch}
     wanted = range(count) if request.filters is None else request.filters
+    if min(wanted, default=0) < 0:
+        raise ShapeError(f"filters are counted from 0; there is no {min(wanted)}.")
     return LayerPlan(
         layer=layer,
         filters=tuple(number for number in sorted(set(wanted)) if number < count),
@@ -162,10 +182,7 @@ def _plain(pair: tuple[float, float] | None) -> tuple[float | str, float | str] 
 
 
 def joined(before: Plan | None, now: Plan) -> Plan:
-    """A gallery that grows: layers of both, filters of both; how a layer is drawn is decided by the later plan.
-
-    The network is the later one's, so pictures of another one are drawn again.
-    """
+    """A gallery that grows: layers of both, filters of both; how a layer is drawn is decided by the later plan."""
     if before is None:
         return now
     asked = {layer.layer: layer for layer in now.layers}
@@ -193,8 +210,13 @@ class Chunk:
 
     @property
     def cost(self) -> int:
-        """Floating-point operations, if every filter succeeds at once."""
-        return len(self.filters) * int(self.settings["steps"]) * self.flops
+        """What the chunk counts for, if every filter succeeds at once."""
+        return len(self.filters) * int(self.settings["steps"]) * self.weight
+
+    @property
+    def weight(self) -> int:
+        """What one step of one filter counts for in how far a build is."""
+        return max(1, self.flops)
 
 
 def chunks(plan: Plan, done: Mapping[str, set[int]]) -> Iterator[Chunk]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +25,7 @@ from cnnviz.errors import OutputError
 from cnnviz.files import PARTIAL, whole_file
 from cnnviz.galleries.drawing import Drawn
 from cnnviz.galleries.plan import LayerPlan, Plan
+from cnnviz.judgement import Status
 from cnnviz.provenance import versions
 
 PLAN, LOCK, WORKING = "gallery.json", ".lock", ".working.json"
@@ -75,8 +76,8 @@ class Store:
         return self.folder / "images" / file_name(layer) / f"{number:04d}.png"
 
     def records(self, layer: str) -> dict[int, dict[str, Any]]:
-        """By filter, what is known of it; lines that are none are passed over."""
-        return read_lines(self._records(layer))
+        """By filter, what is known of it; lines that are no records are passed over."""
+        return {number: each for number, each in read_lines(self._records(layer)).items() if _complete(each)}
 
     def done(self, plan: Plan) -> dict[str, set[int]]:
         """By layer, the filters whose picture is there, undamaged, and as planned."""
@@ -100,6 +101,7 @@ class Store:
         working = self.folder / WORKING
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_ours()
             lock = FileLock(self.folder / LOCK)
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -113,6 +115,12 @@ class Store:
         finally:
             working.unlink(missing_ok=True)
             lock.release()
+
+    def _check_ours(self) -> None:
+        """Nothing of the user's is written over or taken away."""
+        strange = {path.name for path in self.folder.iterdir()} - {LOCK, WORKING}
+        if strange and PLAN not in strange:
+            raise OutputError(f"{self.folder} is not empty and holds no gallery; choose a new folder.")
 
     def begin(self, plan: Plan) -> None:
         """Write the plan, and take away what does not belong to it."""
@@ -156,16 +164,21 @@ class Store:
         """Files of interrupted writing, pictures of filters that are not planned, records of layers that are not."""
         ours = {self.image(layer.layer, number) for layer in plan.layers for number in layer.filters}
         ours |= {self._records(layer.layer) for layer in plan.layers}
-        here = [path for part in ("images", "records") for path in (self.folder / part).rglob("*") if path.is_file()]
-        return sorted({*(path for path in here if path not in ours), *self.folder.rglob(f".*{PARTIAL}")})
+        here = [*self.folder.glob("images/*/[0-9]*.png"), *self.folder.glob("records/*.jsonl")]
+        partial = [path for part in ("", "images/*/", "records/") for path in self.folder.glob(f"{part}.*{PARTIAL}")]
+        return sorted({*(path for path in here if path not in ours), *partial})
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
 
 
 def file_name(layer: str) -> str:
-    """A layer's name as the name of a file: `:pre` becomes `-pre`."""
-    return re.sub(r"[^\w.-]+", "-", layer)
+    """A layer's name as the name of a file, another one for each: `:pre` becomes `-pre`, odd names get a number."""
+    plain = layer.removesuffix(":pre")
+    if re.fullmatch(r"[\w.]{1,80}", plain):
+        return plain + "-pre" * (plain != layer)
+    safe = re.sub(r"[^\w.-]+", "-", layer)[:80]
+    return f"{safe}-{hashlib.sha256(layer.encode()).hexdigest()[:8]}"
 
 
 def write_json(path: Path, data: object) -> None:
@@ -180,12 +193,27 @@ def write_lines(path: Path, records: Mapping[int, Mapping[str, Any]]) -> None:
             file.write(json.dumps(each, separators=(",", ":")).encode() + b"\n")
 
 
+def _complete(record: Mapping[str, Any]) -> bool:
+    """Whether a record holds what is needed of it."""
+    numbers = all(isinstance(record.get(name), int | float) for name in ("score", "percentile", "mean", "max", "tries"))
+    listed = all(isinstance(record.get(name), list) for name in ("curve", "inputs"))
+    return numbers and listed and record.get("status") in get_args(Status)
+
+
 def read_lines(path: Path) -> dict[int, dict[str, Any]]:
-    """Records by filter; what is no record is passed over."""
+    """Records by filter; what is no record is passed over.
+
+    Raises:
+        OutputError: if the file cannot be read.
+    """
     if not path.is_file():
         return {}
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}.") from error
     found: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
             data = json.loads(line)
             found[int(data["filter"])] = data
