@@ -69,8 +69,23 @@ def describe(network: Network) -> dict[str, object]:
     }
 
 
+def model_words(described: Mapping[str, Any]) -> list[str]:
+    """The options of a command line that name a network, as `describe` tells of it."""
+    name, weights = str(described["name"]), str(described["weights"])
+    words = ["--model", name]
+    if weights.startswith("random"):
+        words += ["--weights", "random"]
+    elif weights.endswith((".pth", ".pt", ".safetensors")):
+        words += ["--weights", weights]
+    if ":" in name:
+        words += ["--input-size", "x".join(map(str, described["input_size"]))]
+        for each in ("mean", "std"):  # as short as float32, which the network normalises in, allows
+            words.append(f"--{each}={','.join(str(np.float32(value)) for value in described[each])}")
+    return words
+
+
 def structure(network: Network) -> str:
-    """sha256, in hexadecimal, of what a network does with its weights: of its modules, and of the code of a user's own."""
+    """sha256, in hexadecimal, of what a network does with its weights: of its modules, and the code of a user's own."""
     kinds = {type(part) for part in network.module.modules()}
     own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("cnnviz", "torch", "torchvision")]
     told = [repr(network.module)]

@@ -27,6 +27,7 @@ from cnnviz.inputs import Shown
 from cnnviz.mapsheets import unseen_dimmed
 from cnnviz.methods import METHODS
 from cnnviz.pictures import Pixels
+from cnnviz.provenance import model_words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -164,15 +165,8 @@ def field(depth: "Depth") -> str:
 
 def command(report: "Report") -> str:
     """The command line that makes the report again, in the picture's folder."""
-    network, settings, seen = report.network, report.made["settings"], report.made["network"]
-    words = ["cnnviz", "report", report.shown.names[0], "--model", network.name]
-    if network.weights.startswith("random"):
-        words += ["--weights", "random"]
-    elif network.weights.endswith((".pth", ".pt", ".safetensors")):
-        words += ["--weights", network.weights]
-    if ":" in network.name:
-        words += ["--input-size", "x".join(map(str, network.input_size))]
-        words += [f"--{name}={','.join(str(np.float32(value)) for value in seen[name])}" for name in ("mean", "std")]
+    settings = report.made["settings"]
+    words = ["cnnviz", "report", report.shown.names[0], *model_words(report.made["network"])]
     words += ["--filters", settings["filters"], "--seed", settings["seed"], "--method", ",".join(settings["methods"])]
     words += ["--steps", settings["steps"]] if settings["steps"] is not None else []
     return shlex.join(map(str, words))

@@ -3,7 +3,6 @@
 import io
 import json
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -353,19 +352,6 @@ def test_ticks_are_a_few_round_numbers_inside(low: float, length: float) -> None
     found = drawings.ticks(low, low + length)
     assert 2 <= len(found) <= 6
     assert all(low - length / 1e3 <= each <= low + length * 1.001 for each in found)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, one for all tests."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 SCROLL = """async () => {

@@ -21,11 +21,9 @@ from cnnviz.galleries.pages import TIMES
 from cnnviz.network import Network
 from cnnviz.report import FIT, RECIPE, Report, edges_of, likeness, make_report
 from cnnviz.reportpages import MEASURES, change, course, depth_sentence, overall, seen_sentence, signed_note, verdict
-from tests import test_gallery_site
 from tests.conftest import CAT, LeNet, Run, SmallVGG
 from tests.test_gallery_site import Visit, contrast
 
-browser = test_gallery_site.browser
 HOSTILE = "<img src=x onerror=alert(1)> \"q\" 'a' & #1 50%20?.png"
 BLOCKS = ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]
 ZEROS, SILENT, EDGES = MEASURES

@@ -15,18 +15,17 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from cnnviz.errors import OutputError
 from cnnviz.files import whole_file
 from cnnviz.galleries import drawings
 from cnnviz.galleries.plan import LayerPlan, Plan
 from cnnviz.galleries.store import Store, file_name, read_lines
+from cnnviz.provenance import model_words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -121,29 +120,16 @@ def command(plan: Plan, layer: LayerPlan, number: int, batch: int) -> str:
     Args:
         batch: filters at a time, which may be less than planned where memory did not do.
     """
-    network, settings = plan.network, layer.settings
-    name, weights = str(network["name"]), str(network["weights"])
-    words = ["cnnviz", "filters", "--layer", layer.layer, "--filters", number, "--model", name]
+    settings = layer.settings
+    words = ["cnnviz", "filters", "--layer", layer.layer, "--filters", number, *model_words(plan.network)]
     words += ["--recipe", settings["recipe"], "--steps", settings["steps"], "--size", _by(settings["size"])]
     words += ["--seed", settings["seed"], "--batch", batch, "--precision", settings["precision"]]
-    if weights.startswith("random"):
-        words += ["--weights", "random"]
-    elif weights.endswith((".pth", ".pt", ".safetensors")):
-        words += ["--weights", weights]
-    if ":" in name:
-        words += ["--input-size", _by(network["input_size"]), "--mean", _list(network["mean"])]
-        words += ["--std", _list(network["std"])]
     return shlex.join(map(str, words))
 
 
 def _by(size: Sequence[int]) -> str:
     """Height and width as the command line takes them."""
     return "x".join(map(str, size))
-
-
-def _list(values: Iterable[float]) -> str:
-    """As short as float32, which the network normalises in, allows."""
-    return ",".join(str(np.float32(value)) for value in values)
 
 
 class _Site:
