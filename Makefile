@@ -12,7 +12,7 @@ demo: .venv/installed
 	@echo "The pictures are in $(CURDIR)/pictures: what five layers see in the cat, from edges to parts, and what filters look for."
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import cnnviz
+from cnnviz.galleries.checking import check
 from cnnviz.models import shipped
+from cnnviz.network import Network
 from tests.conftest import CAT, ROOT
 
 
@@ -109,3 +112,18 @@ def test_the_readmes_files_and_commands_exist() -> None:
     commands = set(re.findall(r"^cnnviz (\w+)", "\n".join(readme_blocks("sh")), re.MULTILINE))
     assert "featuremaps" in commands
     assert commands <= set(cli.commands)
+
+
+def test_the_gallery_is_of_the_network_that_is_shipped_and_whole(mini: Network) -> None:
+    folder = ROOT / "gallery" / "vgg16-mini"
+    plan, faults = check(folder)
+    assert faults == []
+    assert plan.count == 1440
+    assert plan.network["sha256"] == mini.fingerprint
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 25_000_000
+
+
+@pytest.mark.parametrize("name", ["cat_block2_conv2", "filters_block4_conv3", "coffee_saliency"])
+def test_pictures_of_the_readme_tell_how_they_were_made(mini: Network, name: str) -> None:
+    record = cnnviz.read_record(ROOT / "gallery" / f"{name}.png")
+    assert record["network"]["sha256"] == mini.fingerprint

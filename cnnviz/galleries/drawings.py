@@ -15,7 +15,7 @@ from cnnviz.errors import OutputError
 
 WIDTH, HEIGHT = 360, 220
 AXES = LEFT, RIGHT, TOP, BOTTOM = 46, 350, 26, 172
-POINTS = 40  # of a curve: more are not seen, and every page has one
+POINTS = 32  # of a curve: more are not seen, and every page has one
 STRIP_WIDTH, GAP, BLANK = 1024, 1, (128, 128, 134)
 
 

@@ -39,6 +39,7 @@ STATES = {
 }
 TILE_PIXELS, SMALLEST_TILE, LARGEST_TILE = 2_200_000, 20, 64  # of all strips together; a side
 STRIP_QUALITY, TIMES = 60, "\N{MULTIPLICATION SIGN}"
+INPUTS = 6  # of a filter, the strongest
 GLYPH = 96  # pixels that stand for the side of the input where maps are drawn to scale
 
 
@@ -177,7 +178,7 @@ class _Site:
             histogram=drawings.histogram(**example["histogram"], reached=record.get("max")) if example else None,
             example=example,
             tiles=tiles if tiles and (self.store.folder / tiles).is_file() else None,
-            inputs=[(number, weight, known.get(number)) for number, weight in record.get("inputs", ())],
+            inputs=[(number, weight, known.get(number)) for number, weight in record.get("inputs", ())[:INPUTS]],
             command=command(self.plan, layer.plan, one.number, batch),
         )
 
