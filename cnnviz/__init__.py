@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cnnviz.pictures import Picture, read_picture
     from cnnviz.predictions import Prediction, predict
     from cnnviz.provenance import read_record
+    from cnnviz.report import Report, make_report
     from cnnviz.sheets import Sheet, Tile, sheet
     from cnnviz.synthesis import Synthesis, class_images, filter_images, maximize
 
@@ -49,6 +50,7 @@ _HOMES = {
     "pictures": ("Picture", "read_picture"),
     "predictions": ("Prediction", "predict"),
     "provenance": ("read_record",),
+    "report": ("Report", "make_report"),
     "sheets": ("Sheet", "Tile", "sheet"),
     "synthesis": ("Synthesis", "class_images", "filter_images", "maximize"),
     "ascent": ("ascend",),
@@ -68,6 +70,7 @@ __all__ = [
     "Network",
     "Picture",
     "Prediction",
+    "Report",
     "Sheet",
     "Synthesis",
     "Target",
@@ -88,6 +91,7 @@ __all__ = [
     "kernel_sheet",
     "layer_table",
     "load",
+    "make_report",
     "maximize",
     "predict",
     "read_picture",

@@ -31,9 +31,12 @@ LEVELS = [
     {"synthesis"},
     {"dreams", "galleries"},
     {"reruns"},
+    {"appparts"},
+    {"app"},
+    {"report", "reportpages"},
     {"cli", "__init__", "__main__"},
 ]
-HEAVY = ("torch", "torchvision", "captum", "matplotlib", "numpy", "rich", "PIL", "ray", "jinja2")
+HEAVY = ("torch", "torchvision", "captum", "matplotlib", "numpy", "rich", "PIL", "ray", "jinja2", "streamlit")
 
 
 def imported(path: Path) -> set[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cnnviz.cli.app import app
 from cnnviz.cli.dreams import dream, invert, kernels
 from cnnviz.cli.evidence import evidence
 from cnnviz.cli.filters import classimage, filters
@@ -15,6 +16,7 @@ from cnnviz.cli.maps import featuremaps
 from cnnviz.cli.networks import classes, layers, models, weights
 from cnnviz.cli.predictions import predict
 from cnnviz.cli.records import inspect, rerun
+from cnnviz.cli.report import report
 from cnnviz.cli.saliency import saliency
 from cnnviz.errors import CnnvizError
 
@@ -53,9 +55,11 @@ for command in (
     kernels,
     saliency,
     evidence,
+    report,
     gallery,
     inspect,
     rerun,
+    app,
     predict,
     layers,
     models,

@@ -1,0 +1,59 @@
+"""`cnnviz app`: look into a network in the browser."""
+
+import signal
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+import cnnviz
+
+HERE = "127.0.0.1"
+SETTINGS = {
+    "browser.gatherUsageStats": "false",
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "minimal",
+    "server.address": HERE,
+    "server.fileWatcherType": "none",  # it would look into every module of PyTorch's
+    "server.maxUploadSize": "20",
+    "server.showEmailPrompt": "false",
+}
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True, help="Where to serve.")
+@click.option("--browser/--no-browser", default=True, help="Whether to open the page.")
+@click.pass_context
+def app(context: click.Context, port: int, browser: bool) -> None:
+    """Look into a network in the browser: drop a picture, click through layers, filters and explanations.
+
+    For this machine only (127.0.0.1): pictures stay in its memory, and are gone when it ends. Ctrl-C ends it.
+
+    \b
+    Example:
+      cnnviz app
+    """
+    if find_spec("streamlit") is None:
+        raise click.ClickException("Streamlit is not installed; `pip install 'cnnviz[app]'` does that.")
+    _check_free(port)
+    settings = SETTINGS | {"server.port": str(port), "server.headless": str(not browser).lower()}
+    page = Path(cnnviz.__file__).with_name("app.py")
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the server would live on
+    # -P: modules in the folder where somebody happens to be are none of ours
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), *options]
+    context.exit(subprocess.run(command, check=False).returncode)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HERE, port))
+        except OSError as error:
+            raise click.ClickException(
+                f"cannot serve at port {port}: {error.strerror}; take another --port."
+            ) from error
