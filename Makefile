@@ -10,6 +10,7 @@ demo: .venv/installed
 	$(BIN)/cnnviz featuremaps gallery/photos/cat.jpg --model vgg16-mini --layers $(DEPTHS) -o pictures
 	$(BIN)/cnnviz filters --layer block4_conv3 --model vgg16-mini -o pictures/filters_block4_conv3.png
 	@echo "The pictures are in $(CURDIR)/pictures: what five layers see in the cat, from edges to parts, and what filters look for."
+	@echo "Next: $(BIN)/cnnviz report gallery/photos/cat.jpg --model vgg16-mini (one page about one picture); $(BIN)/cnnviz --help lists the rest."
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile

@@ -210,7 +210,8 @@ def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini
     made = page.record("Download the sheet", tmp_path)
     tabby = cnnviz.class_index(mini, "tabby")
     assert (made["settings"]["methods"], made["settings"]["classes"]) == (["saliency"], [tabby])
-    row = explain(mini, CAT, ["tabby"], methods=["saliency"]).rows()[0]
+    row = list(KNOWN.values())[-1].rows()[0]
+    assert (row["method"], row["label"]) == ("saliency", "tabby")
     evidence = next(one.value for one in page.test.caption if one.value.startswith("Deletion"))
     assert f"Deletion {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%};" in evidence
     assert f"insertion {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%};" in evidence
@@ -329,12 +330,17 @@ def saved(window: Any, label: str, folder: Path) -> dict[str, Any]:
     return read_record(path)
 
 
+def pick(window: Any, layer: str) -> None:
+    """Choose a layer, once the page is still: its list closes when something beneath it moves."""
+    window.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    window.get_by_role("combobox", name="Layer").fill(layer)
+    window.get_by_role("option", name=layer).click()
+
+
 def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network, tmp_path: Path) -> None:
     wrong: list[str] = []
     requests: list[str] = []
-    window = browser.new_page(
-        viewport={"width": 1280, "height": 4000}
-    )  # lists close when the page scrolls beneath them
+    window = browser.new_page(viewport={"width": 1280, "height": 4000})  # high enough never to scroll
     window.set_default_timeout(90_000)
     window.on("pageerror", lambda error: wrong.append(str(error)))
     window.on("request", lambda request: requests.append(request.url))
@@ -344,8 +350,7 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network,
     window.locator("input[type=file]").set_input_files(files=[picture])
     window.get_by_text(f"{MARKDOWN}, 451 x 300 px", exact=True).wait_for()
     window.get_by_text("Why golden retriever").wait_for()
-    window.get_by_role("combobox", name="Layer").fill(LAYER)
-    window.get_by_role("option", name=LAYER).click()
+    pick(window, LAYER)
     window.get_by_text("of 32 maps of 84 x 56").wait_for()
     chosen = window.get_by_role("button", name="filter ", exact=False).nth(2)
     number = chosen.inner_text().removeprefix("filter ")
@@ -356,8 +361,7 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network,
     assert made["settings"]["filters"] == [int(number)]
     made = saved(window, "Download these maps", tmp_path)
     assert made["picture"] == {"name": MARKDOWN, "sha256": cnnviz.read_picture(CAT).sha256}
-    window.get_by_role("combobox", name="Layer").fill("block5_conv3")
-    window.get_by_role("option", name="block5_conv3").click()
+    pick(window, "block5_conv3")
     first = cnnviz.feature_maps(mini, CAT, "block5_conv3").order()[0]
     window.get_by_role("button", name=f"Draw what filter {first} looks for").click()
     window.get_by_role("button", name="Stop").click()
