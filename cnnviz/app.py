@@ -18,7 +18,6 @@ from cnnviz.appparts import (
     MEGAPIXELS,
     TILE,
     Climb,
-    best_device,
     blend,
     networks,
     sample_picture,
@@ -38,6 +37,7 @@ from cnnviz.models import load
 from cnnviz.models.weights import RANDOM
 from cnnviz.network import Network
 from cnnviz.pictures import Picture
+from cnnviz.precision import devices
 from cnnviz.predictions import Prediction, predict
 from cnnviz.sheets import Sheet
 
@@ -91,7 +91,7 @@ def plain(text: str) -> str:
 @st.cache_resource(max_entries=2, show_spinner="Reading the network ...")
 def loaded(name: str, weights: str | None) -> tuple[Network, list[str]]:
     """The network and its convolutions."""
-    network = load(name, weights=weights, device=best_device(), progress=False)
+    network = load(name, weights=weights, device=devices()[0], progress=False)
     return network, all_convolutions(network)
 
 

@@ -73,12 +73,6 @@ def networks(*, untrained: bool) -> list[str]:
     return [shipped.NAME, *(name for name in zoo.names() if untrained or zoo.cache_file(name).is_file())]
 
 
-def best_device() -> str:
-    """Where PyTorch computes fastest here."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    return next(name for name, there in available.items() if there)
-
-
 def thumbnail(picture: Picture) -> Pillow.Image:
     """The picture, small enough to stand beside what it is taken for."""
     small = picture.image.copy()

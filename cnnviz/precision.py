@@ -1,6 +1,12 @@
-"""Which numbers a device is fast in."""
+"""Which devices there are, and which numbers they are fast in."""
 
 import torch
+
+
+def devices() -> list[str]:
+    """The devices that PyTorch computes on here, the fastest first."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, there in here.items() if there]
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

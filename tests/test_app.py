@@ -330,14 +330,21 @@ def saved(window: Any, label: str, folder: Path) -> dict[str, Any]:
     return read_record(path)
 
 
-def pick(window: Any, layer: str) -> None:
-    """Choose a layer, once the page is still: its list closes when something beneath it moves."""
+def still(window: Any) -> None:
+    """Wait until the page is as it will stay."""
     window.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+def pick(window: Any, layer: str, told: str) -> None:
+    """Choose a layer and wait for its maps."""
+    still(window)  # a list closes when something beneath it moves
     window.get_by_role("combobox", name="Layer").fill(layer)
     window.get_by_role("option", name=layer).click()
+    window.get_by_text(told).wait_for()
+    still(window)
 
 
-def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network, tmp_path: Path) -> None:
+def test_the_main_path_in_a_browser(browser: Any, served: Served, tmp_path: Path) -> None:
     wrong: list[str] = []
     requests: list[str] = []
     window = browser.new_page(viewport={"width": 1280, "height": 4000})  # high enough never to scroll
@@ -350,8 +357,7 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network,
     window.locator("input[type=file]").set_input_files(files=[picture])
     window.get_by_text(f"{MARKDOWN}, 451 x 300 px", exact=True).wait_for()
     window.get_by_text("Why golden retriever").wait_for()
-    pick(window, LAYER)
-    window.get_by_text("of 32 maps of 84 x 56").wait_for()
+    pick(window, LAYER, "of 32 maps of 84 x 56")
     chosen = window.get_by_role("button", name="filter ", exact=False).nth(2)
     number = chosen.inner_text().removeprefix("filter ")
     chosen.click()
@@ -361,9 +367,8 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network,
     assert made["settings"]["filters"] == [int(number)]
     made = saved(window, "Download these maps", tmp_path)
     assert made["picture"] == {"name": MARKDOWN, "sha256": cnnviz.read_picture(CAT).sha256}
-    pick(window, "block5_conv3")
-    first = cnnviz.feature_maps(mini, CAT, "block5_conv3").order()[0]
-    window.get_by_role("button", name=f"Draw what filter {first} looks for").click()
+    pick(window, "block5_conv3", "of 192 maps of 10 x 7")
+    window.get_by_role("button", name="Draw what").click()
     window.get_by_role("button", name="Stop").click()
     window.get_by_text("Stopped after").wait_for()
     assert wrong == []

@@ -57,10 +57,10 @@ def cluster() -> Iterator[str]:
         ray.shutdown()
 
 
-def options(folder: Path, counter: Path, *more: str) -> list[str]:
+def options(folder: Path, counter: Path) -> list[str]:
     (folder / "net.py").write_text(NETWORK.format(counter=str(counter)))
     network = ["--model", f"{folder / 'net.py'}:Counting", "--input-size", "24", "--steps", str(STEPS), "--size", "24"]
-    return [*network, "--batch", "4", "--precision", "float32", *more]
+    return [*network, "--batch", "4", "--precision", "float32"]
 
 
 def build(folder: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -84,13 +84,15 @@ def workers() -> list[int]:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
 def test_a_cluster_gives_the_same_gallery_and_a_lost_worker_costs_its_chunk(cluster: str, tmp_path: Path) -> None:
     """The network notes every pass, so what was done twice can be counted."""
-    counters = [tmp_path / name for name in ("one", "many")]
-    with build(tmp_path / "process", *options(tmp_path, counters[0])) as plain:
+    counter = tmp_path / "passes"
+    asked = options(tmp_path, counter)
+    with build(tmp_path / "process", *asked) as plain:
         pass
-    with build(tmp_path / "ray", *options(tmp_path, counters[1]), "--engine", "ray", "--address", cluster) as spread:
+    passes = counter.stat().st_size
+    counter.unlink()
+    with build(tmp_path / "ray", *asked, "--engine", "ray", "--address", cluster) as spread:
         deadline = time.monotonic() + 120
-        passes = counters[0].stat().st_size
-        while not counters[1].exists() or counters[1].stat().st_size < passes / 4:
+        while not counter.exists() or counter.stat().st_size < passes / 4:
             assert spread.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -98,7 +100,7 @@ def test_a_cluster_gives_the_same_gallery_and_a_lost_worker_costs_its_chunk(clus
         _, said = spread.communicate()
     assert (plain.returncode, spread.returncode, said) == (0, 0, b"")
     assert differences(tmp_path / "process", tmp_path / "ray") == []
-    again = counters[1].stat().st_size - passes
+    again = counter.stat().st_size - passes
     assert 0 <= again < 1.5 * passes / CHUNKS
 
 

@@ -121,12 +121,11 @@ class Chosen:
 
     def device_name(self) -> str:
         """The device asked for, or the best there is."""
-        import torch
+        from cnnviz.precision import devices
 
-        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if self.device == "auto":
-            return next(name for name in ("cuda", "mps", "cpu") if available[name])
-        if not available[self.device]:
+            return devices()[0]
+        if self.device not in devices():
             raise click.UsageError(f"PyTorch finds no {self.device} device here; take --device auto.")
         return self.device
 
