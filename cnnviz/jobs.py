@@ -117,7 +117,7 @@ class Job:
         self.compared = references.text
         judge: Judge | None = None
         for attempt in range(self.tries):
-            rows = [row for row in range(len(self.seeds)) if row not in self.made or not self._good(row)]
+            rows = [row for row in range(len(self.seeds)) if row not in self.made or not self.good(row)]
             self._total += len(rows) * self.steps
             while rows:
                 now, before = rows[: self.batch], self._done
@@ -131,7 +131,8 @@ class Job:
                     continue
                 rows = rows[len(now) :]
 
-    def _good(self, row: int) -> bool:
+    def good(self, row: int) -> bool:
+        """Whether a finished image is "ok", so that nothing changes it any more."""
         return self.made[row].judgement.status == ("ok",)
 
     def _make(self, rows: Sequence[int], attempt: int, judge: Judge) -> Iterator[Progress]:

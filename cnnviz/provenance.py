@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from cnnviz.errors import PictureError
+from cnnviz.models.weights import RANDOM
 from cnnviz.network import Network
 from cnnviz.pictures import Pixels
 from cnnviz.sheets import DIGEST, METADATA, digest
@@ -71,17 +72,21 @@ def describe(network: Network) -> dict[str, object]:
 
 def model_words(described: Mapping[str, Any]) -> list[str]:
     """The options of a command line that name a network, as `describe` tells of it."""
-    name, weights = str(described["name"]), str(described["weights"])
-    words = ["--model", name]
-    if weights.startswith("random"):
-        words += ["--weights", "random"]
-    elif weights.endswith((".pth", ".pt", ".safetensors")):
-        words += ["--weights", weights]
+    name, weights = str(described["name"]), given_weights(described)
+    words = ["--model", name, *(["--weights", weights] if weights else [])]
     if ":" in name:
         words += ["--input-size", "x".join(map(str, described["input_size"]))]
         for each in ("mean", "std"):  # as short as float32, which the network normalises in, allows
             words.append(f"--{each}={','.join(str(np.float32(value)) for value in described[each])}")
     return words
+
+
+def given_weights(described: Mapping[str, Any]) -> str | None:
+    """What was given as weights: "random", the base name of a file, or nothing."""
+    weights = str(described.get("weights", ""))
+    if weights.startswith(RANDOM):
+        return RANDOM
+    return weights if weights.endswith((".pth", ".pt", ".safetensors")) else None
 
 
 def structure(network: Network) -> str:

@@ -9,7 +9,7 @@ page looks and what its sentences say is in `cnnviz.reportpages`.
 """
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from cnnviz.architecture import Layer, all_convolutions, layer_table
 from cnnviz.attribution import check_methods, method_named
+from cnnviz.comparison import Watch
 from cnnviz.errors import LayerError, ModelError, OutputError, ShapeError
 from cnnviz.explainers import explainer
 from cnnviz.explaining import explain
@@ -42,8 +43,6 @@ LARGEST = 128  # pixels a side of synthesized images: they are shown small
 RECIPE = "soft"
 EVEN = 1e-5  # of the largest value: what differs by less differs by rounding
 EXPLAINING = 0.3  # of the time a report takes
-
-Watch = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

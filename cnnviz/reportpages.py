@@ -21,7 +21,8 @@ from torch import Tensor
 
 from cnnviz.filtersheets import drawable
 from cnnviz.galleries import pages
-from cnnviz.galleries.drawings import AXES, HEIGHT, WIDTH, short
+from cnnviz.galleries.cutting import part_of
+from cnnviz.galleries.drawings import AXES
 from cnnviz.heatmaps import full_scale, overlaid, painted, placed
 from cnnviz.inputs import Shown
 from cnnviz.mapsheets import unseen_dimmed
@@ -257,13 +258,8 @@ def cards(fired: "Fired", seen: Shown) -> Iterator[Card]:
 
 def only_seen(shown: Shown, side: int) -> Shown:
     """The part of the picture that the network saw as a picture of its own, `side` pixels long."""
-    image = Image.fromarray(shown.pictures[0])
-    left, top, right, bottom = shown.seen
-    box = max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height)
-    factor = side / max(box[2] - box[0], box[3] - box[1])
-    width, height = (max(1, round((box[axis + 2] - box[axis]) * factor)) for axis in (0, 1))
-    part = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
-    return replace(shown, pictures=(part,), seen=(0, 0, width, height))
+    part = part_of(Image.fromarray(shown.pictures[0]), shown.seen, side)
+    return replace(shown, pictures=(np.asarray(part),), seen=(0, 0, part.width, part.height))
 
 
 def page(report: "Report") -> str:
@@ -302,12 +298,9 @@ def _smaller(values: Tensor) -> Tensor:
 
 
 def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(HERE / "templates")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"percent": percent, "short": short, "correlation": correlation, "field": field}
+    made = pages.environment(HERE / "templates")
+    made.filters |= {"percent": percent, "correlation": correlation, "field": field}
     sentences = (depth_sentence, overall, signed_note, seen_sentence, verdict, command)
     made.globals |= {each.__name__: each for each in sentences}
-    made.globals |= {"axes": AXES, "canvas": (WIDTH, HEIGHT), "states": pages.STATES, "methods": METHODS}
+    made.globals |= {"states": pages.STATES, "methods": METHODS}
     return made

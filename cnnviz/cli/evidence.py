@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option, say_json
+from cnnviz.cli.options import Chosen, json_option, names, network_options, output_option, quiet_option, say_json
 from cnnviz.cli.output import check_sheet, sheet_file
 from cnnviz.cli.running import waiting
 
@@ -76,7 +76,7 @@ def evidence(
         found = compare_methods(
             network,
             folder,
-            methods=[name for name in methods.split(",") if name.strip()] or "all",
+            methods=names(methods) or "all",
             grids=grids,
             pictures=pictures,
             confidence=confidence,

@@ -142,10 +142,7 @@ def _with_options(recipe: str, command: Command) -> Command:
         json_option,
         quiet_option,
     ]
-    with_options: Command = wraps(command)(with_settings)
-    for option in reversed(shared):
-        with_options = option(with_options)
-    return with_options
+    return options.all_of(shared)(wraps(command)(with_settings))
 
 
 def side_or_auto(text: str) -> tuple[int, int] | str:

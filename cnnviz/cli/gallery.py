@@ -1,7 +1,6 @@
 """`cnnviz gallery`: all filters of a network in a folder of pages."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 from cnnviz.cli.filters import filters_or_all, recipe_options, taken
 from cnnviz.cli.galleryfolder import STATES, here_argument, rows_of, serve, site, status, verify
 from cnnviz.cli.networks import print_table
-from cnnviz.cli.options import Chosen, Command, json_option, network_options, quiet_option, say_json
+from cnnviz.cli.options import Chosen, all_of, json_option, network_options, quiet_option, say_json
 from cnnviz.cli.running import waiting
 
 if TYPE_CHECKING:
@@ -34,16 +33,7 @@ def gallery() -> None:
 out_argument = click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 
 
-def _with(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-request_options = _with(
+request_options = all_of(
     [
         click.option("--layers", default="all", show_default=True, help="Layers, with commas; or all convolutions."),
         click.option(
@@ -57,7 +47,7 @@ request_options = _with(
         *recipe_options("fourier"),
     ]
 )
-engine_options = _with(
+engine_options = all_of(
     [
         click.option(
             "--engine",

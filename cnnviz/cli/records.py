@@ -97,15 +97,16 @@ def rerun(
 
 def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
     """The network of a record, but for what the command line says of it."""
+    from cnnviz.models.weights import RANDOM
+    from cnnviz.provenance import given_weights
+
     network = made.get("network") or {}
-    name, weights = str(network.get("name", "")), str(network.get("weights", ""))
-    if chosen.model is None and weights == "as given":
+    name, weights = str(network.get("name", "")), given_weights(network)
+    if chosen.model is None and network.get("weights") == "as given":
         raise click.UsageError(f"{name} was made in Python; name what makes it with --model file.py:factory.")
-    if chosen.weights is None and weights.endswith((".pth", ".pt", ".safetensors")):
+    if chosen.weights is None and weights not in (None, RANDOM):
         raise click.UsageError(f"{name} had the weights of {weights}; say where that file is with --weights PATH.")
-    recorded = replace(chosen, model=chosen.model or name)
-    if weights.startswith("random") and chosen.weights is None:
-        recorded = replace(recorded, weights="random")
+    recorded = replace(chosen, model=chosen.model or name, weights=chosen.weights or weights)
     if ":" in name:
         size, mean, std = (tuple(network[each]) for each in ("input_size", "mean", "std"))
         recorded = replace(recorded, input_size=chosen.input_size or (size[0], size[1]))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, network_options, quiet_option
+from cnnviz.cli.options import Chosen, names, network_options, quiet_option
 from cnnviz.cli.output import check_apart, sheet_file
 from cnnviz.cli.running import waiting
 
@@ -56,7 +56,7 @@ def report(
         found = make_report(
             network,
             picture,
-            methods=[name for name in methods.split(",") if name.strip()],
+            methods=names(methods),
             filters=filters,
             steps=steps,
             seed=seed,

@@ -1,13 +1,11 @@
 """Reading a whole gallery again, to name what is wrong with it."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from cnnviz.galleries.examples import ABOUT
 from cnnviz.galleries.plan import Plan
-from cnnviz.galleries.store import Fault, Store, file_name, read_lines
+from cnnviz.galleries.store import EXAMPLES, Fault, Store, read_lines
 
 
 def check(folder: Path) -> tuple[Plan, list[Fault]]:
@@ -23,7 +21,7 @@ def check(folder: Path) -> tuple[Plan, list[Fault]]:
 
 def _examples(store: Store, plan: Plan) -> list[Fault]:
     """Faults among natural examples, if there are any."""
-    about = store.folder / ABOUT
+    about = store.folder / EXAMPLES
     if not about.is_file():
         return []
     try:
@@ -34,21 +32,15 @@ def _examples(store: Store, plan: Plan) -> list[Fault]:
         return [Fault("stale", about.name, "found with another network, or other weights or preprocessing")]
     faults = []
     for layer in plan.layers:
-        lines = read_lines(store.folder / "examples" / f"{file_name(layer.layer)}.jsonl")
+        lines = read_lines(store.example_lines(layer.layer))
         for number in layer.filters:
             faults += _strip_fault(store, layer.layer, number, lines.get(number))
     return faults
 
 
 def _strip_fault(store: Store, layer: str, number: int, line: dict[str, Any] | None) -> list[Fault]:
-    name = f"examples/{file_name(layer)}/{number:04d}.webp"
+    path = store.example_strip(layer, number)
     if line is None:
-        return [Fault("missing", name, "no examples were looked for")]
-    if line.get("file") is None:
-        return []
-    path = store.folder / name
-    if not path.is_file():
-        return [Fault("missing", name, "the picture is gone")]
-    if hashlib.sha256(path.read_bytes()).hexdigest() != line.get("sha256"):
-        return [Fault("damaged", name, "is not the file that its record names")]
-    return []
+        return [Fault("missing", store.name(path), "no examples were looked for")]
+    fault = store.fault_of(path, line.get("sha256")) if line.get("file") else None
+    return [fault] if fault else []

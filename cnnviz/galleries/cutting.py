@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -40,7 +39,7 @@ def cut_out(network: Network, row: Layer | None, places: Sequence[Place], file: 
     """What the units at some places of a layer saw; every picture is opened once.
 
     Args:
-        row: of the table of layers; without one, or a receptive field that is known, all that the network saw is cut.
+        row: of the table of layers; without one, or a known receptive field, all that the network saw is cut.
         file: of a picture, by its number.
     """
     by_picture: dict[int, list[int]] = defaultdict(list)
@@ -89,13 +88,22 @@ def _span(row: Layer | None, axis: int, position: int, side: int) -> tuple[float
     return first, max(first + 1, min(float(side), low + row.receptive_field[axis]))
 
 
-def _tile(image: Image.Image, box: Box) -> Image.Image:
-    """A part of a picture as large as it fits; its own pixels stay squares where they are enlarged."""
+def part_of(image: Image.Image, box: Box, side: int, *, squares: bool = False) -> Image.Image:
+    """A part of a picture, as far as it is inside, scaled so that its longer side is `side` pixels.
+
+    Args:
+        squares: whether the picture's own pixels stay squares where they are enlarged.
+    """
     inside = max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3])
-    factor = TILE / max(inside[2] - inside[0], inside[3] - inside[1])
+    factor = side / max(inside[2] - inside[0], inside[3] - inside[1])
     width, height = (max(1, round((inside[axis + 2] - inside[axis]) * factor)) for axis in (0, 1))
-    how: Any = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
-    part = image.convert("RGB").resize((width, height), how, box=inside)
+    how = Image.Resampling.NEAREST if squares and factor > 1 else Image.Resampling.LANCZOS
+    return image.resize((width, height), how, box=inside)
+
+
+def _tile(image: Image.Image, box: Box) -> Image.Image:
+    """A part of a picture in the middle of a square."""
+    part = part_of(image.convert("RGB"), box, TILE, squares=True)
     tile = Image.new("RGB", (TILE, TILE), BESIDE)
-    tile.paste(part, ((TILE - width) // 2, (TILE - height) // 2))
+    tile.paste(part, ((TILE - part.width) // 2, (TILE - part.height) // 2))
     return tile

@@ -52,7 +52,7 @@ def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
     done, total, left = 0, len(chunk.filters) * job.steps, set(range(len(chunk.filters)))
     since = time.perf_counter()
     for progress in job.run():
-        ready = [row for row in sorted(left & job.made.keys()) if job.made[row].judgement.status == ("ok",)]
+        ready = [row for row in sorted(left & job.made.keys()) if job.good(row)]
         left -= set(ready)
         seconds = (time.perf_counter() - since) / max(1, len(ready))
         drawn = [_drawn(job, chunk, row, wiring, seconds) for row in ready]

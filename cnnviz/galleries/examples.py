@@ -12,7 +12,6 @@ Explain CNN Activations Better than State-of-the-Art Feature Visualization*).
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ from cnnviz.files import whole_file
 from cnnviz.galleries.cutting import TILE, Place, cut_out, strip
 from cnnviz.galleries.engines import Engine
 from cnnviz.galleries.excitation import Excitation, Shard, Tally
-from cnnviz.galleries.plan import LayerPlan, Plan
-from cnnviz.galleries.store import Store, file_name, write_json, write_lines
+from cnnviz.galleries.plan import LayerPlan, Plan, digest
+from cnnviz.galleries.store import EXAMPLES, Store, write_json, write_lines
 from cnnviz.network import Network
 from cnnviz.pictures import picture_files
 from cnnviz.provenance import describe
@@ -37,7 +36,7 @@ from cnnviz.provenance import describe
 TOP = 9
 SHARD = 128  # pictures
 QUALITY = 75  # of the tiles
-ABOUT, UNFINISHED = "examples.json", ".examples.state"
+UNFINISHED = ".examples.state"
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,12 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
             raise PictureError(
                 f"none of the {len(files)} pictures in {folder} can be used; the first: {found.unreadable[0][1]}"
             )
-        (store.folder / ABOUT).unlink(missing_ok=True)  # until all is written, there are no examples
+        (store.folder / EXAMPLES).unlink(missing_ok=True)  # until all is written, there are no examples
         for layer in plan.layers:
             _write_layer(store, engine.network, layer, found, files, names)
         summary = {"folder": folder.resolve().name, "pictures": found.count, "top": top, "tile": TILE}
         unreadable = [{"picture": name, "why": why} for name, why in found.unreadable]
-        write_json(store.folder / ABOUT, summary | {"seen": plan.seen, "layers": layers, "unreadable": unreadable})
+        write_json(store.folder / EXAMPLES, summary | {"seen": plan.seen, "layers": layers, "unreadable": unreadable})
         (store.folder / UNFINISHED).unlink(missing_ok=True)
 
 
@@ -107,8 +106,7 @@ def _bytes(path: Path) -> bytes:
 def _identity(plan: Plan, layers: list[str], top: int, files: list[Path], names: list[str]) -> str:
     """What an interrupted pass must have in common with one that goes on."""
     sizes = [path.stat().st_size for path in files]
-    told = json.dumps([plan.seen, layers, top, SHARD, names, sizes])
-    return hashlib.sha256(told.encode()).hexdigest()
+    return digest([plan.seen, layers, top, SHARD, names, sizes])
 
 
 def _resumed(store: Store, identity: str) -> Excitation:
@@ -146,7 +144,7 @@ def _write_layer(
         histogram = {"top": 2.0 ** int(tally.powers[number]), "counts": tally.counts[number].tolist()}
         written = _write_strip(store, layer.layer, number, [cut.tile for _, _, cut in mine])
         lines[number] = {"filter": number, **written, "top": told, "histogram": histogram}
-    write_lines(store.folder / "examples" / f"{file_name(layer.layer)}.jsonl", lines)
+    write_lines(store.example_lines(layer.layer), lines)
 
 
 def _best(tally: Tally, number: int, width: int) -> list[tuple[Place, float]]:
@@ -158,7 +156,7 @@ def _best(tally: Tally, number: int, width: int) -> list[tuple[Place, float]]:
 
 def _write_strip(store: Store, layer: str, number: int, tiles: Sequence[Image.Image]) -> dict[str, str | None]:
     """The tiles as a file; there is none for a filter that no picture excites."""
-    path = store.folder / "examples" / file_name(layer) / f"{number:04d}.webp"
+    path = store.example_strip(layer, number)
     if not tiles:
         path.unlink(missing_ok=True)
         return {"file": None, "sha256": None}
@@ -166,4 +164,4 @@ def _write_strip(store: Store, layer: str, number: int, tiles: Sequence[Image.Im
     strip(tiles).save(buffer, "WEBP", quality=QUALITY, method=2)
     with whole_file(path) as file:
         file.write(buffer.getvalue())
-    return {"file": path.relative_to(store.folder).as_posix(), "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
+    return {"file": store.name(path), "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}

@@ -24,7 +24,7 @@ from cnnviz.errors import OutputError
 from cnnviz.files import whole_file
 from cnnviz.galleries import drawings
 from cnnviz.galleries.plan import LayerPlan, Plan
-from cnnviz.galleries.store import Store, file_name, read_lines
+from cnnviz.galleries.store import EXAMPLES, Store, file_name, read_lines
 from cnnviz.provenance import model_words
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ class _Site:
         for number in layer.filters:
             path, record = self.store.image(layer.layer, number), records.get(number)
             drawn = record and record.get("key") == self.plan.key(layer, number) and path.is_file()
-            image = path.relative_to(self.store.folder).as_posix()
+            image = self.store.name(path)
             filters.append(Filter(number, f"filters/{name}/{number:04d}.html", image, record if drawn else None))
-        lines = read_lines(self.store.folder / "examples" / f"{name}.jsonl") if self.examples else {}
+        lines = read_lines(self.store.example_lines(layer.layer)) if self.examples else {}
         return Layer(layer, f"layers/{name}.html", f"site/strips/{name}.webp", filters, lines)
 
     def _write_strip(self, layer: Layer, side: int) -> tuple[int, int]:
@@ -230,7 +230,7 @@ class _Site:
 
 def _examples(store: Store, plan: Plan) -> Mapping[str, Any] | None:
     """What is known of the natural examples, if there are any, found with the same weights."""
-    path = store.folder / "examples.json"
+    path = store.folder / EXAMPLES
     if not path.is_file():
         return None
     try:
@@ -272,16 +272,18 @@ def _pair(value: Sequence[float | str] | None) -> str:
     return "the whole picture" if "all" in value else f" {TIMES} ".join(f"{side:g}" for side in value) + " px"
 
 
-def _templates() -> "Environment":
+def environment(folder: Path) -> "Environment":
+    """What fills in the templates of a folder; everything that others named is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"pair": _pair, "short": drawings.short, "by": _by}
+    loader = FileSystemLoader(folder)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"short": drawings.short}
     made.globals |= {"canvas": (drawings.WIDTH, drawings.HEIGHT), "axes": drawings.AXES}
+    return made
+
+
+def _templates() -> "Environment":
+    made = environment(HERE / "templates")
+    made.filters |= {"pair": _pair, "by": _by}
     return made

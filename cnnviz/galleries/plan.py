@@ -64,12 +64,12 @@ class Plan:
     def key(self, layer: LayerPlan, number: int) -> str:
         """What identifies the picture of a filter: the sha256 of all that determines it."""
         shown = {name: self.network[name] for name in COMPUTED}
-        return _digest({"network": shown, "layer": layer.layer, "filter": number, "settings": dict(layer.settings)})
+        return digest({"network": shown, "layer": layer.layer, "filter": number, "settings": dict(layer.settings)})
 
     @property
     def seen(self) -> str:
         """What identifies what the network makes of a picture: the sha256 of all that determines it."""
-        return _digest({name: self.network[name] for name in (*COMPUTED, "input_size")})
+        return digest({name: self.network[name] for name in (*COMPUTED, "input_size")})
 
     @property
     def count(self) -> int:
@@ -108,7 +108,8 @@ def _layer_from(data: Mapping[str, Any]) -> LayerPlan:
     return layer
 
 
-def _digest(told: object) -> str:
+def digest(told: object) -> str:
+    """The sha256, in hexadecimal, of something plain enough for JSON."""
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

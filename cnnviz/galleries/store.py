@@ -28,7 +28,7 @@ from cnnviz.galleries.plan import LayerPlan, Plan
 from cnnviz.judgement import Status
 from cnnviz.provenance import versions
 
-PLAN, LOCK, WORKING = "gallery.json", ".lock", ".working.json"
+PLAN, EXAMPLES, LOCK, WORKING = "gallery.json", "examples.json", ".lock", ".working.json"
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,12 @@ class Store:
         """By filter, what is known of it; lines that are no records are passed over."""
         return {number: each for number, each in read_lines(self._records(layer)).items() if _complete(each)}
 
+    def example_lines(self, layer: str) -> Path:
+        return self.folder / "examples" / f"{file_name(layer)}.jsonl"
+
+    def example_strip(self, layer: str, number: int) -> Path:
+        return self.folder / "examples" / file_name(layer) / f"{number:04d}.webp"
+
     def done(self, plan: Plan) -> dict[str, set[int]]:
         """By layer, the filters whose picture is there, undamaged, and as planned."""
         return {
@@ -89,7 +95,7 @@ class Store:
     def faults(self, plan: Plan) -> list[Fault]:
         """Everything that is missing, damaged, stale or left over; every picture is read."""
         found = [fault for layer in plan.layers for _, fault in self._checked(plan, layer) if fault is not None]
-        return found + [Fault("left over", self._name(path), "belongs to nothing") for path in self._left_over(plan)]
+        return found + [Fault("left over", self.name(path), "belongs to nothing") for path in self._left_over(plan)]
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -138,7 +144,7 @@ class Store:
             write_lines(self._records(layer), self.records(layer) | new)
 
     def _entry(self, one: Drawn) -> dict[str, Any]:
-        file = self._name(self.image(one.layer, one.number))
+        file = self.name(self.image(one.layer, one.number))
         return one.record | {"file": file, "sha256": hashlib.sha256(one.png).hexdigest()}
 
     def _records(self, layer: str) -> Path:
@@ -151,13 +157,18 @@ class Store:
 
     def _fault(self, plan: Plan, layer: LayerPlan, number: int, known: Mapping[str, Any] | None) -> Fault | None:
         path = self.image(layer.layer, number)
-        name = self._name(path)
-        if known is None or not path.is_file():
-            return Fault("missing", name, "not drawn yet" if known is None else "the picture is gone")
-        if known.get("key") != plan.key(layer, number):
-            return Fault("stale", name, "drawn with another network or other settings")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != known.get("sha256"):
-            return Fault("damaged", name, "is not the file that its record names")
+        if known is None:
+            return Fault("missing", self.name(path), "not drawn yet")
+        if path.is_file() and known.get("key") != plan.key(layer, number):
+            return Fault("stale", self.name(path), "drawn with another network or other settings")
+        return self.fault_of(path, known.get("sha256"))
+
+    def fault_of(self, path: Path, sha256: str | None) -> Fault | None:
+        """What is wrong with a picture whose record names it by this sha256."""
+        if not path.is_file():
+            return Fault("missing", self.name(path), "the picture is gone")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            return Fault("damaged", self.name(path), "is not the file that its record names")
         return None
 
     def _left_over(self, plan: Plan) -> list[Path]:
@@ -168,7 +179,8 @@ class Store:
         partial = [path for part in ("", "images/*/", "records/") for path in self.folder.glob(f"{part}.*{PARTIAL}")]
         return sorted({*(path for path in here if path not in ours), *partial})
 
-    def _name(self, path: Path) -> str:
+    def name(self, path: Path) -> str:
+        """A file as records call it: from the gallery's folder on."""
         return path.relative_to(self.folder).as_posix()
 
 
