@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from cnnviz.aliases import vgg_aliases
 from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.opaque import check_open
 
-# What a forward pass raises that is given pictures of a size or kind it cannot take.
-FORWARD_ERRORS = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
+# What a forward pass may raise, which is code of others: anything but an interruption.
+FORWARD_ERRORS = (Exception, SystemExit)
+USUAL = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)  # for pictures of a size it cannot take
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -162,14 +164,18 @@ class Network(nn.Module):
     @property
     def versions(self) -> tuple[int, ...]:
         """Numbers that change when weights or buffers are written into."""
-        return tuple(tensor._version for tensor in self.module.state_dict().values())
+        return tuple(tensor._version for _, tensor in self._tensors())
 
     def _hash(self) -> str:
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
+        for name, tensor in sorted(self._tensors()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        """Weights and buffers; what else a module of the user's keeps with them may be anything."""
+        return [(name, held) for name, held in self.module.state_dict().items() if isinstance(held, Tensor)]
 
     def label(self, index: int) -> str:
         """The name of a class for people: its first synonym, or its number."""
@@ -205,8 +211,10 @@ def wrap(
         crop: the preprocessing that its accuracy was measured with.
 
     Raises:
-        ModelError: if a size, mean or std makes no sense, or the module holds what cannot be copied.
+        ModelError: if a size, mean or std makes no sense, or the module cannot be looked into or copied.
     """
+    module = getattr(module, "_orig_mod", module)  # of what torch.compile made, whose layers are compiled away
+    check_open(module, name)
     size = (input_size, input_size) if isinstance(input_size, int) else (int(input_size[0]), int(input_size[1]))
     if min(size) < 1:
         raise ModelError(f"the input size of {name} must be at least 1 pixel, not {size[0]} x {size[1]}.")
@@ -241,9 +249,12 @@ def structural_copy(module: Module, convert: Callable[[Tensor], Tensor]) -> Modu
             elif isinstance(tensor, Tensor):
                 memo[id(tensor)] = convert(tensor)
     try:
-        return copy.deepcopy(module, memo)
-    except (TypeError, RuntimeError) as error:
+        copied = copy.deepcopy(module, memo)
+        if not isinstance(copied, type(module)):
+            raise TypeError("its __deepcopy__ gives something else")
+    except Exception as error:  # a user's class may raise anything
         raise ModelError(f"{type(module).__name__} holds something that cannot be copied: {error}.") from error
+    return copied
 
 
 @contextmanager
@@ -256,8 +267,10 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
 
     def fault(reason: str) -> CnnvizError:
         height, width = images.shape[2:]
+        untold = not any(isinstance(part, nn.Conv2d) for part in network.module.modules())
+        colours = f", or give as many means as it takes colours, if these are not {network.channels}" * untold
         return ShapeError(
-            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size."
+            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size{colours}."
         )
 
     with instead_of_unforeseen(fault):
@@ -274,11 +287,12 @@ def instead_of_unforeseen(error: Callable[[str], CnnvizError]) -> Iterator[None]
     except FORWARD_ERRORS as unforeseen:
         if out_of_memory(unforeseen):
             raise
-        reason = (str(unforeseen).splitlines() or [type(unforeseen).__name__])[0].rstrip(".")
-        raise error(reason) from unforeseen
+        said = str(unforeseen).strip().partition("\n")[0].rstrip(".")
+        kind = "" if said and isinstance(unforeseen, USUAL) else type(unforeseen).__name__
+        raise error(": ".join(filter(None, [kind, said]))) from unforeseen
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether this is a device, or the computer, that has no memory left."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 

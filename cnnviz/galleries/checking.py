@@ -1,11 +1,10 @@
 """Reading a whole gallery again, to name what is wrong with it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from cnnviz.galleries.plan import Plan
-from cnnviz.galleries.store import EXAMPLES, Fault, Store, read_lines
+from cnnviz.galleries.store import EXAMPLES, Fault, Store, example_complete, read_examples, read_lines
 
 
 def check(folder: Path) -> tuple[Plan, list[Fault]]:
@@ -25,10 +24,10 @@ def _examples(store: Store, plan: Plan) -> list[Fault]:
     if not about.is_file():
         return []
     try:
-        found: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
-    except ValueError:
-        return [Fault("damaged", about.name, "is no JSON")]
-    if not isinstance(found, dict) or found.get("seen") != plan.seen:
+        found = read_examples(about)
+    except (OSError, ValueError):
+        return [Fault("damaged", about.name, "tells of no natural examples")]
+    if found["seen"] != plan.seen:
         return [Fault("stale", about.name, "found with another network, or other weights or preprocessing")]
     faults = []
     for layer in plan.layers:
@@ -40,7 +39,7 @@ def _examples(store: Store, plan: Plan) -> list[Fault]:
 
 def _strip_fault(store: Store, layer: str, number: int, line: dict[str, Any] | None) -> list[Fault]:
     path = store.example_strip(layer, number)
-    if line is None:
+    if line is None or not example_complete(line):
         return [Fault("missing", store.name(path), "no examples were looked for")]
     fault = store.fault_of(path, line.get("sha256")) if line.get("file") else None
     return [fault] if fault else []

@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnviz.errors import ShapeError
 from cnnviz.images import Size
 from cnnviz.network import FORWARD_ERRORS, Network
 from cnnviz.objectives import Objective
@@ -53,7 +52,7 @@ def step_cost(network: Network, objective: Objective, size: Size) -> int:
     """
     try:
         return _counted(network.on_meta(), objective, size)
-    except (*FORWARD_ERRORS, ShapeError):
+    except FORWARD_ERRORS:
         return _counted(network, objective, size)
 
 

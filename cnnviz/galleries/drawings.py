@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from cnnviz.errors import OutputError
+from cnnviz.errors import OutputError, PictureError
+from cnnviz.pictures import read_picture
 
 WIDTH, HEIGHT = 360, 220
 AXES = LEFT, RIGHT, TOP, BOTTOM = 46, 350, 26, 172
@@ -116,9 +117,9 @@ def _tile(file: Path | None, side: int) -> Image.Image:
     if file is None:
         return Image.new("RGB", (side, side), BLANK)
     try:
-        with Image.open(file) as image:
-            return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BOX)
-    except (OSError, SyntaxError) as error:  # Pillow gives the latter for a PNG that breaks off
+        image = read_picture(file).image.convert("RGB")
+        return ImageOps.fit(image, (side, side), Image.Resampling.BOX)
+    except PictureError as error:
         raise OutputError(
             f"cannot read {file}: it is damaged; build the gallery again, which makes it anew."
         ) from error

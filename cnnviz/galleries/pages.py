@@ -10,7 +10,6 @@ What a page says of a filter it takes from the folder alone; a picture that is n
 """
 
 import io
-import json
 import math
 import re
 import shlex
@@ -24,7 +23,7 @@ from cnnviz.errors import OutputError
 from cnnviz.files import whole_file
 from cnnviz.galleries import drawings
 from cnnviz.galleries.plan import LayerPlan, Plan
-from cnnviz.galleries.store import EXAMPLES, Store, file_name, read_lines
+from cnnviz.galleries.store import EXAMPLES, Store, example_complete, file_name, read_examples, read_lines
 from cnnviz.provenance import model_words
 
 if TYPE_CHECKING:
@@ -138,6 +137,7 @@ class _Site:
 
     def __init__(self, store: Store) -> None:
         self.store, self.plan = store, store.planned()
+        store.check_inside()
         self.examples = _examples(store, self.plan)
         self.layers = [self._layer(layer) for layer in self.plan.layers]
         self.by_name = {layer.name: {each.number: each for each in layer.filters} for layer in self.layers}
@@ -164,7 +164,7 @@ class _Site:
         one = layer.filters[place]
         record = one.record or {}
         example = layer.examples.get(one.number)
-        tiles = example and example["file"]
+        tiles = self.store.example_strip(layer.name, one.number) if example and example.get("file") else None
         batch = record.get("batch", layer.plan.settings["batch"])
         known = self.by_name.get(layer.plan.inputs or "", {})
         self._render(
@@ -177,7 +177,7 @@ class _Site:
             climb=drawings.climb(record["curve"]) if record.get("curve") else None,
             histogram=drawings.histogram(**example["histogram"], reached=record.get("max")) if example else None,
             example=example,
-            tiles=tiles if tiles and (self.store.folder / tiles).is_file() else None,
+            tiles=self.store.name(tiles) if tiles and tiles.is_file() else None,
             inputs=[(number, weight, known.get(number)) for number, weight in record.get("inputs", ())[:INPUTS]],
             command=command(self.plan, layer.plan, one.number, batch),
         )
@@ -204,7 +204,8 @@ class _Site:
             image = self.store.name(path)
             filters.append(Filter(number, f"filters/{name}/{number:04d}.html", image, record if drawn else None))
         lines = read_lines(self.store.example_lines(layer.layer)) if self.examples else {}
-        return Layer(layer, f"layers/{name}.html", f"site/strips/{name}.webp", filters, lines)
+        known = {number: line for number, line in lines.items() if example_complete(line)}
+        return Layer(layer, f"layers/{name}.html", f"site/strips/{name}.webp", filters, known)
 
     def _write_strip(self, layer: Layer, side: int) -> tuple[int, int]:
         """All filters of a layer as one picture of small tiles; gives its width and height."""
@@ -234,9 +235,9 @@ def _examples(store: Store, plan: Plan) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_examples(path)
         return data if data["seen"] == plan.seen else None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise OutputError(f"cannot read {path} ({error}); delete it, or find the natural examples again.") from error
 
 

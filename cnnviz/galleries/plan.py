@@ -20,9 +20,11 @@ from cnnviz.objectives import channel
 from cnnviz.provenance import describe
 from cnnviz.settings import filter_count
 from cnnviz.synthesis import filter_job
+from cnnviz.untrusted import is_list, is_real, is_text, is_whole
 from cnnviz.wiring import Wiring
 
 FORMAT = 1  # of the folder
+MOST_FILTERS = 10**6  # of a layer
 LEAST_CHUNK = 16  # filters at a time: what fails among them is made again together
 COMPUTED = ("sha256", "structure", "mean", "std")  # what of a network determines what it computes
 SETTINGS = ("seed", "recipe", "steps", "size", "batch", "precision", "tries")
@@ -89,23 +91,45 @@ class Plan:
         try:
             if data["format"] > FORMAT:
                 raise OutputError("this gallery was made by a later version of cnnviz; install that one.")
-            plan = Plan(data["network"], tuple(_layer_from(each) for each in data["layers"]))
-            checked = [plan.seen, *(plan.key(layer, number) for layer in plan.layers for number in layer.filters)]
-            if len(checked) == 1:
+            plan = Plan(_network_from(data["network"]), tuple(_layer_from(each) for each in data["layers"]))
+            if not plan.layers:
                 raise ValueError("it has no filters")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise OutputError(f"gallery.json is no plan of a gallery ({type(error).__name__}: {error}).") from error
         return plan
 
 
+def _network_from(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    texts = all(is_text(data[name]) for name in ("name", "weights", "sha256", "structure"))
+    sides = is_list(data["input_size"], lambda side: is_whole(side, 1), 2)
+    if not (texts and sides and all(is_list(data[name], is_real) for name in ("mean", "std"))):
+        raise ValueError("its network makes no sense")
+    return data
+
+
 def _layer_from(data: Mapping[str, Any]) -> LayerPlan:
     pairs = {name: None if data[name] is None else tuple(data[name]) for name in ("receptive_field", "step")}
     layer = LayerPlan(**{**data, **pairs, "filters": tuple(data["filters"]), "shape": tuple(data["shape"])})
     settings = layer.settings
-    whole = (*layer.filters, *layer.shape, *settings["size"], *(settings[name] for name in ("steps", "batch", "seed")))
-    if not all(isinstance(number, int) for number in whole) or not isinstance(layer.layer, str) or not layer.filters:
+    sensible = (
+        is_text(layer.layer),
+        layer.inputs is None or is_text(layer.inputs),
+        bool(layer.filters) and all(is_whole(number, below=MOST_FILTERS) for number in layer.filters),
+        is_list(data["shape"], is_whole, 3),
+        all(data[name] is None or is_list(data[name], _is_length, 2) for name in ("receptive_field", "step")),
+        is_whole(layer.flops) and is_whole(layer.place),
+        is_list(settings["size"], lambda side: is_whole(side, 1), 2),
+        all(is_whole(settings[name], 1) for name in ("steps", "batch", "tries")),
+        isinstance(settings["seed"], int),
+        is_text(settings["recipe"]) and is_text(settings["precision"]),
+    )
+    if not all(sensible):
         raise ValueError(f"layer {layer.layer!r} makes no sense")
     return layer
+
+
+def _is_length(value: object) -> bool:
+    return value == "all" or is_real(value)
 
 
 def digest(told: object) -> str:

@@ -24,9 +24,10 @@ from filelock import FileLock, Timeout
 from cnnviz.errors import OutputError
 from cnnviz.files import PARTIAL, whole_file
 from cnnviz.galleries.drawing import Drawn
-from cnnviz.galleries.plan import LayerPlan, Plan
+from cnnviz.galleries.plan import MOST_FILTERS, LayerPlan, Plan
 from cnnviz.judgement import Status
 from cnnviz.provenance import versions
+from cnnviz.untrusted import is_list, is_real, is_text, is_whole, parsed
 
 PLAN, EXAMPLES, LOCK, WORKING = "gallery.json", "examples.json", ".lock", ".working.json"
 
@@ -53,10 +54,10 @@ class Store:
             OutputError: if its plan cannot be read.
         """
         path = self.folder / PLAN
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parsed(path.read_bytes())
         except (OSError, ValueError) as error:
             raise OutputError(f"cannot read {path}: {error}.") from error
         return Plan.from_json(data)
@@ -127,6 +128,18 @@ class Store:
         strange = {path.name for path in self.folder.iterdir()} - {LOCK, WORKING}
         if strange and PLAN not in strange:
             raise OutputError(f"{self.folder} is not empty and holds no gallery; choose a new folder.")
+        self.check_inside()
+
+    def check_inside(self) -> None:
+        """Notice links: who made the gallery could have them lead to any file of who writes to it.
+
+        Raises:
+            OutputError: if there is one.
+        """
+        for folder, folders, files in os.walk(self.folder):
+            for path in (os.path.join(folder, name) for name in (*folders, *files)):
+                if os.path.islink(path):
+                    raise OutputError(f"{path} is a link, and may lead out of the gallery; put there what it leads to.")
 
     def begin(self, plan: Plan) -> None:
         """Write the plan, and take away what does not belong to it."""
@@ -187,9 +200,9 @@ class Store:
 def file_name(layer: str) -> str:
     """A layer's name as the name of a file, another one for each: `:pre` becomes `-pre`, odd names get a number."""
     plain = layer.removesuffix(":pre")
-    if re.fullmatch(r"[\w.]{1,80}", plain):
+    if re.fullmatch(r"\w[\w.]{0,79}", plain, re.ASCII):
         return plain + "-pre" * (plain != layer)
-    safe = re.sub(r"[^\w.-]+", "-", layer)[:80]
+    safe = re.sub(r"[^\w.-]+", "-", layer, flags=re.ASCII)[:80].lstrip(".")
     return f"{safe}-{hashlib.sha256(layer.encode()).hexdigest()[:8]}"
 
 
@@ -207,9 +220,47 @@ def write_lines(path: Path, records: Mapping[int, Mapping[str, Any]]) -> None:
 
 def _complete(record: Mapping[str, Any]) -> bool:
     """Whether a record holds what is needed of it."""
-    numbers = all(isinstance(record.get(name), int | float) for name in ("score", "percentile", "mean", "max", "tries"))
-    listed = all(isinstance(record.get(name), list) for name in ("curve", "inputs"))
-    return numbers and listed and record.get("status") in get_args(Status)
+    numbers = all(is_real(record.get(name)) for name in ("score", "percentile", "mean", "max"))
+    counts = is_whole(record.get("tries"), 1) and is_whole(record.get("batch", 1), 1)
+    listed = is_list(record.get("curve"), is_real) and is_list(record.get("inputs"), _is_weight)
+    return numbers and counts and listed and record.get("status") in get_args(Status)
+
+
+def _is_weight(value: object) -> bool:
+    """Whether this is the number of a filter and how much it counts."""
+    return is_list(value, is_real, 2) and is_whole(value[0])  # type: ignore[index]
+
+
+def example_complete(line: Mapping[str, Any]) -> bool:
+    """Whether a line about natural examples holds what is needed of it."""
+    histogram = line.get("histogram")
+    return (
+        all(line.get(name) is None or is_text(line[name]) for name in ("file", "sha256"))
+        and is_list(line.get("top"), _is_example)
+        and isinstance(histogram, dict)
+        and set(histogram) == {"top", "counts"}
+        and is_real(histogram["top"])
+        and is_list(histogram["counts"], is_whole)
+        and bool(histogram["counts"])
+    )
+
+
+def _is_example(value: object) -> bool:
+    return isinstance(value, dict) and is_text(value.get("picture")) and is_real(value.get("value"))
+
+
+def read_examples(path: Path) -> dict[str, Any]:
+    """The contents of an ``examples.json``.
+
+    Raises:
+        ValueError: if it is no such thing.
+        OSError: if it cannot be read.
+    """
+    found = parsed(path.read_bytes())
+    numbers = isinstance(found, dict) and all(is_whole(found.get(name)) for name in ("pictures", "top", "tile"))
+    if not numbers or not is_text(found.get("folder")) or not is_text(found.get("seen")):
+        raise ValueError("it tells of no natural examples")
+    return dict(found)
 
 
 def read_lines(path: Path) -> dict[int, dict[str, Any]]:
@@ -227,16 +278,17 @@ def read_lines(path: Path) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for line in text.splitlines():
         try:
-            data = json.loads(line)
-            found[int(data["filter"])] = data
-        except (ValueError, TypeError, KeyError):
+            data = parsed(line)
+        except ValueError:
             continue
+        if isinstance(data, dict) and is_whole(data.get("filter"), below=MOST_FILTERS):
+            found[data["filter"]] = data
     return found
 
 
 def _who(working: Path) -> str:
     try:
-        data = json.loads(working.read_text(encoding="utf-8"))
+        data = parsed(working.read_bytes())
         return f"process {data['process']}, since {data['since']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"

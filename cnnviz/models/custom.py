@@ -10,11 +10,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
+import torch
 from torch import nn
 
 from cnnviz.errors import CnnvizError, ModelError, did_you_mean
@@ -68,7 +69,7 @@ def _made(name: str) -> object:
     """What the factory returns."""
     where, _, attribute = name.rpartition(":")
     folder = Path(where).parent if where.endswith(".py") else Path()
-    with seeded(), _importing_from(folder.resolve()):
+    with seeded(), _settings_kept(), _importing_from(folder.resolve()):
         module = _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
         factory = getattr(module, attribute, None)
         if factory is None or not callable(factory):
@@ -90,15 +91,28 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _users_code(doing: str) -> Iterator[None]:
-    """Name the fault in a user's code, and its line, in one line."""
+    """Name the fault in a user's code, and its line, in one line; what it prints is no result and goes to stderr."""
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except CnnvizError:
         raise
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         last = traceback.extract_tb(error.__traceback__)[-1]
-        at = f"{Path(last.filename).name}, line {last.lineno}"
-        raise ModelError(f"{doing} raised {type(error).__name__}: {error} ({at}).") from error
+        at = "" if last.filename == __file__ else f" ({Path(last.filename).name}, line {last.lineno})"
+        raise ModelError(f"{doing} raised {type(error).__name__}: {error}{at}.") from error
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """What a user's code sets for all of PyTorch is set back: cnnviz computes as it did."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        with torch.set_grad_enabled(torch.is_grad_enabled()):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -1,9 +1,11 @@
 """Weights into a network: random ones, a file's, or a download through torch hub's cache.
 
-Nothing here ever runs code from a file: ``.pth`` files are read with ``weights_only=True``.
+Nothing here ever runs code from a file: ``.pth`` files are read with ``weights_only=True``. What a file is, its first
+bytes say, whatever its name.
 """
 
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import WeightsError
+from cnnviz.network import out_of_memory
 
 RANDOM = "random"
 
@@ -48,21 +51,52 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file or a ``.pth`` state dict, by name.
 
     A checkpoint that keeps its state dict under ``state_dict`` or ``model`` is understood.
+
+    Raises:
+        WeightsError: if there is no such file, or it is something else; says what, if that can be told.
     """
-    if not path.is_file():
-        raise WeightsError(f"there are no weights at {path}; give a .pth or .safetensors file, or 'random'.")
+    start = _start_of(path)
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
+        content = _read_safetensors(path) if start[8:9] == b"{" else _read_pth(path)
     except Exception as error:  # damaged files make the parsers raise almost anything
-        raise WeightsError(
-            f"{path.name} cannot be read as weights: it is damaged, no .pth or .safetensors file, or holds more than"
-            " tensors (save `model.state_dict()`)."
-        ) from error
+        raise WeightsError(f"{path.name} cannot be read as weights: {_why_not(start, error)}.") from error
     for key in ("state_dict", "model"):
         content = content[key] if isinstance(content, Mapping) and isinstance(content.get(key), Mapping) else content
-    if not isinstance(content, dict) or not content or not all(isinstance(each, Tensor) for each in content.values()):
+    if not isinstance(content, dict) or not content or not all(map(_is_entry, content.items())):
         raise WeightsError(f"{path.name} holds no state dict; save `model.state_dict()` and give that file.")
     return content
+
+
+def _start_of(path: Path) -> bytes:
+    """The first bytes of a file; of what is no file, such as a pipe, not one is read."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(64)
+    except OSError as error:
+        raise WeightsError(f"cannot read the weights {path}: {error.strerror}; give another file.") from error
+    raise WeightsError(f"there are no weights at {path}; give a .pth or .safetensors file, or 'random'.")
+
+
+def _why_not(start: bytes, error: Exception) -> str:
+    """What is wrong with a file that starts with these bytes and could not be read."""
+    if not start:
+        return "it is empty; get it again"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "it is a web page, as a proxy or a page to log in gives instead of a file; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "it only says where Git LFS keeps the weights; run `git lfs pull`"
+    if isinstance(error, MemoryError) or out_of_memory(error):
+        return "there is not enough memory for what it says it holds"
+    return "it is damaged, no .pth or .safetensors file, or holds more than tensors (save `model.state_dict()`)"
+
+
+def _is_entry(entry: tuple[object, object]) -> bool:
+    """Whether this is the name of a tensor that has numbers, one for each place."""
+    name, tensor = entry
+    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        return False
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
 
 
 def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str) -> None:
@@ -71,19 +105,32 @@ def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str) -
     The ``module.`` prefixes that data parallel training leaves are understood.
 
     Raises:
-        WeightsError: unless names and shapes agree; names what is missing, what is extra and what has another shape.
+        WeightsError: unless names, shapes and kinds of numbers agree (whole numbers are no weights; more or fewer
+            digits are understood); names what is missing, what is extra, and what has another shape or kind.
     """
     own = module.state_dict()
     if not set(own) & set(tensors) and all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    other = [key for key in own if key in tensors and own[key].shape != tensors[key].shape]
-    missing, extra = module.load_state_dict(_without(tensors, other), strict=False)
-    faults = {"missing": sorted(set(missing) - set(other)), "extra": extra, "of another shape": other}
+    both = [key for key in own if key in tensors]
+    other = [key for key in both if own[key].shape != tensors[key].shape]
+    strange = [key for key in both if key not in other and not _converts(tensors[key], own[key])]
+    missing, extra = module.load_state_dict(_without(tensors, [*other, *strange]), strict=False)
+    faults = {
+        "missing": sorted({*missing} - {*other, *strange}),
+        "extra": extra,
+        "of another shape": other,
+        "no real numbers": strange,
+    }
     if any(faults.values()):
         listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
         raise WeightsError(
             f"{source} does not fit {name}: {listed}; give weights of this network, or name their network."
         )
+
+
+def _converts(given: Tensor, own: Tensor) -> bool:
+    """Whether numbers keep their meaning in the place of these: scaled ones, as int8 weights are, do not."""
+    return not given.is_complex() and (given.is_floating_point() or not own.is_floating_point())
 
 
 def _without(tensors: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
@@ -102,6 +149,10 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_pth(path: Path) -> object:
     """What a file holds that ``torch.save`` wrote; nothing in it is run."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise ValueError("torch.save does not compress: this is made to fill the memory")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
         return torch.load(path, map_location="cpu", weights_only=True)
