@@ -6,14 +6,15 @@ becomes a loss, and it never waits for the device.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import ShapeError
+from cnnviz.errors import CnnvizError, LayerError, ShapeError
 from cnnviz.images import Image, Size
-from cnnviz.network import Network
+from cnnviz.network import Network, instead_of_unforeseen
 from cnnviz.objectives import Objective
 from cnnviz.transforms import Outside, warp
 from cnnviz.views import Viewer
@@ -133,7 +134,12 @@ def ascend(
             redirected = number < redirected_steps
             viewer = Viewer(network, objective.layers, seen.detach(), dtype=dtype, redirected=redirected)
         scores = objective.score(viewer(seen, rows))
-        (-scores.sum()).backward()  # type: ignore[no-untyped-call]
+        with instead_of_unforeseen(partial(_no_gradient, network)):
+            (-scores.sum()).backward()  # type: ignore[no-untyped-call]
         stepper.step()
         image.project()
         yield Step(number, scores.detach(), image)
+
+
+def _no_gradient(network: Network, reason: str) -> CnnvizError:
+    return LayerError(f"{network.name} gives no gradient ({reason}), so nothing can be climbed; look at its maps.")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnviz.errors import ModelError, ShapeError
 from cnnviz.network import FORWARD_ERRORS, Network, forward_pass, structural_copy
+from cnnviz.predictions import probabilities_of
 from cnnviz.structure import structure
 
 MEMORY = {"cpu": 6e7, "cuda": 4e9, "mps": 1e9}  # bytes of activations that a batch may have, by device
@@ -109,10 +110,6 @@ class Explainer:
         ratio = images.shape[2] * images.shape[3] / (height * width)
         each = 4 * max(1, self.structure.activations * ratio)
         return max(1, min(LARGEST_BATCH, int(MEMORY[self.twin.device.type] / each)))
-
-
-def probabilities_of(logits: Tensor) -> Tensor:
-    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
 
 
 _explainers: "WeakKeyDictionary[Network, tuple[tuple[int, ...], Explainer]]" = WeakKeyDictionary()

@@ -13,12 +13,13 @@ from cnnviz.baselines import BASELINES, baseline_for
 from cnnviz.classes import check_labels, class_index
 from cnnviz.errors import ShapeError, UnknownNameError
 from cnnviz.evidence import completeness_gap, deletion_insertion, reference, sanity
-from cnnviz.explainers import Explainer, Target, explainer, probabilities_of
+from cnnviz.explainers import Explainer, Target, explainer
 from cnnviz.explanations import Attribution, Evidence, Explanation
 from cnnviz.inputs import Fit, Source, show
 from cnnviz.methods import DEFAULT, METHODS
 from cnnviz.metrics import infidelity, max_sensitivity
 from cnnviz.network import Network
+from cnnviz.predictions import probabilities_of
 from cnnviz.structure import layer_for
 
 

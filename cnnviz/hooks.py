@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from cnnviz.errors import LayerError
 from cnnviz.network import Network
+from cnnviz.refusals import check_logits
 
 
 class _AllSeen(BaseException):
@@ -55,6 +56,8 @@ def capture(
     def keep(module: nn.Module, _: object, output: object) -> Tensor | None:
         if module in seen:
             return None
+        if module is network.module:
+            check_logits(output, len(images), network.name)
         if not isinstance(output, Tensor):
             kind = type(output).__name__
             raise LayerError(f"layer {names[module]!r} gives a {kind}, not a tensor; choose a layer inside it.")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cnnviz.aliases import vgg_aliases
 from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
-from cnnviz.opaque import check_open
+from cnnviz.refusals import check_open
 
 # What a forward pass may raise, which is code of others: anything but an interruption.
 FORWARD_ERRORS = (Exception, SystemExit)

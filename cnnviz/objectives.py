@@ -147,7 +147,9 @@ def logit(index: Index, *, versus: Index | str | None = None) -> Objective:
         if versus is None:
             return scores
         if logits.shape[1] < 2:
-            raise ShapeError("a network with a single class has no runner-up.")
+            raise ShapeError(
+                "a network with a single output has no runner-up; climb that output alone (--logit-alone)."
+            )
         others = logits.scatter(1, indices_on(tuple(own.tolist()), logits.device)[:, None], -torch.inf)
         return scores - others.amax(1)
 

@@ -9,6 +9,7 @@ from cnnviz.classes import check_labels
 from cnnviz.errors import ModelError, ShapeError
 from cnnviz.inputs import Fit, Source, show
 from cnnviz.network import Network, forward_pass
+from cnnviz.refusals import check_logits
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,15 @@ def predict(
         raise ShapeError(f"the number of classes to show must be at least 1, not {top}.")
     images = show(network, picture, fit=fit).images
     with forward_pass(network, images):
-        logits = network(images)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
-        raise ModelError(f"{network.name} is no classifier of single pictures: it gives no single row of logits.")
+        logits = check_logits(network(images), 1, network.name)
     if not logits.isfinite().all():
         raise ModelError(f"{network.name} gives logits that are not finite; look for NaN among its weights.")
     check_labels(network, logits.shape[1])
-    probabilities, indices = logits[0].float().softmax(0).topk(min(top, logits.shape[1]))
+    probabilities, indices = probabilities_of(logits.float())[0].topk(min(top, logits.shape[1]))
     pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
     return [Prediction(index, network.label(index), probability) for index, probability in pairs]
+
+
+def probabilities_of(logits: Tensor) -> Tensor:
+    """(N, classes) in [0, 1]; of a network with a single output what the logistic function makes of it."""
+    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()

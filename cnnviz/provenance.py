@@ -6,8 +6,8 @@ sha256 of the user's picture with its base name, and versions. Never a path, a u
 
 import hashlib
 import inspect
-import json
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -24,6 +24,7 @@ from cnnviz.models.weights import RANDOM
 from cnnviz.network import Network
 from cnnviz.pictures import Pixels
 from cnnviz.sheets import DIGEST, METADATA, digest
+from cnnviz.untrusted import parsed
 
 PACKAGES = ("cnnviz", "torch", "torchvision", "numpy", "pillow")
 
@@ -118,12 +119,18 @@ def read_record(path: str | Path) -> dict[str, object]:
 def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
     """The record inside a PNG, and its pixels (H, W, 3); errors as `read_record`."""
     name = Path(path).name
+    if not Path(path).is_file():
+        raise PictureError(f"{path} is not a file; give the path of a PNG by cnnviz.")
     try:
-        with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(METADATA, "")
-            pixels = np.asarray(image.convert("RGB"))
-        found = dict(json.loads(text))
-    except (OSError, ValueError, SyntaxError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large sheets are nothing to warn of
+            with Image.open(path) as image:
+                text = getattr(image, "text", {}).get(METADATA, "")
+                pixels = np.asarray(image.convert("RGB"))
+        found = dict(parsed(text))
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{name} has too many pixels to be opened safely.") from error
+    except Exception as error:  # damaged files make Pillow raise almost anything
         raise PictureError(f"{name} carries no record of how it was made; only PNGs by cnnviz do.") from error
     if found.pop(DIGEST, None) != digest(found, pixels):
         raise PictureError(f"{name} is not as cnnviz wrote it: its record, or its pixels, were changed.")

@@ -15,19 +15,21 @@ import torch
 from cnnviz.baselines import BASELINES
 from cnnviz.comparison import compare_methods
 from cnnviz.dreams import dream, invert
-from cnnviz.errors import PictureError
+from cnnviz.errors import CnnvizError, PictureError
 from cnnviz.explaining import explain
 from cnnviz.featuremaps import feature_maps
 from cnnviz.filtersheets import drawable
 from cnnviz.kernels import kernel_sheet
-from cnnviz.network import Network
+from cnnviz.network import Network, instead_of_unforeseen
 from cnnviz.pictures import Picture, Pixels, read_picture
 from cnnviz.recipes import RECIPES
 from cnnviz.sheets import Sheet
 from cnnviz.synthesis import Synthesis, class_images, filter_images
+from cnnviz.untrusted import is_list, is_real, is_text, is_whole
 
 EXACT, CLIMBED = 1e-3, 0.02  # how far results may differ by rounding; ascents carry it along
 ASCENTS = ("filters", "classimage", "dream", "invert", "gallery")
+MOST_THREADS = 1024
 PARTS = {"command": str, "network": dict, "settings": dict, "versions": dict, "results": dict}
 
 
@@ -63,21 +65,42 @@ def remake(record: Mapping[str, Any], network: Network, supplied: Supplied) -> S
         PictureError: if the record is of something that cannot be made again, something is missing for it, or the
             picture supplied is another one.
     """
-    for part, kind in PARTS.items():
-        if not isinstance(record.get(part), kind):
-            raise PictureError(f"this record has no {part}; only PNGs by this version of cnnviz can be made again.")
-    command = record["command"]
-    if command not in MAKERS:
-        raise PictureError(f"pictures by {command!r} cannot be made again from their record: run what made them.")
+    check_record(record)
     own = _Own(network, record["settings"], _picture(record, supplied.picture), supplied.folder)
     before = torch.get_num_threads()
     try:
-        torch.set_num_threads(int(record.get("threads", before)))  # sums over other parts would round otherwise
-        return MAKERS[command](own)
-    except KeyError as error:
-        raise PictureError(f"the record does not hold {error}, without which it cannot be made again.") from error
+        torch.set_num_threads(record.get("threads", before))  # sums over other parts would round otherwise
+        with instead_of_unforeseen(_unfollowed):
+            return MAKERS[record["command"]](own)
     finally:
         torch.set_num_threads(before)
+
+
+def check_record(record: Mapping[str, Any]) -> None:
+    """Notice a record that cnnviz did not write, or from which nothing can be made again.
+
+    Raises:
+        PictureError: says what is the matter.
+    """
+    for part, kind in PARTS.items():
+        if not isinstance(record.get(part), kind):
+            raise PictureError(f"this record has no {part}; only PNGs by this version of cnnviz can be made again.")
+    command, network, picture = record["command"], record["network"], record.get("picture")
+    if command not in MAKERS:
+        raise PictureError(f"pictures by {command!r} cannot be made again from their record: run what made them.")
+    odd = [name for name, value in record["results"].items() if not is_list(value, _is_number)]
+    odd += [name for name in ("name", "weights") if not is_text(network.get(name))]
+    odd += [name for name in ("mean", "std") if not is_list(network.get(name), is_real)]
+    odd += [] if is_list(network.get("input_size"), lambda side: is_whole(side, 1), 2) else ["input_size"]
+    odd += [] if is_whole(record.get("threads", 1), 1, MOST_THREADS + 1) else ["threads"]
+    odd += [] if picture is None or (isinstance(picture, dict) and is_text(picture.get("name"))) else ["picture"]
+    if odd:
+        raise PictureError(f"the record's {odd[0]!r} makes no sense; it was not written by cnnviz.")
+
+
+def _is_number(value: object) -> bool:
+    """Whether NumPy takes this for a real number; some measures are NaN where there is nothing to measure."""
+    return isinstance(value, float) or is_real(value)
 
 
 def compared(record: Mapping[str, Any], pixels: Pixels, again: Sheet) -> Verdict:
@@ -119,6 +142,10 @@ def _reasons(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _unfollowed(reason: str) -> CnnvizError:
+    return PictureError(f"this cannot be made again from its record ({reason}); was it written by this cnnviz?")
+
+
 def _picture(record: Mapping[str, Any], path: Path | None) -> Picture | None:
     """The picture that the record names, which the user supplies."""
     wanted = record.get("picture")
@@ -151,6 +178,8 @@ class _Own:
 
     def pictures(self, name: str) -> Path:
         """The folder that the record calls by its name, or of the picture that it names."""
+        if name != Path(name).name:
+            raise PictureError(f"the record names {name!r}, and never would cnnviz have written a path.")
         if self.folder is None:
             raise PictureError(
                 f"this was made with {name!r}; give that folder, or the one it lies in, as --folder PATH."

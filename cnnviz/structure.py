@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cnnviz.errors import LayerError, ModelError
 from cnnviz.methods import METHODS, Method, Need
 from cnnviz.network import FORWARD_ERRORS, Network, forward_pass
+from cnnviz.refusals import check_logits
 
 Kind = type[nn.Module]
 
@@ -212,8 +213,7 @@ def _followed(network: Network, images: Tensor) -> Structure:
     watched = _Watched(network.module)
     with watched.hooked(), watched, torch.enable_grad():
         logits = network(images.requires_grad_())
-    if not isinstance(logits, Tensor) or logits.ndim > 2 or len(logits) != 1:
-        raise ModelError(f"{network.name} is no classifier of single pictures: it gives no single row of logits.")
+    check_logits(logits[:, None] if isinstance(logits, Tensor) and logits.ndim == 1 else logits, 1, network.name)
     return Structure(
         operations=frozenset(watched.operations),
         leaves=frozenset(type(part) for part in watched.names if _is_leaf(part)),

@@ -120,6 +120,8 @@ def _layers(network: "Network", single: tuple[str, ...], listed: str | None) -> 
     if listed == "all":
         named += all_convolutions(network)
     layers = list(dict.fromkeys(name.strip() for name in named if name.strip()))
+    if not layers and listed == "all":
+        raise click.UsageError(f"no 2-d convolution runs in {network.name}; name layers that `cnnviz layers` lists.")
     if not layers:
         raise click.UsageError("no layer is named; `cnnviz layers` lists them.")
     for layer in layers:

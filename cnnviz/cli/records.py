@@ -28,13 +28,14 @@ def inspect(file: Path, as_json: bool) -> None:
       cnnviz inspect cat_vgg16-mini_block4_conv2.png
     """
     from cnnviz.provenance import read_record
+    from cnnviz.untrusted import plain
 
     made = read_record(file)
     if as_json:
         say_json(made)
         return
     for name, value in _flat(made):
-        click.echo(f"{name + ':':26} {value}")
+        click.echo(f"{plain(name) + ':':26} {plain(value)}")
     click.echo(f"\n`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if made.get("picture") else ""))
 
 
@@ -99,13 +100,20 @@ def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
     """The network of a record, but for what the command line says of it."""
     from cnnviz.models.weights import RANDOM
     from cnnviz.provenance import given_weights
+    from cnnviz.reruns import check_record
+    from cnnviz.untrusted import plain
 
-    network = made.get("network") or {}
-    name, weights = str(network.get("name", "")), given_weights(network)
-    if chosen.model is None and network.get("weights") == "as given":
+    check_record(made)
+    network = made["network"]
+    name, weights = network["name"], given_weights(network)
+    if chosen.model is None and network["weights"] == "as given":
         raise click.UsageError(f"{name} was made in Python; name what makes it with --model file.py:factory.")
     if chosen.weights is None and weights not in (None, RANDOM):
         raise click.UsageError(f"{name} had the weights of {weights}; say where that file is with --weights PATH.")
+    if chosen.model is None and ":" in name:
+        raise click.UsageError(
+            f"this was made with code, {plain(name)}; say that it may run, with --model {plain(name)}."
+        )
     recorded = replace(chosen, model=chosen.model or name, weights=chosen.weights or weights)
     if ":" in name:
         size, mean, std = (tuple(network[each]) for each in ("input_size", "mean", "std"))

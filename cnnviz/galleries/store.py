@@ -203,7 +203,8 @@ def file_name(layer: str) -> str:
     if re.fullmatch(r"\w[\w.]{0,79}", plain, re.ASCII):
         return plain + "-pre" * (plain != layer)
     safe = re.sub(r"[^\w.-]+", "-", layer, flags=re.ASCII)[:80].lstrip(".")
-    return f"{safe}-{hashlib.sha256(layer.encode()).hexdigest()[:8]}"
+    told = layer.encode("utf-8", "surrogatepass")
+    return f"{safe}-{hashlib.sha256(told).hexdigest()[:8]}"
 
 
 def write_json(path: Path, data: object) -> None:

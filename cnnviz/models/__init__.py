@@ -49,13 +49,9 @@ def load(
             given for another.
     """
     own = {"input_size": input_size, "mean": mean, "std": std, "labels": labels}
-    _refuse(name, own)
-    if ":" in name:
-        network = custom.build(name, weights, input_size=input_size, mean=mean, std=std, labels=labels)
-    elif name == shipped.NAME:
-        network = shipped.build(weights)
-    else:
-        network = zoo.build(name, weights, progress=progress)
+    network = _built(name, weights, progress=progress, **own)
+    if any(tensor.is_meta for tensor in network.module.parameters()):
+        raise ModelError(f"{name} is on the device 'meta', which keeps no numbers; give it weights in its factory.")
     return network.to(device) if device is not None else network
 
 
@@ -64,10 +60,20 @@ def outline(name: str, *, weights: str | Path | None = None, **own: Any) -> Netw
 
     Nothing is downloaded, and a network of torchvision's holds no numbers at all, unless `weights` is a file.
     """
-    _refuse(name, own)
     if ":" in name or name == shipped.NAME or weights not in (None, RANDOM):
-        return load(name, weights=weights, **own)
+        return _built(name, weights, **own)
+    _refuse(name, own)
     return zoo.outline(name)
+
+
+def _built(name: str, weights: str | Path | None, *, progress: bool = True, **own: Any) -> Network:
+    _refuse(name, own)
+    if ":" in name:
+        settings = dict.fromkeys(("input_size", "mean", "std", "labels")) | own
+        return custom.build(name, weights, **settings)
+    if name == shipped.NAME:
+        return shipped.build(weights)
+    return zoo.build(name, weights, progress=progress)
 
 
 def _refuse(name: str, own: Mapping[str, object]) -> None:
