@@ -58,12 +58,12 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
         ShapeError: if the network does not take pictures of that size.
     """
     height, width = input_size or network.input_size
-    images = torch.zeros(1, network.channels, height, width)
+    images = torch.empty(1, network.channels, height, width, device="meta")
     try:
-        traced, seen = _trace(network.on_meta(), images.to("meta"))
+        traced, seen = _trace(network.on_meta(), images)
     except FORWARD_ERRORS:  # a network that looks at values needs some
         with forward_pass(network, images):
-            traced, seen = _trace(network.twin(), images.to(network.device))
+            traced, seen = _trace(network.twin(), torch.zeros(images.shape, device=network.device))
     names = {part: name for name, part in traced.module.named_modules() if name}
     aliases = {name: alias for alias, name in network.aliases.items()}
     idle = (part for part in _rows(traced) if part not in seen and count_parameters(part))

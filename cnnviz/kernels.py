@@ -20,7 +20,8 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
 
     Raises:
         UnknownNameError: if there is no such layer.
-        LayerError: if there is no convolution, or one over more than three channels, whose weights are no colours.
+        LayerError: if there is no convolution, or one over more than three channels, whose weights are no colours, or
+            one whose weights are not finite.
     """
     name = _convolution(network, layer)
     shown = layer or next((each.removesuffix(":pre") for each, own in network.aliases.items() if own == name), name)
@@ -33,6 +34,8 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
             f" be drawn as they are. For what its filters look for, take `cnnviz filters --layer {shown}`."
         )
     weight = convolution.weight.float().cpu().numpy()
+    if not np.isfinite(weight).all():
+        raise LayerError(f"the kernels of {shown} are not finite; look for NaN among the weights of {network.name}.")
     count, _, height, width = weight.shape
     largest = np.abs(weight).max(axis=(1, 2, 3))
     values = 0.5 + 0.5 * weight / np.maximum(largest, np.finfo(np.float32).tiny)[:, None, None, None]

@@ -155,7 +155,8 @@ def _read_pth(path: Path) -> object:
                 raise ValueError("torch.save does not compress: this is made to fill the memory")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by its name, PyTorch would take a file for something else
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _some(keys: list[str]) -> str:
