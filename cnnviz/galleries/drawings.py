@@ -17,6 +17,7 @@ from cnnviz.pictures import read_picture
 WIDTH, HEIGHT = 360, 220
 AXES = LEFT, RIGHT, TOP, BOTTOM = 46, 350, 26, 172
 POINTS = 32  # of a curve: more are not seen, and every page has one
+TINY = 1e-300  # below, powers of ten have no digits left
 STRIP_WIDTH, GAP, BLANK = 1024, 1, (128, 128, 134)
 
 
@@ -132,9 +133,9 @@ def short(value: float) -> str:
 
 def ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers between two others."""
-    if high <= low:
-        return [low]
     rough = (high - low) / 5
+    if rough < TINY:
+        return [low]
     unit = 10 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
     return [step * place for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
@@ -143,7 +144,8 @@ def ticks(low: float, high: float) -> list[float]:
 def _range(low: float, high: float) -> tuple[float, float]:
     """With zero inside if it is not far, and never empty."""
     low, high = min(low, 0.0) if low < high / 2 else low, max(high, 0.0) if high > low / 2 else high
-    return (low, high) if low < high else (low - 0.5, high + 0.5)
+    beside = max(0.5, abs(low) / 2)  # of a large number, half a unit would be lost in rounding
+    return (low, high) if low < high else (low - beside, high + beside)
 
 
 def _x(value: float, low: float, high: float) -> float:
