@@ -24,7 +24,7 @@ from cnnviz.baselines import baseline_for
 from cnnviz.captumcalls import Case
 from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
 from cnnviz.explainers import Explainer, Scores, Target, explainer
-from cnnviz.inputs import check_range
+from cnnviz.inputs import check_finite, check_range
 from cnnviz.methods import DEFAULT, METHODS, Method
 from cnnviz.network import Network, instead_of_unforeseen, wrap
 from cnnviz.patches import superpixels
@@ -77,6 +77,7 @@ def attribute(
         raise ShapeError(f"images are N x C x H x W, with N at least 1, not {given}.")
     if not isinstance(network, Network):
         height, width = images.shape[2:]
+        check_finite(images)
         network = wrap(network, name=type(network).__name__, input_size=(height, width))
     elif images.shape[1] != network.channels != 1:
         raise ShapeError(f"{network.name} takes images of {network.channels} channels, not {images.shape[1]}.")

@@ -13,9 +13,9 @@ from cnnviz.cli.options import (
     network_options,
     picture_argument,
     quiet_option,
-    say_json,
 )
 from cnnviz.cli.output import check_apart, check_npz, save_npz, sheet_file
+from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
     from cnnviz.featuremaps import FeatureMaps
@@ -98,7 +98,7 @@ def featuremaps(
             file = sheet.save(files[picture, layer])
             rows.append(_row(picture, found[layer], drawn[layer], file))
             if not (quiet or as_json):
-                click.echo(_summary(rows[-1]))
+                echo(_summary(rows[-1]))
         if save_arrays:
             kept = {"image": shown.images[0].cpu().numpy()} | {
                 layer: maps.maps[0].numpy() for layer, maps in found.items()
@@ -107,7 +107,7 @@ def featuremaps(
     if save_arrays:
         save_npz(save_arrays, arrays)
         if not (quiet or as_json):
-            click.echo(f"{save_arrays}: {len(arrays)} arrays, float32")
+            echo(f"{save_arrays}: {len(arrays)} arrays, float32")
     if as_json:
         say_json(rows)
 

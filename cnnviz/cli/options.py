@@ -1,6 +1,5 @@
 """Options that several commands share, and the network they describe."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from cnnviz.cli.terminal import echo
 
 if TYPE_CHECKING:
     from cnnviz.network import Network
@@ -89,7 +90,7 @@ class Chosen:
             return self.model
         if self.weights is not None or zoo.within_reach(zoo.DEFAULT):
             return zoo.DEFAULT
-        click.echo(
+        echo(
             f"warning: no internet and no cached weights of {zoo.DEFAULT}:"
             f" using the small built-in {shipped.NAME} instead;"
             f" when online, `cnnviz weights {zoo.DEFAULT}` gets them (528 MB).",
@@ -103,7 +104,7 @@ class Chosen:
 
         name = self.name()
         if self.weights == "random":
-            click.echo(f"warning: {name} has RANDOM weights (seed 0): nothing it shows was learned.", err=True)
+            echo(f"warning: {name} has RANDOM weights (seed 0): nothing it shows was learned.", err=True)
         return load(name, weights=self.weights, device=self.device_name(), progress=not quiet, **self._own())
 
     def outline(self) -> "Network":
@@ -170,7 +171,3 @@ def all_of(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command
 def names(text: str) -> list[str]:
     """Names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def say_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))

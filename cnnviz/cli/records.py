@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option, say_json
+from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_apart, check_sheet
 from cnnviz.cli.running import waiting
+from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
     from cnnviz.reruns import Verdict
@@ -34,8 +35,9 @@ def inspect(file: Path, as_json: bool) -> None:
         say_json(made)
         return
     for name, value in _flat(made):
-        click.echo(f"{name + ':':26} {value}")
-    click.echo(f"\n`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if made.get("picture") else ""))
+        echo(f"{name + ':':26} {value}")
+    echo()
+    echo(f"`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if made.get("picture") else ""))
 
 
 @click.command()
@@ -90,7 +92,7 @@ def rerun(
     if as_json:
         say_json(vars(verdict) | {"file": str(file), "output": None if output is None else str(output)})
     elif not quiet:
-        click.echo(f"{file}: {_told(verdict)}" + (f"; written to {output}" if output else ""))
+        echo(f"{file}: {_told(verdict)}" + (f"; written to {output}" if output else ""))
     if not verdict.close:
         context.exit(1)
 

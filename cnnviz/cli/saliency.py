@@ -13,10 +13,10 @@ from cnnviz.cli.options import (
     network_options,
     output_option,
     quiet_option,
-    say_json,
 )
 from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.running import waiting
+from cnnviz.cli.terminal import echo, say_json
 from cnnviz.methods import DEFAULT, METHODS
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def saliency(
         say_json({"file": str(file), "baseline": found.baseline, "attributions": found.rows()})
     elif not quiet:
         for line in _summary(found, file):
-            click.echo(line)
+            echo(line)
 
 
 def _arrays(found: "Explanation") -> dict[str, Any]:
