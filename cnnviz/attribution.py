@@ -32,6 +32,8 @@ from cnnviz.structure import Structure, able, check, layer_for
 
 FRACTIONS = ("noise",)  # options that are no whole numbers
 LEAST = {"noise": 1e-9, "patches": 2}  # of options; of others 1
+MOST = {"steps": 4096}  # of options: captum weighs the steps by a matrix of that many rows and columns
+FEW = 100_000  # of other options, at most
 
 
 @torch.inference_mode(False)
@@ -167,6 +169,9 @@ def _settings(name: str, method: Method, options: Mapping[str, float | None]) ->
         if value is None or not (least <= value < math.inf) or not (fraction or value == int(value)):
             wanted = "greater than zero" if fraction else f"a whole number of at least {least}"
             raise ShapeError(f"{option} must be {wanted}, not {value}.")
+        most = MOST.get(option, FEW)
+        if value > most and not fraction:
+            raise ShapeError(f"{option} can be {most} at most, not {value:g}.")
     return {**method.options, **options}
 
 

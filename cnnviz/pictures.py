@@ -5,6 +5,7 @@ A `Picture` is what a person sees when the file is opened: upright, its colours 
 
 import hashlib
 import io
+import math
 import os
 import struct
 import warnings
@@ -100,6 +101,8 @@ def picture_from_bytes(content: bytes, name: str) -> Picture:
         opened = Image.open(io.BytesIO(content))
         if opened.format in PROGRAMS:
             raise PictureError(f"{name} is {opened.format}, a program rather than a picture; save it as PNG first.")
+        if opened.format == "TIFF" and not _is_whole(opened):
+            raise PictureError(f"{name} is damaged and cannot be read: its strips are not all of it.")
         opened.load()
         image = as_shown(_upright(opened), name)
     return Picture(image, name, hashlib.sha256(content).hexdigest())
@@ -139,6 +142,12 @@ def _readable(name: str) -> Iterator[None]:
         raise PictureError(f"{name} has too many pixels to be opened safely; make it smaller first.") from error
     except Exception as error:
         raise PictureError(f"{name} is damaged and cannot be read: {error}".rstrip(".") + ".") from error
+
+
+def _is_whole(image: Image.Image) -> bool:
+    """Whether the parts that a TIFF holds are as large as it says to be; what is missing, Pillow leaves black."""
+    corners = [part[1] or (0, 0, *image.size) for part in getattr(image, "tile", ())]
+    return sum((right - left) * (bottom - top) for left, top, right, bottom in corners) >= math.prod(image.size)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -6,8 +6,10 @@ sha256 of the user's picture with its base name, and versions. Never a path, a u
 
 import hashlib
 import inspect
+import io
 import json
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -22,7 +24,7 @@ from PIL import Image
 from cnnviz.errors import PictureError
 from cnnviz.models.weights import RANDOM
 from cnnviz.network import Network
-from cnnviz.pictures import Pixels
+from cnnviz.pictures import Pixels, content_of
 from cnnviz.sheets import DIGEST, METADATA, digest
 
 PACKAGES = ("cnnviz", "torch", "torchvision", "numpy", "pillow")
@@ -117,13 +119,16 @@ def read_record(path: str | Path) -> dict[str, object]:
 
 def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
     """The record inside a PNG, and its pixels (H, W, 3); errors as `read_record`."""
-    name = Path(path).name
+    path, content = Path(path), content_of(Path(path))
+    name = path.name
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large sheets, and whatever a damaged file provokes
+            image = Image.open(io.BytesIO(content))
             text = getattr(image, "text", {}).get(METADATA, "")
             pixels = np.asarray(image.convert("RGB"))
         found = dict(json.loads(text))
-    except (OSError, ValueError, SyntaxError, TypeError) as error:
+    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
         raise PictureError(f"{name} carries no record of how it was made; only PNGs by cnnviz do.") from error
     if found.pop(DIGEST, None) != digest(found, pixels):
         raise PictureError(f"{name} is not as cnnviz wrote it: its record, or its pixels, were changed.")

@@ -251,7 +251,7 @@ def check_ending(path: Path) -> Path:
         OutputError: if it does not end in .html.
     """
     if path.suffix.lower() != ".html":
-        raise OutputError(f"cannot write {path.name}: a report is a page and ends in .html.")
+        raise OutputError(f"cannot write {path.name or path}: a report is a page and ends in .html.")
     return path
 
 

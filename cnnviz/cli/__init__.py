@@ -42,6 +42,9 @@ class _Commands(click.Group):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(printable(f"{where}{error.strerror or error}.")) from error
+        except UnicodeEncodeError as error:
+            name = printable(str(error.object)[:80])
+            raise click.ClickException(f"a name that is not UTF-8 cannot be written ({name}); rename it.") from error
         except KeyboardInterrupt:
             echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)

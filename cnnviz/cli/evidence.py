@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, names, network_options, output_option, quiet_option
+from cnnviz.cli.options import Chosen, Finite, json_option, names, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_sheet, sheet_file
 from cnnviz.cli.running import waiting
 from cnnviz.cli.terminal import echo, say_json
@@ -23,7 +23,7 @@ from cnnviz.cli.terminal import echo, say_json
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.8,
     show_default=True,
     help="Least probability of the right class for a picture to take part.",
@@ -77,7 +77,7 @@ def evidence(
         found = compare_methods(
             network,
             folder,
-            methods=names(methods) or "all",
+            methods=names(methods),
             grids=grids,
             pictures=pictures,
             confidence=confidence,

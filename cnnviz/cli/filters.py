@@ -40,9 +40,8 @@ class Delivery:
         if self.film is not None and self.film.suffix.lower() != ".gif":
             raise click.UsageError(f"--film writes .gif files, not {self.film.name!r}.")
         check_npz(self.save_arrays)
-        for path in (self.film, self.save_arrays):
-            if path is not None:
-                check_writable(path)
+        if self.film is not None:
+            check_writable(self.film)
 
     def run(self, job: "Job", file: Path) -> None:
         """Run a job and write what it made, to `file` unless another place was asked for."""

@@ -9,7 +9,7 @@ import click
 from cnnviz.cli.filters import filters_or_all, recipe_options, taken
 from cnnviz.cli.galleryfolder import STATES, here_argument, rows_of, serve, site, status, verify
 from cnnviz.cli.networks import print_table
-from cnnviz.cli.options import Chosen, all_of, json_option, network_options, quiet_option
+from cnnviz.cli.options import Chosen, Finite, all_of, json_option, network_options, quiet_option
 from cnnviz.cli.running import waiting
 from cnnviz.cli.terminal import echo, say_json
 
@@ -61,7 +61,7 @@ engine_options = all_of(
         click.option(
             "--gpus-per-worker",
             "gpus",
-            type=click.FloatRange(min=0),
+            type=Finite(min=0),
             help="GPUs of each Ray worker; by default 1 if the cluster has any, else 0.",
         ),
     ]

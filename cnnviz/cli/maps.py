@@ -1,5 +1,6 @@
 """`cnnviz featuremaps`: what layers see in pictures."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,7 @@ def featuremaps(
         raise click.UsageError("--channels and --top both choose channels; give one of them.")
     check_npz(save_arrays)
     from cnnviz.featuremaps import maps_of_layers
+    from cnnviz.files import check_writable
     from cnnviz.inputs import show
     from cnnviz.pictures import colour_map
 
@@ -87,6 +89,7 @@ def featuremaps(
     network = chosen.load(quiet=quiet)
     layers = _layers(network, single, listed)
     files = _files(pictures, layers, network.name, output)
+    check_writable(next(iter(files.values())))
     seen = {picture: show(network, picture, fit=fit, size=size) for picture in pictures}
     arrays: dict[str, Any] = {}
     rows = []
@@ -155,7 +158,8 @@ def _files(
 
 
 def _key(picture: Path, layer: str, pictures: tuple[Path, ...]) -> str:
-    return layer if len(pictures) == 1 else f"{picture.stem}/{layer}"
+    """The name of an array; a zip file's names are UTF-8, a file's need not be."""
+    return layer if len(pictures) == 1 else f"{os.fsencode(picture.stem).decode('utf-8', 'replace')}/{layer}"
 
 
 def _row(picture: Path, found: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:

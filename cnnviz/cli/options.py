@@ -1,5 +1,6 @@
 """Options that several commands share, and the network they describe."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -41,6 +42,16 @@ output_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
+
+
+class Finite(click.FloatRange):
+    """A range of real numbers that NaN and infinity, which are neither below nor above, do not get into."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is no number in the range.", param, ctx)
+        return number
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -169,5 +180,8 @@ def all_of(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command
 
 
 def names(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Names separated by commas; at least one."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise click.BadParameter(f"{text!r} names nothing.")
+    return found

@@ -31,13 +31,15 @@ _LISTED = "\n".join(
 
 def settings(texts: tuple[str, ...]) -> dict[str, float]:
     """Options of methods: steps=100."""
-    found = {}
+    found, known = {}, sorted({option for method in METHODS.values() for option in method.options})
     for text in texts:
         name, _, value = text.partition("=")
         try:
             found[name] = float(value)
         except ValueError:
             raise click.BadParameter(f"{text!r} is not like steps=100.", param_hint="--set") from None
+        if name not in known:
+            raise click.BadParameter(f"no method has {name!r}; they have {', '.join(known)}.", param_hint="--set")
     return found
 
 
@@ -117,7 +119,7 @@ def saliency(
             network,
             picture,
             list(classes) or None,
-            methods=names(methods) or DEFAULT,
+            methods=names(methods),
             top=top,
             versus=versus,
             layer=layer,
