@@ -57,7 +57,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         (*MAPS, "-o", "a.jpg"),
         (*MAPS, "-o", "a.webp"),
         (*MAPS, "-o", "new/a.png"),
-        ("filters", "--layer", "block1_conv1", "--filters", "0", "--steps", "1", *MINI),
+        ("filters", "--layer", "block1_conv1:pre", "--filters", "0", "--steps", "1", *MINI),
         ("kernels", *MINI),
         ("gallery", "build", "vgg", "--layers", "block1_conv1", "--filters", "0", "--steps", "1", *MINI),
     ],
@@ -68,7 +68,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(run: Run, arguments: tuple[
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert FULL in one_line(result.stderr)
-    assert not [path for path in Path().rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert not [path for path in Path().rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -99,7 +99,6 @@ def test_a_full_disk_by_kind_of_file(run: Run, mini: Network, tmp_path: Path) ->
         ("saliency", str(CAT), "--save-arrays", "/proc/a.npz", *MINI),
         ("report", str(CAT), "-o", "/proc/a.html", *MINI),
         ("evidence", str(CAT.parent), "-o", "/proc/a.png", *MINI),
-        ("gallery", "build", "/proc/vgg", "--layers", "block1_conv1", *MINI),
     ],
     ids=" ".join,
 )
@@ -132,6 +131,8 @@ def test_a_read_only_working_directory_is_noticed_before_any_work(run: Run, monk
         ("report", CAT, *MINI),
     ):
         assert "Read-only file system; choose another place." in one_line(run(*arguments).stderr)
+    result = run("gallery", "build", "/proc/vgg", "--layers", "block1_conv1", *MINI)
+    assert "/proc/vgg" in one_line(result.stderr)
     assert run("predict", CAT, *MINI).exit_code == 0, "writes nothing"
 
 
@@ -226,26 +227,26 @@ def test_output_that_cannot_be_written(output: Callable[..., tuple[int, str]], a
 
 def test_what_an_encoding_lacks_is_spelled_out(output: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     def plain() -> io.TextIOWrapper:
-        return io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict", write_through=True)
+        return io.TextIOWrapper(io.BytesIO(), encoding="latin-1", errors="strict", write_through=True)
 
     def said(arguments: tuple[object, ...]) -> str:
         stdout = plain()
         assert output(stdout, *arguments) == (0, "")
-        return stdout.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+        return stdout.buffer.getvalue().decode("latin-1")  # type: ignore[attr-defined]
 
-    picture, labels = tmp_path / "größe.jpg", tmp_path / "labels.txt"
+    picture, labels = tmp_path / "größte 猫.jpg", tmp_path / "labels.txt"
     picture.write_bytes(CAT.read_bytes())
     labels.write_text("".join(f"Ziffer №{number}\n" for number in range(10)), encoding="utf-8")
     own = ("--model", f"{ROOT / 'tests' / 'conftest.py'}:LeNet", "--input-size", "28", "--labels", labels)
-    assert "gr\\xf6\\xdfe.jpg" in said(("predict", picture, *own))
+    assert "größte \\u732b.jpg" in said(("predict", picture, *own))
     assert "Ziffer \\u21163" in said(("classes", *own))
     (row,) = json.loads(said(("predict", picture, "--json", *own)))
     assert row["picture"] == str(picture)
     assert row["classes"][0]["label"].startswith("Ziffer №")
     assert "block1_conv1" in said(("layers", *MINI))
     stderr = plain()
-    assert output(plain(), "predict", picture, "--model", "größe", stderr=stderr)[0] == 1
-    assert b"no network named 'gr\\xf6\\xdfe'" in stderr.buffer.getvalue()  # type: ignore[attr-defined]
+    assert output(plain(), "predict", picture, "--model", "猫", stderr=stderr)[0] == 1
+    assert b"no network named '\\u732b'" in stderr.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("term", "moves"), [("dumb", False), ("xterm", True)])
@@ -322,8 +323,6 @@ def test_everything_at_once_and_a_reader_who_leaves(tmp_path: Path) -> None:
     assert lines[0].startswith("a.png: block1_conv1 of vgg16-mini, 16 maps")
     assert lines[1].startswith("layer ")
     assert b"Traceback" not in ended.stderr
-    assert (tmp_path / "errors").read_text() in (
-        "",
-        "libgomp: Invalid value for environment variable OMP_NUM_THREADS\n",
-    )
+    said = (tmp_path / "errors").read_text().strip()
+    assert said in ("", "libgomp: Invalid value for environment variable OMP_NUM_THREADS")
     assert cnnviz.read_record(tmp_path / "a.png")["picture"]["name"] == "größe.jpg"  # type: ignore[index]
