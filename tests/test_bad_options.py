@@ -284,6 +284,14 @@ def test_as_many_names_as_classes(run: Run, count: int) -> None:
         assert f"has {count} class names for 10 classes; give one name for each." in result.stderr
 
 
+def test_a_file_of_names_without_an_end(run: Run) -> None:
+    result = run("classes", *OWN, "--labels", "/dev/zero")
+    assert result.exit_code == 2
+    assert "/dev/zero is longer than 10,000,000 letters" in result.stderr
+    Path("notepad.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    assert run("classes", *OWN, "--labels", "notepad.txt").stdout == "    0  one\n    1  two\n"
+
+
 def test_what_is_named_twice_is_made_once(run: Run, mini: Network) -> None:
     own = ("--model", "vgg16-mini", "--size", "32")
     layers = ("--layer", "block1_conv1", "--layer", "block1_conv1", "--layers", "block1_conv1, block1_conv1")

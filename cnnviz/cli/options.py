@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cnnviz.network import Network
 
 Command = Callable[..., None]
+LONGEST = 10_000_000  # letters of a file with the names of classes
 
 picture_argument = click.argument(
     "pictures",
@@ -125,10 +126,7 @@ class Chosen:
         return outline(self.name(), weights=self.weights, **self._own())
 
     def _own(self) -> dict[str, Any]:
-        try:
-            labels = self.labels.read_text(encoding="utf-8").splitlines() if self.labels else None
-        except UnicodeDecodeError:
-            raise click.UsageError(f"{self.labels} is not a text file in UTF-8 with a class name per line.") from None
+        labels = None if self.labels is None else _lines(self.labels)
         return {"input_size": self.input_size, "mean": self.mean, "std": self.std, "labels": labels}
 
     def device_name(self) -> str:
@@ -140,6 +138,18 @@ class Chosen:
         if self.device not in devices():
             raise click.UsageError(f"PyTorch finds no {self.device} device here; take --device auto.")
         return self.device
+
+
+def _lines(labels: Path) -> list[str]:
+    """The lines of a file, which may be a pipe, or a device without an end."""
+    try:
+        with labels.open(encoding="utf-8-sig") as file:
+            text = file.read(LONGEST + 1)
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{labels} is not a text file in UTF-8 with a class name per line.") from None
+    if len(text) > LONGEST:
+        raise click.UsageError(f"{labels} is longer than {LONGEST:,} letters: not a file with a class name per line.")
+    return text.splitlines()
 
 
 def network_options(command: Command) -> Command:

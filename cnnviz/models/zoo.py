@@ -195,5 +195,5 @@ def _stalls_noticed() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", error)
-    place = f"{inner.filename}: " if getattr(inner, "filename", None) else ""
-    return place + str(getattr(inner, "strerror", None) or inner)
+    place, reason = (getattr(inner, name, None) for name in ("filename", "strerror"))
+    return f"{place}: {reason}" if place else str(reason or inner)
