@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnnviz.inputs import check_side
 from cnnviz.network import FORWARD_ERRORS, Network, count_parameters, forward_pass
 from cnnviz.receptive import Field, Fields
 
@@ -58,12 +59,14 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
         ShapeError: if the network does not take pictures of that size.
     """
     height, width = input_size or network.input_size
-    images = torch.empty(1, network.channels, height, width, device="meta")
+    check_side(max(height, width))
+    shape = (1, network.channels, height, width)
     try:
-        traced, seen = _trace(network.on_meta(), images)
+        traced, seen = _trace(network.on_meta(), torch.empty(shape, device="meta"))
     except FORWARD_ERRORS:  # a network that looks at values needs some
+        images = torch.zeros(shape, device=network.device)
         with forward_pass(network, images):
-            traced, seen = _trace(network.twin(), torch.zeros(images.shape, device=network.device))
+            traced, seen = _trace(network.twin(), images)
     names = {part: name for name, part in traced.module.named_modules() if name}
     aliases = {name: alias for alias, name in network.aliases.items()}
     idle = (part for part in _rows(traced) if part not in seen and count_parameters(part))

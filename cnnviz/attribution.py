@@ -24,7 +24,7 @@ from cnnviz.baselines import baseline_for
 from cnnviz.captumcalls import Case
 from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
 from cnnviz.explainers import Explainer, Scores, Target, explainer
-from cnnviz.inputs import check_range
+from cnnviz.inputs import check_finite, check_range
 from cnnviz.methods import DEFAULT, METHODS, Method
 from cnnviz.network import Network, instead_of_unforeseen, wrap
 from cnnviz.patches import superpixels
@@ -32,6 +32,8 @@ from cnnviz.structure import Structure, able, check, layer_for
 
 FRACTIONS = ("noise",)  # options that are no whole numbers
 LEAST = {"noise": 1e-9, "patches": 2}  # of options; of others 1
+MOST = {"steps": 4096}  # of options: captum weighs the steps by a matrix of that many rows and columns
+FEW = 100_000  # of other options, at most
 
 
 @torch.inference_mode(False)
@@ -77,6 +79,7 @@ def attribute(
         raise ShapeError(f"images are N x C x H x W, with N at least 1, not {given}.")
     if not isinstance(network, Network):
         height, width = images.shape[2:]
+        check_finite(images)
         network = wrap(network, name=type(network).__name__, input_size=(height, width))
     elif images.shape[1] != network.channels != 1:
         raise ShapeError(f"{network.name} takes images of {network.channels} channels, not {images.shape[1]}.")
@@ -166,6 +169,9 @@ def _settings(name: str, method: Method, options: Mapping[str, float | None]) ->
         if value is None or not (least <= value < math.inf) or not (fraction or value == int(value)):
             wanted = "greater than zero" if fraction else f"a whole number of at least {least}"
             raise ShapeError(f"{option} must be {wanted}, not {value}.")
+        most = MOST.get(option, FEW)
+        if value > most and not fraction:
+            raise ShapeError(f"{option} can be {most} at most, not {value:g}.")
     return {**method.options, **options}
 
 

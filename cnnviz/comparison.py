@@ -20,6 +20,7 @@ from cnnviz.errors import PictureError
 from cnnviz.evidence import sanity, unmoved
 from cnnviz.examples import CONFIDENCE, Example, examples
 from cnnviz.explainers import explainer
+from cnnviz.inputs import check_side
 from cnnviz.methods import METHODS
 from cnnviz.network import Network
 from cnnviz.pointing import pairs, pointing_game
@@ -156,7 +157,8 @@ def compare_methods(
     names = methods_named(methods, ready.structure)
     check_labels(network, ready.structure.classes)
     check_methods(ready, names, None)
-    side = size or min(network.input_size)
+    side = min(network.input_size) if size is None else size
+    check_side(side)
     ready.logits(torch.zeros(1, network.channels, side, 2 * side, device=network.device))
     seen: list[Example] = []
     recognised = _kept(examples(network, folder, confidence=confidence, size=size, seed=seed), seen, watch)

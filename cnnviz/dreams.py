@@ -18,6 +18,7 @@ from cnnviz.network import Network, forward_pass
 from cnnviz.objectives import Objective, match, total_variation
 from cnnviz.objectives import layer as everything_of
 from cnnviz.recipes import Recipe, fourier, pixel
+from cnnviz.settings import check_number
 from cnnviz.synthesis import Synthesis, joined, maximize
 from cnnviz.transforms import draws
 from cnnviz.views import Viewer
@@ -49,6 +50,7 @@ def dream(
     References:
         Mordvintsev, Olah and Tyka (2015), *Inceptionism: Going Deeper into Neural Networks*.
     """
+    check_number("steps", steps)
     if size is None and network.takes_any_size and not isinstance(picture, Tensor):
         size = DREAM_SIZE * min(network.input_size)
     shown = show(network, picture, size=size)

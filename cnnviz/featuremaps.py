@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError
 from cnnviz.hooks import activations
-from cnnviz.inputs import Fit, Shown, Source, check_range, show
+from cnnviz.inputs import Fit, Shown, Source, as_it_is, show
 from cnnviz.mapsheets import Scale, maps_figure, maps_sheet
 from cnnviz.network import Network, forward_pass, wrap
 from cnnviz.sheets import Sheet
@@ -151,11 +151,14 @@ def feature_maps(
         PictureError: if the picture cannot be read.
     """
     if isinstance(network, Network):
-        if isinstance(picture, Tensor):
-            check_range(picture)
+        shown = show(network, picture, fit=fit, size=size)
+    elif isinstance(picture, Tensor) and picture.ndim >= 3:
+        height, width = picture.shape[-2:]
+        network = wrap(network, name=type(network).__name__, input_size=(height, width))
+        shown = as_it_is(network, picture)
     else:
-        network = wrap(network, name=type(network).__name__, input_size=_size_of(picture))
-    return maps_of_layers(network, show(network, picture, fit=fit, size=size), [layer])[layer]
+        raise ShapeError("a plain nn.Module is shown tensors (N, C, H, W); for picture files, cnnviz.wrap() it first.")
+    return maps_of_layers(network, shown, [layer])[layer]
 
 
 @torch.no_grad()
@@ -176,9 +179,3 @@ def _checked(layer: str, output: Tensor) -> Tensor:
     if not maps.isfinite().all():
         raise LayerError(f"layer {layer!r} gives values that are not finite; look for NaN among the weights before it.")
     return maps
-
-
-def _size_of(picture: object) -> tuple[int, int]:
-    if not isinstance(picture, Tensor) or picture.ndim < 3:
-        raise ShapeError("a plain nn.Module is shown tensors (N, C, H, W); for picture files, cnnviz.wrap() it first.")
-    return int(picture.shape[-2]), int(picture.shape[-1])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cnnviz.errors import PictureError, ShapeError
 from cnnviz.network import Network
-from cnnviz.pictures import Picture, Pixels, as_shown, read_picture
+from cnnviz.pictures import Picture, Pixels, picture_of, read_picture
 
 Fit = Literal["whole", "crop"]
 Source = str | Path | Picture | Image.Image | NDArray[np.uint8] | Tensor
@@ -69,18 +69,19 @@ def show(
         ShapeError: if a tensor has another shape or range, or the network takes no picture of that size.
     """
     if isinstance(picture, Tensor):
-        return _as_it_is(network, picture)
+        shown = as_it_is(network, picture)
+        check_range(picture)
+        return shown
     if isinstance(picture, np.ndarray):
         picture = _from_array(picture)
     if isinstance(picture, Image.Image):
-        picture = Picture(as_shown(picture, "picture"), "picture", "")
+        picture = picture_of(picture)
     if isinstance(picture, str | Path):
         picture = read_picture(picture)
     if not isinstance(picture, Picture):
         kind = type(picture).__name__
         raise PictureError(f"a picture is a file, a PIL image, an array (H, W, 3) or a tensor, not a {kind}.")
-    if size is not None and not 1 <= size <= LARGEST:
-        raise ShapeError(f"the size must be 1 to {LARGEST} pixels, not {size}.")
+    check_side(min(network.input_size) if size is None else size)
     if size is not None and (size, size) != network.input_size and not network.takes_any_size:
         own = " x ".join(map(str, network.input_size))
         raise ShapeError(f"{network.name} takes pictures of {own} px (height x width) only; leave out the size.")
@@ -103,13 +104,52 @@ def show(
     )
 
 
+def as_it_is(network: Network, images: Tensor) -> Shown:
+    """A tensor (C, H, W) or (N, C, H, W) of any finite values, as a plain module is shown it; errors as `show`."""
+    batch = images[None] if images.ndim == 3 else images
+    if batch.ndim != 4 or batch.shape[1] != network.channels or 0 in batch.shape:
+        given, wanted = " x ".join(map(str, images.shape)), f"(N x) {network.channels} x H x W"
+        raise ShapeError(f"{network.name} takes images of shape {wanted}; this tensor is {given}.")
+    if not batch.is_floating_point():
+        raise ShapeError(f"images are real numbers in [0, 1]; this tensor is {batch.dtype}; divide by 255 first.")
+    check_finite(batch)
+    pixels = (batch.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    names = tuple(f"image {number}" for number in range(len(batch)))
+    height, width = batch.shape[2:]
+    drawn = 3 if network.channels >= 3 else 1
+    colours = tuple(np.broadcast_to(image[:, :, :drawn], (height, width, 3)) for image in pixels.numpy())
+    return Shown(batch.to(network.device), names, colours, None, (0, 0, width, height), "as it is", {})
+
+
+def check_side(side: int) -> None:
+    """Notice a picture that memory could not hold.
+
+    Raises:
+        ShapeError: if the side is not 1 to `LARGEST` pixels.
+    """
+    if not 1 <= side <= LARGEST:
+        raise ShapeError(f"the size must be 1 to {LARGEST} pixels, not {side}.")
+
+
+def check_finite(images: Tensor) -> None:
+    """Notice images that would make every number NaN.
+
+    Raises:
+        ShapeError: if there is a NaN or an infinity among the values.
+    """
+    broken = int((~images.isfinite()).sum())
+    if broken:
+        raise ShapeError(f"{broken} of the {images.numel()} values of this tensor are NaN or infinite; replace them.")
+
+
 def check_range(images: Tensor) -> None:
     """Notice images that a `Network` would take for something else.
 
     Raises:
         ShapeError: if values lie outside [0, 1].
     """
-    if images.numel() and not (images.amin() >= 0 and images.amax() <= 1):
+    check_finite(images)
+    if images.numel() and (images.amin() < 0 or images.amax() > 1):
         low, high = images.amin().item(), images.amax().item()
         raise ShapeError(
             f"images lie in [0, 1]; this tensor goes from {low:.3g} to {high:.3g} (the network normalises by itself)."
@@ -156,18 +196,3 @@ def _tensor(image: Image.Image, network: Network) -> Tensor:
     if network.channels != values.shape[2]:
         raise ShapeError(f"{network.name} takes {network.channels} channels; a picture file cannot give them.")
     return torch.from_numpy(values).permute(2, 0, 1)[None].contiguous().to(network.device)
-
-
-def _as_it_is(network: Network, images: Tensor) -> Shown:
-    batch = images[None] if images.ndim == 3 else images
-    if batch.ndim != 4 or batch.shape[1] != network.channels or 0 in batch.shape:
-        given, wanted = " x ".join(map(str, images.shape)), f"(N x) {network.channels} x H x W"
-        raise ShapeError(f"{network.name} takes images of shape {wanted}; this tensor is {given}.")
-    if not batch.is_floating_point():
-        raise ShapeError(f"images are real numbers in [0, 1]; this tensor is {batch.dtype}; divide by 255 first.")
-    pixels = (batch.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    names = tuple(f"image {number}" for number in range(len(batch)))
-    height, width = batch.shape[2:]
-    drawn = 3 if network.channels >= 3 else 1
-    colours = tuple(np.broadcast_to(image[:, :, :drawn], (height, width, 3)) for image in pixels.numpy())
-    return Shown(batch.to(network.device), names, colours, None, (0, 0, width, height), "as it is", {})

@@ -5,9 +5,12 @@ A `Picture` is what a person sees when the file is opened: upright, its colours 
 
 import hashlib
 import io
+import math
 import os
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +23,8 @@ from cnnviz.errors import PictureError, UnknownNameError, did_you_mean
 
 Pixels = NDArray[np.uint8]
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+LARGEST_FILE = 2**30  # bytes; as many pixels as Pillow thinks safe, 16 bits deep and not compressed, take less
+PROGRAMS = ("EPS",)  # formats that Pillow has another program run, Ghostscript, before there are pixels
 ORIENTATION = 0x0112  # EXIF's tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,35 +71,83 @@ def read_picture(path: str | Path) -> Picture:
         PictureError: if the file is missing, is no picture, is damaged, or is larger than Pillow thinks safe.
     """
     path = Path(path)
-    if not path.is_file():
-        raise PictureError(f"{path} is {'not a file' if path.exists() else 'not there'}; give the path of a picture.")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"cannot read {path}: {error.strerror}.") from error
+    content = content_of(path)
     if not content:
         raise PictureError(f"{path} is empty; give the path of a picture.")
     return picture_from_bytes(content, os.fsencode(path.name).decode("utf-8", "replace"))
 
 
+def content_of(path: Path) -> bytes:
+    """What a file that may be a picture holds; never of a pipe or a device, which might have no end.
+
+    Raises:
+        PictureError: if there is no such file, it cannot be read, or it is larger than any picture.
+    """
+    try:
+        if not path.is_file():
+            raise PictureError(
+                f"{path} is {'not a file' if path.exists() else 'not there'}; give the path of a picture."
+            )
+        if path.stat().st_size > LARGEST_FILE:
+            raise PictureError(f"{path} is larger than 1 GiB; a picture that can be opened safely is smaller.")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        raise PictureError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+
+
 def picture_from_bytes(content: bytes, name: str) -> Picture:
     """A picture from a file's bytes, under a name to show; see `read_picture`."""
+    with _readable(name):
+        opened = Image.open(io.BytesIO(content))
+        if opened.format in PROGRAMS:
+            raise PictureError(f"{name} is {opened.format}, a program rather than a picture; save it as PNG first.")
+        if opened.format == "TIFF" and not _is_whole(opened):
+            raise PictureError(f"{name} is damaged and cannot be read: its strips are not all of it.")
+        opened.load()
+        image = as_shown(_upright(opened), name)
+    return Picture(image, name, hashlib.sha256(content).hexdigest())
+
+
+def picture_of(image: Image.Image) -> Picture:
+    """A picture that somebody opened with Pillow.
+
+    Raises:
+        PictureError: if the file behind it is damaged, or there is no pixel.
+    """
+    if 0 in image.size:
+        raise PictureError(f"a picture has at least one pixel; this one is {image.width} x {image.height}.")
+    with _readable("picture"):
+        return Picture(as_shown(image, "picture"), "picture", "")
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Say in one line why Pillow cannot make a picture of a file.
+
+    Raises:
+        PictureError: for whatever Pillow raises; its decoders may raise anything.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a wrong tag in a file that opens all the same is nobody's business
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(content))
-            opened.load()
-            image = as_shown(_upright(opened), name)
+            yield
+    except PictureError:
+        raise
     except UnidentifiedImageError as error:
         raise PictureError(
             f"{name} is not a picture; cnnviz reads JPEG, PNG, WebP, GIF, TIFF, BMP and what else Pillow knows."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"{name} has too many pixels to be opened safely; make it smaller first.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, NotImplementedError, struct.error) as error:
+    except Exception as error:
         raise PictureError(f"{name} is damaged and cannot be read: {error}".rstrip(".") + ".") from error
-    return Picture(image, name, hashlib.sha256(content).hexdigest())
+
+
+def _is_whole(image: Image.Image) -> bool:
+    """Whether the parts that a TIFF holds are as large as it says to be; what is missing, Pillow leaves black."""
+    corners = [part[1] or (0, 0, *image.size) for part in getattr(image, "tile", ())]
+    return sum((right - left) * (bottom - top) for left, top, right, bottom in corners) >= math.prod(image.size)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ sha256 of the user's picture with its base name, and versions. Never a path, a u
 
 import hashlib
 import inspect
+import io
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from PIL import Image
 from cnnviz.errors import PictureError
 from cnnviz.models.weights import RANDOM
 from cnnviz.network import Network
-from cnnviz.pictures import Pixels
+from cnnviz.pictures import Pixels, content_of
 from cnnviz.sheets import DIGEST, METADATA, digest
 from cnnviz.untrusted import parsed
 
@@ -118,15 +119,14 @@ def read_record(path: str | Path) -> dict[str, object]:
 
 def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
     """The record inside a PNG, and its pixels (H, W, 3); errors as `read_record`."""
-    name = Path(path).name
-    if not Path(path).is_file():
-        raise PictureError(f"{path} is not a file; give the path of a PNG by cnnviz.")
+    path, content = Path(path), content_of(Path(path))
+    name = path.name
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large sheets are nothing to warn of
-            with Image.open(path) as image:
-                text = getattr(image, "text", {}).get(METADATA, "")
-                pixels = np.asarray(image.convert("RGB"))
+            warnings.simplefilter("ignore")  # large sheets, and whatever a damaged file provokes
+            image = Image.open(io.BytesIO(content))
+            text = getattr(image, "text", {}).get(METADATA, "")
+            pixels = np.asarray(image.convert("RGB"))
         found = dict(parsed(text))
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name} has too many pixels to be opened safely.") from error

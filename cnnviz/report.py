@@ -21,7 +21,7 @@ from torch.nn import functional
 from cnnviz.architecture import Layer, all_convolutions, layer_table
 from cnnviz.attribution import check_methods, method_named
 from cnnviz.comparison import Watch
-from cnnviz.errors import LayerError, ModelError, OutputError, ShapeError
+from cnnviz.errors import LayerError, ModelError, OutputError
 from cnnviz.explainers import explainer
 from cnnviz.explaining import explain
 from cnnviz.explanations import Explanation
@@ -31,10 +31,11 @@ from cnnviz.galleries.cutting import Cut, Place, cut_out
 from cnnviz.images import Size
 from cnnviz.inputs import Fit, Shown, show
 from cnnviz.network import Network
+from cnnviz.pictures import Picture, read_picture
 from cnnviz.predictions import Prediction, predict
 from cnnviz.provenance import record
 from cnnviz.reportpages import page
-from cnnviz.settings import canvas
+from cnnviz.settings import canvas, check_number
 from cnnviz.synthesis import Synthesis, collect, filter_job
 
 FIT: Fit = "crop"  # `cut_out` cuts parts out of pictures that were shown like this
@@ -168,22 +169,22 @@ def make_report(
         ModelError: if the network is no classifier, or its logits are not finite.
         LayerError: if it gives values that are not finite.
     """
-    if filters < 1 or (steps is not None and steps < 1):
-        raise ShapeError("a report is about at least 1 filter at each depth, drawn in at least 1 step.")
+    check_number("filters", filters)
+    check_number("steps", 1 if steps is None else steps)
     names = list(dict.fromkeys(method_named(name) for name in methods))
-    tell = watch or (lambda *_: None)
-    shown = show(network, picture, fit=FIT)
-    predictions = tuple(predict(network, picture, top=TOP, fit=FIT))
+    opened, tell = read_picture(picture), watch or (lambda *_: None)  # once: the file may change meanwhile
+    shown = show(network, opened, fit=FIT)
+    predictions = tuple(predict(network, opened, top=TOP, fit=FIT))
     edges = edges_of(shown.images[0])
     depths = _depths(network, shown, edges)
     refused, explanation = _refused(network, names), None
     if kept := [name for name in names if name not in refused]:
         told = _part_of(tell, 0, EXPLAINING)
-        explanation = explain(network, picture, methods=kept, top=EXPLAINED, fit=FIT, seed=seed, watch=told)
+        explanation = explain(network, opened, methods=kept, top=EXPLAINED, fit=FIT, seed=seed, watch=told)
     closely, fired = depths[-FIRED:], []
     for place, depth in enumerate(closely):
         start, end = (EXPLAINING + (1 - EXPLAINING) * (place + more) / len(closely) for more in (0, 1))
-        fired.append(_fired(depth, Path(picture), filters, steps, seed, _part_of(tell, start, end)))
+        fired.append(_fired(depth, opened, filters, steps, seed, _part_of(tell, start, end)))
     settings = {"fit": FIT, "methods": names, "filters": filters, "steps": steps, "seed": seed, "recipe": RECIPE}
     made = record(
         "report",
@@ -250,7 +251,7 @@ def check_ending(path: Path) -> Path:
         OutputError: if it does not end in .html.
     """
     if path.suffix.lower() != ".html":
-        raise OutputError(f"cannot write {path.name}: a report is a page and ends in .html.")
+        raise OutputError(f"cannot write {path.name or path}: a report is a page and ends in .html.")
     return path
 
 
@@ -292,7 +293,7 @@ def _refused(network: Network, methods: Sequence[str]) -> dict[str, str]:
     return refused
 
 
-def _fired(depth: Depth, picture: Path, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
+def _fired(depth: Depth, picture: Picture, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
     maps, network = depth.maps, depth.maps.network
     channels = maps.order()[:filters]
     width = maps.maps.shape[3]

@@ -12,6 +12,7 @@ from torch import Tensor
 from cnnviz.architecture import layer_table
 from cnnviz.errors import LayerError, ShapeError, UnknownNameError, did_you_mean
 from cnnviz.images import Size, natural_magnitudes
+from cnnviz.inputs import check_side
 from cnnviz.jobs import TRIES, Job
 from cnnviz.judgement import natural_references
 from cnnviz.network import Network, count_parameters
@@ -22,6 +23,7 @@ from cnnviz.views import Viewer
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Value = TypeVar("Value")
+MOST = {"steps": 100_000, "batch": 1024, "tries": 100, "filters": 100_000}  # of more, the memory would be full at once
 BATCH_ON_GPU, BATCH_OF_SMALL, SMALL = 64, 4, 10_000_000  # images at a time; weights of a network that is small
 SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are multiples of so many pixels
 
@@ -98,8 +100,7 @@ def prepare(
     precision = settings.get("precision", "auto")
     numbers = {"steps": steps, "batch": batch, "tries": settings.get("tries", TRIES)}
     for name, number in numbers.items():
-        if number < 1:
-            raise ShapeError(f"{name} must be at least 1, not {number}.")
+        check_number(name, number)
     dtypes = {"auto": fast_dtype(network.device), "float32": torch.float32, "bfloat16": torch.bfloat16}
     dtype = _known(dtypes, precision, "precision")
     if precision == "auto" and not _computes_in(dtype, network, objective, size):
@@ -191,12 +192,22 @@ def side_pair(size: int | tuple[int, int] | None) -> Size | None:
     """(height, width) of a side or a pair.
 
     Raises:
-        ShapeError: if there is not a pixel.
+        ShapeError: if there is not a pixel, or there are more than memory could hold.
     """
     pair = (size, size) if isinstance(size, int) else size
-    if pair is not None and min(pair) < 1:
-        raise ShapeError(f"size must be at least 1 pixel, not {min(pair)}.")
+    for side in pair or ():
+        check_side(side)
     return pair
+
+
+def check_number(name: str, number: int) -> None:
+    """Notice a number that nobody can have meant.
+
+    Raises:
+        ShapeError: if it is not from 1 to what `MOST` says.
+    """
+    if not 1 <= number <= MOST[name]:
+        raise ShapeError(f"{name} must be 1 to {MOST[name]}, not {number}.")
 
 
 def _known(table: Mapping[str, Value], name: str, kind: str) -> Value:

@@ -90,7 +90,7 @@ class Sheet:
         if kind == "PNG":
             text = PngImagePlugin.PngInfo()
             made = {**self.made, DIGEST: digest(self.made, self.pixels)}
-            text.add_itxt(METADATA, json.dumps(made, ensure_ascii=False), zip=True)
+            text.add_itxt(METADATA, json.dumps(made), zip=True)
             image.save(file, kind, pnginfo=text, compress_level=4)
         else:
             image.save(file, kind, quality=92)
@@ -118,7 +118,7 @@ def picture_format(path: Path) -> str:
         OutputError: if cnnviz writes none with that ending.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise OutputError(f"cannot write {path.name}: pictures end in {', '.join(ENDINGS)}.")
+        raise OutputError(f"cannot write {path.name or path}: pictures end in {', '.join(ENDINGS)}.")
     return ENDINGS[path.suffix.lower()]
 
 

@@ -1,4 +1,4 @@
-"""What others may have written: JSON that is read with suspicion, numbers that are numbers, text that can be shown."""
+"""What others may have written: JSON that is read with suspicion, numbers that are numbers."""
 
 import json
 from typing import Any
@@ -48,8 +48,3 @@ def is_list(value: object, kind: Any, length: int | None = None) -> bool:
 
 def is_text(value: object) -> bool:
     return isinstance(value, str)
-
-
-def plain(text: str) -> str:
-    """Text without what would do something to a terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -352,8 +352,8 @@ def test_what_cannot_be_made_is_said_in_one_line(mini: Network) -> None:
         (mini, "block5_conv3", {"filters": []}, ShapeError, "asked for no filter"),
         (mini, "classifier.linear", {}, LayerError, "has no feature maps; for what classes look like"),
         (mini, "block5_conv3", {"size": 8, "filters": [0]}, ShapeError, "cannot take a picture of 8 x 8 px"),
-        (mini, "block5_conv3", {"size": 0}, ShapeError, "at least 1"),
-        (mini, "block1_conv1", {"steps": -1}, ShapeError, "steps must be at least 1, not -1"),
+        (mini, "block5_conv3", {"size": 0}, ShapeError, "must be 1 to 4096 pixels, not 0"),
+        (mini, "block1_conv1", {"steps": -1}, ShapeError, "steps must be 1 to 100000, not -1"),
         (
             mini,
             "block1_conv1",

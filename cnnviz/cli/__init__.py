@@ -3,6 +3,7 @@
 Nothing here imports torch before a command runs, so that help and completion come at once.
 """
 
+import errno
 from typing import Any
 
 import click
@@ -18,21 +19,34 @@ from cnnviz.cli.predictions import predict
 from cnnviz.cli.records import inspect, rerun
 from cnnviz.cli.report import report
 from cnnviz.cli.saliency import saliency
+from cnnviz.cli.terminal import echo, printable, spell_out_what_cannot_be_encoded
 from cnnviz.errors import CnnvizError
 
 INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Tells a caller's faults in one line, without a traceback."""
+    """Tells a caller's or the machine's faults in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        spell_out_what_cannot_be_encoded()
         try:
             return super().invoke(ctx)
         except CnnvizError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(printable(" ".join(str(error).split()))) from error
+        except click.ClickException as error:
+            error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]  # help has lines
+            raise
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read has read enough; click ends quietly then
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(printable(f"{where}{error.strerror or error}.")) from error
+        except UnicodeEncodeError as error:
+            name = printable(str(error.object)[:80])
+            raise click.ClickException(f"a name that is not UTF-8 cannot be written ({name}); rename it.") from error
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
 
 

@@ -7,6 +7,7 @@ import click
 from cnnviz.cli.options import Chosen, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_apart, check_sheet, sheet_file
 from cnnviz.cli.running import waiting
+from cnnviz.cli.terminal import echo
 
 one_picture = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 size_option = click.option("--size", type=click.IntRange(min=1), help="Short side of the result in pixels.")
@@ -39,7 +40,7 @@ def dream(
         found = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
     found.save(file)
     if not quiet:
-        click.echo(f"{file}: {found.title}; score {found.starts.item():.3g} to {found.scores.item():.3g}")
+        echo(f"{file}: {found.title}; score {found.starts.item():.3g} to {found.scores.item():.3g}")
 
 
 @click.command()
@@ -77,7 +78,7 @@ def invert(
         found = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
     found.save(file)
     if not quiet:
-        click.echo(f"{file}: {found.title}")
+        echo(f"{file}: {found.title}")
 
 
 @click.command()
@@ -99,7 +100,7 @@ def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool)
     file = output or sheet_file(network.name, layer or "first", "kernels")
     kernel_sheet(network, layer).save(file)
     if not quiet:
-        click.echo(f"{file}: the kernels of {layer or 'the first convolution'} of {network.name}")
+        echo(f"{file}: the kernels of {layer or 'the first convolution'} of {network.name}")
 
 
 def _file(picture: Path, output: Path | None, what: str, layers: str) -> Path:

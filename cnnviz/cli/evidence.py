@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, names, network_options, output_option, quiet_option, say_json
+from cnnviz.cli.options import Chosen, Finite, json_option, names, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_sheet, sheet_file
 from cnnviz.cli.running import waiting
+from cnnviz.cli.terminal import echo, say_json
 
 
 @click.command()
@@ -22,7 +23,7 @@ from cnnviz.cli.running import waiting
 )
 @click.option(
     "--confidence",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.8,
     show_default=True,
     help="Least probability of the right class for a picture to take part.",
@@ -76,7 +77,7 @@ def evidence(
         found = compare_methods(
             network,
             folder,
-            methods=names(methods) or "all",
+            methods=names(methods),
             grids=grids,
             pictures=pictures,
             confidence=confidence,
@@ -88,4 +89,7 @@ def evidence(
     if as_json:
         say_json({"file": str(file), "grids": found.grids, "pictures": found.pictures, "methods": found.rows()})
     elif not quiet:
-        click.echo(f"{found.table()}\n\n{file}: {found.grids} pairs of pictures, {network.name}, {network.weights}")
+        for line in found.table().splitlines():
+            echo(line)
+        echo()
+        echo(f"{file}: {found.grids} pairs of pictures, {network.name}, {network.weights}")

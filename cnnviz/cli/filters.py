@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cnnviz.cli import options
-from cnnviz.cli.options import Chosen, Command, json_option, network_options, output_option, quiet_option, say_json
+from cnnviz.cli.options import Chosen, Command, json_option, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.running import run
+from cnnviz.cli.terminal import echo, say_json
 from cnnviz.recipes import RECIPES, summary
 
 if TYPE_CHECKING:
@@ -39,9 +40,8 @@ class Delivery:
         if self.film is not None and self.film.suffix.lower() != ".gif":
             raise click.UsageError(f"--film writes .gif files, not {self.film.name!r}.")
         check_npz(self.save_arrays)
-        for path in (self.film, self.save_arrays):
-            if path is not None:
-                check_writable(path)
+        if self.film is not None:
+            check_writable(self.film)
 
     def run(self, job: "Job", file: Path) -> None:
         """Run a job and write what it made, to `file` unless another place was asked for."""
@@ -58,7 +58,7 @@ class Delivery:
             say_json({"file": str(file), "settings": found.settings, "images": found.rows()})
         elif not self.quiet:
             states = ", ".join(f"{found.status.count(state)} {state}" for state in dict.fromkeys(found.status))
-            click.echo(f"{', '.join(map(str, written))}: {found.title}; {states}")
+            echo(f"{', '.join(map(str, written))}: {found.title}; {states}")
 
 
 _LISTED = "\n".join(f"  {name:8} {summary(recipe)}" for name, recipe in RECIPES.items())
@@ -189,7 +189,7 @@ def filters(
     job = filter_job(network, layer, None if numbers == "all" else list(numbers), seed=seed, **settings)
     climbed = network.before_relu(layer)
     if climbed != layer and not (delivery.quiet or delivery.as_json):
-        click.echo(
+        echo(
             f"maximising {climbed}, the values before the ReLU: there even a filter that does not fire can climb",
             err=True,
         )

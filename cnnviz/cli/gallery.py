@@ -9,8 +9,9 @@ import click
 from cnnviz.cli.filters import filters_or_all, recipe_options, taken
 from cnnviz.cli.galleryfolder import STATES, here_argument, rows_of, serve, site, status, verify
 from cnnviz.cli.networks import print_table
-from cnnviz.cli.options import Chosen, all_of, json_option, network_options, quiet_option, say_json
+from cnnviz.cli.options import Chosen, Finite, all_of, json_option, network_options, quiet_option
 from cnnviz.cli.running import waiting
+from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
     from cnnviz.galleries.engines import Engine
@@ -60,7 +61,7 @@ engine_options = all_of(
         click.option(
             "--gpus-per-worker",
             "gpus",
-            type=click.FloatRange(min=0),
+            type=Finite(min=0),
             help="GPUs of each Ray worker; by default 1 if the cluster has any, else 0.",
         ),
     ]
@@ -107,16 +108,16 @@ def build(
                     shown.done / max(1, shown.total),
                 )
                 if shown.batch is not None:
-                    click.echo(f"memory ran out: going on with {shown.batch} filters at a time", err=True)
+                    echo(f"memory ran out: going on with {shown.batch} filters at a time", err=True)
     except KeyboardInterrupt:
         if shown is not None:
-            click.echo(f"{shown.finished} of {shown.filters} filters are kept; the same command goes on", err=True)
+            echo(f"{shown.finished} of {shown.filters} filters are kept; the same command goes on", err=True)
         raise
     if not quiet:
         rows = rows_of(store)
         counts = {state: sum(row[state] for row in rows) for state in STATES}
         listed = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-        click.echo(f"{out}: {store.planned().count} filters, {listed}; `cnnviz gallery site {out}` makes pages of them")
+        echo(f"{out}: {store.planned().count} filters, {listed}; `cnnviz gallery site {out}` makes pages of them")
 
 
 @gallery.command()
@@ -158,7 +159,7 @@ def plan(chosen: Chosen, as_json: bool, **arguments: Any) -> None:
         for layer, part in zip(layers, parts, strict=True)
     ]
     print_table(["layer", "filters", "size", "steps", "TFLOP", "time"], cells, right=5)
-    click.echo(
+    echo(
         f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.0f} MB of pictures;"
         f" about {_time(whole.flops / rate)} at the {rate / 1e9:,.0f} GFLOP/s measured here"
     )
@@ -209,7 +210,7 @@ def examples(
     if not quiet:
         skipped = f", {passed.unreadable} could not be used" if passed and passed.unreadable else ""
         read = f"{passed.done - passed.unreadable} pictures{skipped}" if passed else "nothing new"
-        click.echo(f"{out}: examples from {folder.name}: {read}; `cnnviz gallery site {out}` shows them")
+        echo(f"{out}: examples from {folder.name}: {read}; `cnnviz gallery site {out}` shows them")
 
 
 def _request(arguments: dict[str, Any]) -> "Request":

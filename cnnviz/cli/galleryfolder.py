@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnviz.cli.networks import print_table
-from cnnviz.cli.options import json_option, quiet_option, say_json
+from cnnviz.cli.options import json_option, quiet_option
+from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
     from cnnviz.galleries.store import Store
@@ -35,7 +36,7 @@ def status(out: Path, as_json: bool) -> None:
     names = ["layer", "filters", "drawn", *STATES]
     print_table(names, [[str(row[name]) for name in names] for row in rows], right=5)
     drawn, planned = (sum(row[name] for row in rows) for name in ("drawn", "filters"))
-    click.echo(f"{drawn} of {planned} filters are drawn ({drawn / max(1, planned):.0%})")
+    echo(f"{drawn} of {planned} filters are drawn ({drawn / max(1, planned):.0%})")
 
 
 @click.command()
@@ -56,10 +57,10 @@ def verify(context: click.Context, out: Path, as_json: bool) -> None:
         say_json([vars(fault) for fault in faults])
     else:
         for fault in faults:
-            click.echo(f"{fault.kind}: {fault.file} ({fault.why})")
+            echo(f"{fault.kind}: {fault.file} ({fault.why})")
         what = f"{len(faults)} faults" if faults else "nothing is wrong"
         again = f"; `cnnviz gallery build {out}` and `examples` make it good" if faults else ""
-        click.echo(f"{out}: {planned.count} filters in {len(planned.layers)} layers, {what}{again}", err=bool(faults))
+        echo(f"{out}: {planned.count} filters in {len(planned.layers)} layers, {what}{again}", err=bool(faults))
     if faults:
         context.exit(1)
 
@@ -79,7 +80,7 @@ def site(out: Path, quiet: bool) -> None:
 
     start = write_site(Store(out))
     if not quiet:
-        click.echo(f"{start}: open it in a browser, or take `cnnviz gallery serve {out}`")
+        echo(f"{start}: open it in a browser, or take `cnnviz gallery serve {out}`")
 
 
 @click.command()
@@ -97,7 +98,7 @@ def serve(out: Path, port: int, browser: bool) -> None:
 
     with server(out, port) as running:
         address = f"http://127.0.0.1:{running.server_address[1]}/"
-        click.echo(f"{out} at {address} (Ctrl-C ends it)")
+        echo(f"{out} at {address} (Ctrl-C ends it)")
         if browser:
             click.launch(address)
         running.serve_forever()

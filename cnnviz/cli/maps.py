@@ -1,5 +1,6 @@
 """`cnnviz featuremaps`: what layers see in pictures."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,9 @@ from cnnviz.cli.options import (
     network_options,
     picture_argument,
     quiet_option,
-    say_json,
 )
 from cnnviz.cli.output import check_apart, check_npz, save_npz, sheet_file
+from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
     from cnnviz.featuremaps import FeatureMaps
@@ -80,6 +81,7 @@ def featuremaps(
         raise click.UsageError("--channels and --top both choose channels; give one of them.")
     check_npz(save_arrays)
     from cnnviz.featuremaps import maps_of_layers
+    from cnnviz.files import check_writable
     from cnnviz.inputs import show
     from cnnviz.pictures import colour_map
 
@@ -87,6 +89,7 @@ def featuremaps(
     network = chosen.load(quiet=quiet)
     layers = _layers(network, single, listed)
     files = _files(pictures, layers, network.name, output)
+    check_writable(next(iter(files.values())))
     seen = {picture: show(network, picture, fit=fit, size=size) for picture in pictures}
     arrays: dict[str, Any] = {}
     rows = []
@@ -98,7 +101,7 @@ def featuremaps(
             file = sheet.save(files[picture, layer])
             rows.append(_row(picture, found[layer], drawn[layer], file))
             if not (quiet or as_json):
-                click.echo(_summary(rows[-1]))
+                echo(_summary(rows[-1]))
         if save_arrays:
             kept = {"image": shown.images[0].cpu().numpy()} | {
                 layer: maps.maps[0].numpy() for layer, maps in found.items()
@@ -107,7 +110,7 @@ def featuremaps(
     if save_arrays:
         save_npz(save_arrays, arrays)
         if not (quiet or as_json):
-            click.echo(f"{save_arrays}: {len(arrays)} arrays, float32")
+            echo(f"{save_arrays}: {len(arrays)} arrays, float32")
     if as_json:
         say_json(rows)
 
@@ -157,7 +160,8 @@ def _files(
 
 
 def _key(picture: Path, layer: str, pictures: tuple[Path, ...]) -> str:
-    return layer if len(pictures) == 1 else f"{picture.stem}/{layer}"
+    """The name of an array; a zip file's names are UTF-8, a file's need not be."""
+    return layer if len(pictures) == 1 else f"{os.fsencode(picture.stem).decode('utf-8', 'replace')}/{layer}"
 
 
 def _row(picture: Path, found: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:

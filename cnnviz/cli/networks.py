@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, quiet_option, say_json
+from cnnviz.cli.options import Chosen, json_option, network_options, quiet_option
+from cnnviz.cli.terminal import echo, printable, say_json
 
 if TYPE_CHECKING:
     from cnnviz.architecture import Layer
@@ -45,7 +46,7 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     print_table([columns[index] for index in keep], [[row[index] for index in keep] for row in cells], right=4)
     rest = total - sum(row.parameters for row in table)
     outside = f", {rest:,} of them in no layer" if rest else ""
-    click.echo(f"{network.name} at {shown[0]} x {shown[1]}: {len(table)} layers, {total:,} parameters{outside}")
+    echo(f"{network.name} at {shown[0]} x {shown[1]}: {len(table)} layers, {total:,} parameters{outside}")
 
 
 @click.command()
@@ -70,7 +71,7 @@ def models(word: str, as_json: bool) -> None:
         for row in rows
     ]
     print_table(["model", "parameters", "top-1", "classes", "weights"], cells, right=1)
-    click.echo("A network of your own: --model file.py:factory, with --input-size, --mean, --std, --weights, --labels.")
+    echo("A network of your own: --model file.py:factory, with --input-size, --mean, --std, --weights, --labels.")
 
 
 @click.command()
@@ -96,9 +97,9 @@ def classes(word: str, chosen: Chosen, as_json: bool) -> None:
         say_json(found)
         return
     for row in found:
-        click.echo(f"{row['index']:5d}  {row['label']}" + (f"  ({row['wnid']})" if row["wnid"] else ""))
+        echo(f"{row['index']:5d}  {row['label']}" + (f"  ({row['wnid']})" if row["wnid"] else ""))
     if not found:
-        click.echo(f"none of the {len(labels)} classes has {word!r} in its name", err=True)
+        echo(f"none of the {len(labels)} classes has {word!r} in its name", err=True)
 
 
 @click.command()
@@ -126,9 +127,9 @@ def weights(names: tuple[str, ...], as_json: bool, quiet: bool) -> None:
         say_json({"folder": str(zoo.cache_folder()), "weights": cached})
     elif not quiet:
         for row in cached:
-            click.echo(f"{row['name']}: {row['file']} ({row['megabytes']:.0f} MB)")
+            echo(f"{row['name']}: {row['file']} ({row['megabytes']:.0f} MB)")
         if not cached:
-            click.echo(f"no pretrained weights in {zoo.cache_folder()}; `cnnviz weights vgg16` downloads VGG16's.")
+            echo(f"no pretrained weights in {zoo.cache_folder()}; `cnnviz weights vgg16` downloads VGG16's.")
 
 
 def _cells(row: "Layer") -> list[str]:
@@ -169,6 +170,6 @@ def print_table(columns: list[str], rows: list[list[str]], right: int) -> None:
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index >= len(columns) - right else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     wanted = Console(width=10_000).measure(table).maximum
     Console(highlight=False, markup=False, width=wanted).print(table)  # a narrow terminal wraps lines, never cuts them

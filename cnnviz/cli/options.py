@@ -1,6 +1,6 @@
 """Options that several commands share, and the network they describe."""
 
-import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cnnviz.cli.terminal import echo
+
 if TYPE_CHECKING:
     from cnnviz.network import Network
 
 Command = Callable[..., None]
+LONGEST = 10_000_000  # letters of a file with the names of classes
 
 picture_argument = click.argument(
     "pictures",
@@ -40,6 +43,16 @@ output_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
+
+
+class Finite(click.FloatRange):
+    """A range of real numbers that NaN and infinity, which are neither below nor above, do not get into."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is no number in the range.", param, ctx)
+        return number
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -89,7 +102,7 @@ class Chosen:
             return self.model
         if self.weights is not None or zoo.within_reach(zoo.DEFAULT):
             return zoo.DEFAULT
-        click.echo(
+        echo(
             f"warning: no internet and no cached weights of {zoo.DEFAULT}:"
             f" using the small built-in {shipped.NAME} instead;"
             f" when online, `cnnviz weights {zoo.DEFAULT}` gets them (528 MB).",
@@ -103,7 +116,7 @@ class Chosen:
 
         name = self.name()
         if self.weights == "random":
-            click.echo(f"warning: {name} has RANDOM weights (seed 0): nothing it shows was learned.", err=True)
+            echo(f"warning: {name} has RANDOM weights (seed 0): nothing it shows was learned.", err=True)
         return load(name, weights=self.weights, device=self.device_name(), progress=not quiet, **self._own())
 
     def outline(self) -> "Network":
@@ -113,10 +126,7 @@ class Chosen:
         return outline(self.name(), weights=self.weights, **self._own())
 
     def _own(self) -> dict[str, Any]:
-        try:
-            labels = self.labels.read_text(encoding="utf-8").splitlines() if self.labels else None
-        except UnicodeDecodeError:
-            raise click.UsageError(f"{self.labels} is not a text file in UTF-8 with a class name per line.") from None
+        labels = None if self.labels is None else _lines(self.labels)
         return {"input_size": self.input_size, "mean": self.mean, "std": self.std, "labels": labels}
 
     def device_name(self) -> str:
@@ -128,6 +138,18 @@ class Chosen:
         if self.device not in devices():
             raise click.UsageError(f"PyTorch finds no {self.device} device here; take --device auto.")
         return self.device
+
+
+def _lines(labels: Path) -> list[str]:
+    """The lines of a file, which may be a pipe, or a device without an end."""
+    try:
+        with labels.open(encoding="utf-8-sig") as file:
+            text = file.read(LONGEST + 1)
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{labels} is not a text file in UTF-8 with a class name per line.") from None
+    if len(text) > LONGEST:
+        raise click.UsageError(f"{labels} is longer than {LONGEST:,} letters: not a file with a class name per line.")
+    return text.splitlines()
 
 
 def network_options(command: Command) -> Command:
@@ -168,9 +190,8 @@ def all_of(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command
 
 
 def names(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def say_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    """Names separated by commas; at least one."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise click.BadParameter(f"{text!r} names nothing.")
+    return found

@@ -31,9 +31,13 @@ def check_apart(file: Path, picture: Path, option: str = "-o") -> None:
 
 
 def check_npz(path: Path | None) -> None:
-    """Notice before any work that arrays would go into a file with another ending."""
-    if path is not None and path.suffix != ".npz":
-        raise click.UsageError(f"--save-arrays writes .npz files, not {path.name!r}.")
+    """Notice before any work that arrays could not be written, for their file's ending or its place."""
+    from cnnviz.files import check_writable
+
+    if path is not None:
+        if path.suffix != ".npz":
+            raise click.UsageError(f"--save-arrays writes .npz files, not {path.name!r}.")
+        check_writable(path)
 
 
 def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:

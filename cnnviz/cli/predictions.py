@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument, say_json
+from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument
+from cnnviz.cli.terminal import echo, say_json
 
 
 @click.command()
@@ -47,6 +48,6 @@ def predict(
         )
         return
     for picture, ranks in found.items():
-        click.echo(f"{picture}, {'its centre' if fit == 'crop' else 'all of it'} ({network.name}, {network.weights})")
+        echo(f"{picture}, {'its centre' if fit == 'crop' else 'all of it'} ({network.name}, {network.weights})")
         for one in ranks:
-            click.echo(f"  {one.probability:6.1%}  {one.label}")
+            echo(f"  {one.probability:6.1%}  {one.label}")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option, say_json
+from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_apart, check_sheet
 from cnnviz.cli.running import waiting
+from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
     from cnnviz.reruns import Verdict
@@ -28,15 +29,15 @@ def inspect(file: Path, as_json: bool) -> None:
       cnnviz inspect cat_vgg16-mini_block4_conv2.png
     """
     from cnnviz.provenance import read_record
-    from cnnviz.untrusted import plain
 
     made = read_record(file)
     if as_json:
         say_json(made)
         return
     for name, value in _flat(made):
-        click.echo(f"{plain(name) + ':':26} {plain(value)}")
-    click.echo(f"\n`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if made.get("picture") else ""))
+        echo(f"{name + ':':26} {value}")
+    echo()
+    echo(f"`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if made.get("picture") else ""))
 
 
 @click.command()
@@ -91,7 +92,7 @@ def rerun(
     if as_json:
         say_json(vars(verdict) | {"file": str(file), "output": None if output is None else str(output)})
     elif not quiet:
-        click.echo(f"{file}: {_told(verdict)}" + (f"; written to {output}" if output else ""))
+        echo(f"{file}: {_told(verdict)}" + (f"; written to {output}" if output else ""))
     if not verdict.close:
         context.exit(1)
 
@@ -101,7 +102,6 @@ def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
     from cnnviz.models.weights import RANDOM
     from cnnviz.provenance import given_weights
     from cnnviz.reruns import check_record
-    from cnnviz.untrusted import plain
 
     check_record(made)
     network = made["network"]
@@ -111,9 +111,7 @@ def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
     if chosen.weights is None and weights not in (None, RANDOM):
         raise click.UsageError(f"{name} had the weights of {weights}; say where that file is with --weights PATH.")
     if chosen.model is None and ":" in name:
-        raise click.UsageError(
-            f"this was made with code, {plain(name)}; say that it may run, with --model {plain(name)}."
-        )
+        raise click.UsageError(f"this was made with code, {name}; say that it may run, with --model {name}.")
     recorded = replace(chosen, model=chosen.model or name, weights=chosen.weights or weights)
     if ":" in name:
         size, mean, std = (tuple(network[each]) for each in ("input_size", "mean", "std"))

@@ -7,6 +7,7 @@ import click
 from cnnviz.cli.options import Chosen, names, network_options, quiet_option
 from cnnviz.cli.output import check_apart, sheet_file
 from cnnviz.cli.running import waiting
+from cnnviz.cli.terminal import echo
 
 
 @click.command()
@@ -66,4 +67,4 @@ def report(
     file, first = found.save(output or named), found.predictions[0]
     if not quiet:
         taken = f"{found.shown.names[0]} is taken for {first.label} ({first.probability:.1%}) by {network.name}"
-        click.echo(f"{file}: {taken}")
+        echo(f"{file}: {taken}")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
+from cnnviz.cli.terminal import echo, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> N
         _with_bar(job, quiet=quiet)
     except KeyboardInterrupt:
         if job.made:
-            click.echo(f"keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True)
+            echo(f"keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True)
             deliver(collect(job))
         raise
     deliver(collect(job))
@@ -37,10 +37,12 @@ def waiting(text: str, *, quiet: bool) -> Iterator[Callable[[str, float], None]]
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _console()
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda now, share: bar.update(task, description=now, completed=share, total=1 if share else None)
+        yield lambda now, share: bar.update(
+            task, description=printable(now), completed=share, total=1 if share else None
+        )
 
 
 def _with_bar(job: "Job", *, quiet: bool) -> None:
@@ -63,7 +65,7 @@ def _with_bar(job: "Job", *, quiet: bool) -> None:
                 bar.update(task, rate=f"{speed / job.steps * 60:.0f} a minute")
             if progress.batch < batch:
                 batch = progress.batch
-                click.echo(f"memory ran out: going on with {batch} images at a time", err=True)
+                echo(f"memory ran out: going on with {batch} images at a time", err=True)
 
 
 def _console() -> "Console":

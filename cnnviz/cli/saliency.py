@@ -13,10 +13,10 @@ from cnnviz.cli.options import (
     network_options,
     output_option,
     quiet_option,
-    say_json,
 )
 from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.running import waiting
+from cnnviz.cli.terminal import echo, say_json
 from cnnviz.methods import DEFAULT, METHODS
 
 if TYPE_CHECKING:
@@ -31,13 +31,15 @@ _LISTED = "\n".join(
 
 def settings(texts: tuple[str, ...]) -> dict[str, float]:
     """Options of methods: steps=100."""
-    found = {}
+    found, known = {}, sorted({option for method in METHODS.values() for option in method.options})
     for text in texts:
         name, _, value = text.partition("=")
         try:
             found[name] = float(value)
         except ValueError:
             raise click.BadParameter(f"{text!r} is not like steps=100.", param_hint="--set") from None
+        if name not in known:
+            raise click.BadParameter(f"no method has {name!r}; they have {', '.join(known)}.", param_hint="--set")
     return found
 
 
@@ -117,7 +119,7 @@ def saliency(
             network,
             picture,
             list(classes) or None,
-            methods=names(methods) or DEFAULT,
+            methods=names(methods),
             top=top,
             versus=versus,
             layer=layer,
@@ -138,7 +140,7 @@ def saliency(
         say_json({"file": str(file), "baseline": found.baseline, "attributions": found.rows()})
     elif not quiet:
         for line in _summary(found, file):
-            click.echo(line)
+            echo(line)
 
 
 def _arrays(found: "Explanation") -> dict[str, Any]:

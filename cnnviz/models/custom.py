@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from cnnviz.errors import CnnvizError, ModelError, did_you_mean
+from cnnviz.inputs import LARGEST
 from cnnviz.models.weights import RANDOM, fill, seeded
 from cnnviz.network import Network, wrap
 
@@ -53,6 +54,8 @@ def build(
         raise ModelError(f"{name} returned an object of type {kind}; it should return an nn.Module or a Network.")
     if input_size is None:
         raise ModelError(f"say how large the pictures of {name} are, as with --input-size 224 (or input_size=224).")
+    if max([input_size] if isinstance(input_size, int) else input_size) > LARGEST:
+        raise ModelError(f"the input size of {name} can be {LARGEST} pixels at most; more would fill the memory.")
     source = "as its factory made them" if weights is None else fill(made, weights, name)
     return wrap(
         made,

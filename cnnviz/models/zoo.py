@@ -5,6 +5,7 @@ checked when they arrive, all by torch hub itself.
 """
 
 import io
+import os
 import re
 import socket
 import threading
@@ -117,7 +118,7 @@ def _as_built(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def describe(name: str) -> dict[str, Any]:
     """What is known of a network without building it."""
     known, file = published(name), cache_file(name)
-    here = file.is_file()
+    here = _cached(file)
     return {
         "name": name,
         "parameters": known.meta["num_params"],
@@ -147,7 +148,7 @@ def download(name: str, *, progress: bool) -> dict[str, Tensor]:
     """
     file = cache_file(name)
     ways = "connect to the internet, give a file with --weights, or take --model vgg16-mini (built in)"
-    if not file.exists():
+    if not _cached(file):
         try:
             with _stalls_noticed(), redirect_stdout(io.StringIO()):  # stdout is for results
                 published(name).get_state_dict(progress=progress, check_hash=True, weights_only=True)
@@ -163,7 +164,7 @@ def download(name: str, *, progress: bool) -> dict[str, Tensor]:
 
 def within_reach(name: str) -> bool:
     """Whether the weights of a network are in the cache, or their server answers within `PATIENCE` seconds."""
-    if cache_file(name).exists():
+    if _cached(cache_file(name)):
         return True
     answered = threading.Event()
 
@@ -175,6 +176,11 @@ def within_reach(name: str) -> bool:
     thread.start()
     thread.join(PATIENCE)
     return answered.is_set()
+
+
+def _cached(file: Path) -> bool:
+    """Whether a file is there; one in a folder that may not be looked into is not."""
+    return os.path.isfile(file)
 
 
 @contextmanager
@@ -189,4 +195,5 @@ def _stalls_noticed() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", error)
-    return str(getattr(inner, "strerror", None) or inner)
+    place, reason = (getattr(inner, name, None) for name in ("filename", "strerror"))
+    return f"{place}: {reason}" if place else str(reason or inner)

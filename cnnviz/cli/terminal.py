@@ -1,0 +1,39 @@
+"""What commands print: every line one line, and nothing in it that a terminal would obey."""
+
+import json
+import re
+import sys
+from contextlib import suppress
+from io import UnsupportedOperation
+
+import click
+
+# Control characters, halves of surrogates, line separators, and what turns the direction of writing around.
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal would obey, or could not show, written out: an escape character as \\x1b.
+
+    File names and labels may hold anything.
+    """
+    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print one line."""
+    click.echo(printable(line), err=err)
+
+
+def say_json(value: object) -> None:
+    """Print a value as JSON, characters that a terminal would obey as JSON writes them."""
+    unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    lines = json.dumps(value, indent=1, ensure_ascii=not unicode).split("\n")
+    click.echo("\n".join(OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", line) for line in lines))
+
+
+def spell_out_what_cannot_be_encoded() -> None:
+    """Let stdout and stderr write out what their encoding lacks, where they would raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, UnsupportedOperation):  # closed ones are None, replaced ones may be anything
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
