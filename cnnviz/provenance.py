@@ -119,7 +119,7 @@ def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
     """The record inside a PNG, and its pixels (H, W, 3); errors as `read_record`."""
     name = Path(path).name
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             text = getattr(image, "text", {}).get(METADATA, "")
             pixels = np.asarray(image.convert("RGB"))
         found = dict(json.loads(text))

@@ -116,7 +116,7 @@ def _tile(file: Path | None, side: int) -> Image.Image:
     if file is None:
         return Image.new("RGB", (side, side), BLANK)
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=["PNG"]) as image:
             return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BOX)
     except (OSError, SyntaxError) as error:  # Pillow gives the latter for a PNG that breaks off
         raise OutputError(

@@ -105,6 +105,7 @@ def write_site(store: Store) -> Path:
     Raises:
         OutputError: if there is no gallery, one of its pictures is damaged, or a page cannot be written.
     """
+    store.check_inside()
     site = _Site(store)
     site.write_start()
     for place, layer in enumerate(site.layers):
@@ -164,7 +165,7 @@ class _Site:
         one = layer.filters[place]
         record = one.record or {}
         example = layer.examples.get(one.number)
-        tiles = example and example["file"]
+        strip = self.store.example_strip(layer.name, one.number) if example and example["file"] else None
         batch = record.get("batch", layer.plan.settings["batch"])
         known = self.by_name.get(layer.plan.inputs or "", {})
         self._render(
@@ -177,7 +178,7 @@ class _Site:
             climb=drawings.climb(record["curve"]) if record.get("curve") else None,
             histogram=drawings.histogram(**example["histogram"], reached=record.get("max")) if example else None,
             example=example,
-            tiles=tiles if tiles and (self.store.folder / tiles).is_file() else None,
+            tiles=self.store.name(strip) if strip and strip.is_file() else None,
             inputs=[(number, weight, known.get(number)) for number, weight in record.get("inputs", ())[:INPUTS]],
             command=command(self.plan, layer.plan, one.number, batch),
         )

@@ -127,6 +127,18 @@ class Store:
         strange = {path.name for path in self.folder.iterdir()} - {LOCK, WORKING}
         if strange and PLAN not in strange:
             raise OutputError(f"{self.folder} is not empty and holds no gallery; choose a new folder.")
+        self.check_inside()
+
+    def check_inside(self) -> None:
+        """Nothing is written or taken away elsewhere, where a link among the folders of somebody's gallery leads.
+
+        Raises:
+            OutputError: if there is such a link.
+        """
+        for here, folders, _ in os.walk(self.folder):
+            for path in (Path(here, name) for name in folders):
+                if path.is_symlink():
+                    raise OutputError(f"{path} is a symbolic link, which no gallery has; take it away first.")
 
     def begin(self, plan: Plan) -> None:
         """Write the plan, and take away what does not belong to it."""
@@ -187,7 +199,7 @@ class Store:
 def file_name(layer: str) -> str:
     """A layer's name as the name of a file, another one for each: `:pre` becomes `-pre`, odd names get a number."""
     plain = layer.removesuffix(":pre")
-    if re.fullmatch(r"[\w.]{1,80}", plain):
+    if re.fullmatch(r"\w[\w.]{0,79}", plain):
         return plain + "-pre" * (plain != layer)
     safe = re.sub(r"[^\w.-]+", "-", layer)[:80]
     return f"{safe}-{hashlib.sha256(layer.encode()).hexdigest()[:8]}"
