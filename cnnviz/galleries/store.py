@@ -201,7 +201,7 @@ def file_name(layer: str) -> str:
     plain = layer.removesuffix(":pre")
     if re.fullmatch(r"\w[\w.]{0,79}", plain):
         return plain + "-pre" * (plain != layer)
-    safe = re.sub(r"[^\w.-]+", "-", layer)[:80]
+    safe = re.sub(r"[^\w.-]+", "-", layer)[:80].lstrip(".")
     return f"{safe}-{hashlib.sha256(layer.encode()).hexdigest()[:8]}"
 
 
