@@ -44,7 +44,7 @@ from cnnviz.sheets import Sheet
 MOST, FIRST = 64, 16  # channels on the page, at most and at first
 EVERY = 8  # steps between two looks at a climb
 QUICK = "grad-cam"  # the method at first: the default one can take half a minute
-NEEDS_ESCAPE = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]()<>#+-.!|~$:"})
+NEEDS_ESCAPE = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]()<>#+-.!|~$:&"})
 Key = tuple[str, str | None]  # a network: its name and its weights, as `load` takes them
 
 

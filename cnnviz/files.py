@@ -17,7 +17,8 @@ PARTIAL = ".partial"  # the ending of a file that is being written
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write bytes to, moved to `path` when all went well; otherwise `path` stays as it was.
 
-    Folders that are missing on the way to `path` are made.
+    Folders that are missing on the way to `path` are made. Nobody else can read the file before it is finished. Where
+    `path` is a symbolic link, the link itself is replaced, and what it leads to stays as it is.
 
     Raises:
         OutputError: if the file cannot be written there.
@@ -61,6 +62,6 @@ def _refused(path: Path, error: OSError) -> OutputError:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    mask = os.umask(0o077)  # it can only be read by setting it: what other threads make meanwhile is to be private
     os.umask(mask)
     return mask

@@ -124,7 +124,7 @@ def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large sheets, and whatever a damaged file provokes
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(content), formats=["PNG"])
             text = getattr(image, "text", {}).get(METADATA, "")
             pixels = np.asarray(image.convert("RGB"))
         found = dict(parsed(text))

@@ -136,7 +136,7 @@ class Report:
         return f"Report({name} in {self.network.name}: {first.label}, {first.probability:.1%})"
 
     def _repr_html_(self) -> str:
-        frame = 'title="report" style="width: 100%; height: 45rem; border: 0"'
+        frame = 'sandbox title="report" style="width: 100%; height: 45rem; border: 0"'
         return f'<iframe srcdoc="{html.escape(self.html())}" {frame}></iframe>'
 
 

@@ -239,7 +239,7 @@ def _saliency(own: _Own) -> Sheet:
     asked = own.settings
     kept = {name: asked[name] for name in ("methods", "versus", "layer", "fit", "size", "seed", "checks")}
     name = asked["baseline"]
-    baseline = name if name in BASELINES else own.pictures(name) / name
+    baseline = name if name in BASELINES else own.pictures(name) / Path(name).name  # in that folder and nowhere else
     found = explain(own.network, own.picture, asked["classes"], baseline=baseline, **kept, **asked["options"])
     return found.sheet() if asked.get("overlay") is None else found.overlay(asked["overlay"])
 

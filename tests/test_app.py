@@ -1,5 +1,6 @@
 """The app: what its page shows for what is chosen, how it refuses, and the whole of it in a browser."""
 
+import http.client
 import io
 import signal
 import socket
@@ -28,7 +29,7 @@ from tests.conftest import CAT, ROOT, Run
 
 PAGE = ROOT / "cnnviz" / "app.py"
 LAYER = "block2_conv1"
-MARKDOWN = "my ![cat](https:x) *1* $2$ `3` :red[4].jpg"
+MARKDOWN = "my ![cat](https:x) *1* $2$ `3` :red[4] <img src=x onerror=alert(1)> &lt;b&gt; {{7*7}}.jpg"
 
 
 def test_an_upload_keeps_its_base_name_and_its_bytes() -> None:
@@ -316,6 +317,9 @@ class Served:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     pytest.importorskip("streamlit", reason="streamlit is not installed")
+    (tmp_path / ".streamlit").mkdir()
+    settings = '[server]\naddress = "0.0.0.0"\nenableCORS = false\nenableXsrfProtection = false\n'
+    (tmp_path / ".streamlit" / "config.toml").write_text(settings)
     server = Served(tmp_path)
     yield server
     server.process.terminate()
@@ -350,6 +354,7 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, tmp_path: Path
     window = browser.new_page(viewport={"width": 1280, "height": 4000})  # high enough never to scroll
     window.set_default_timeout(90_000)
     window.on("pageerror", lambda error: wrong.append(str(error)))
+    window.on("dialog", lambda dialog: (wrong.append("a dialog"), dialog.dismiss()))
     window.on("request", lambda request: requests.append(request.url))
     window.on("websocket", lambda opened: requests.append(opened.url.replace("ws:", "http:")))
     window.goto(f"http://127.0.0.1:{served.port}/")
@@ -379,6 +384,28 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, tmp_path: Path
     assert "Traceback" not in served.log.read_text()
     assert served.log.read_text().endswith("interrupted\n")
     assert served.gone()
+
+
+def test_the_server_is_for_this_machine_and_pages_of_its_own(served: Served) -> None:
+    """Whatever Streamlit's settings in the folder say, where somebody else may have put them."""
+    place = f"{served.port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    assert {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{place}")} == {f"0100007F:{place}"}
+    for address in (
+        "/",
+        "/_stcore/health",
+        "/_stcore/host-config",
+        "/_stcore/upload_file/a/b",
+        "/media/../../etc/passwd",
+    ):
+        for method in ("GET", "OPTIONS", "PUT"):
+            asked = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+            asked.request(method, address, headers={"Origin": "http://evil.example"})
+            answer = asked.getresponse()
+            assert answer.getheader("Access-Control-Allow-Origin") not in ("*", "http://evil.example"), address
+            assert b"root:" not in answer.read()
+            assert not (method == "PUT" and answer.status < 400), address
+            asked.close()
 
 
 def test_the_server_ends_with_its_command(served: Served) -> None:

@@ -297,7 +297,7 @@ def test_code_that_a_picture_names_does_not_run(sheets: list[dict[str, Any]], tm
     written(sheets[0] | {"network": network}, tmp_path / "forged.png")
     result = CliRunner().invoke(cli, ["rerun", "forged.png", "--picture", str(CAT)])
     assert result.exit_code == 2
-    assert "this was made with code, x.py:f; say that it may run, with --model x.py:f" in result.stderr
+    assert "a network of somebody's own, x.py:f, whose code would be run; name it with --model" in result.stderr
     assert not Path("ran").exists()
 
 
@@ -437,7 +437,7 @@ def test_nothing_is_written_or_removed_through_a_link(
         lambda: write_site(Store(folder)),
         lambda: build_gallery(network, folder, ["block1_conv1"], [0], steps=1, size=16),
     ):
-        with pytest.raises(OutputError, match="is a link, and may lead out of the gallery"):
+        with pytest.raises(OutputError, match="is a symbolic link, and may lead out of the gallery"):
             action()
     assert sorted(elsewhere.rglob("*")) == before
     assert all(path.stat().st_size == 0 for path in elsewhere.rglob("*") if path.is_file())

@@ -25,7 +25,7 @@ from cnnviz.galleries.pages import TIMES, command, write_site
 from cnnviz.galleries.plan import LayerPlan, Plan
 from cnnviz.galleries.store import Store, file_name
 
-HOSTILE = "<img src=x onerror=alert(1)> \"q\" 'a' #1 50%20?.jpg"
+HOSTILE = '<img src=x onerror=alert(1)> "q" \'a\' "><script>alert(2)</script> javascript:alert(3) {{7*7}} #1 50%20?.jpg'
 SETTINGS = {
     "seed": 3,
     "recipe": "fourier",
@@ -420,6 +420,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_examples(store, picture=HOSTILE)
     write_site(store)
     return store.folder
+
+
+def test_what_were_smuggled_into_a_page_would_do_nothing(site: Path, browser: Any, tmp_path: Path) -> None:
+    """The second wall behind escaping: pages allow neither scripts of their own nor anything from elsewhere."""
+    for place in ("index.html", "layers/block2_conv1.html"):
+        page = tmp_path / place
+        page.parent.mkdir(exist_ok=True)
+        smuggled = (
+            "<script>alert(1)</script><img src=http://127.0.0.1:9/x onerror=alert(2)><base href=http://127.0.0.1:9/>"
+        )
+        page.write_text((site / place).read_text(encoding="utf-8").replace("<main>", f"<main>{smuggled}"), "utf-8")
+        here = Visit(browser, tmp_path)
+        sent: list[str] = []
+        here.page.on("requestfinished", lambda request, sent=sent: sent.append(request.url))
+        here.open(place)
+        here.window.close()
+        assert "a dialog" not in here.wrong
+        assert sum("Content Security Policy" in each for each in here.wrong) >= 3
+        assert not any("127.0.0.1" in url for url in sent)
 
 
 def test_a_way_through_the_pages(site: Path, visit: Callable[..., Visit]) -> None:

@@ -24,7 +24,7 @@ from cnnviz.reportpages import MEASURES, change, course, depth_sentence, overall
 from tests.conftest import CAT, LeNet, Run, SmallVGG
 from tests.test_gallery_site import Visit, contrast
 
-HOSTILE = "<img src=x onerror=alert(1)> \"q\" 'a' & #1 50%20?.png"
+HOSTILE = '<img src=x onerror=alert(1)> "q" \'a\' "><script>alert(2) javascript:alert(3) {{7*7}} & #1 50%20?.png'
 BLOCKS = ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]
 ZEROS, SILENT, EDGES = MEASURES
 

@@ -17,6 +17,8 @@ SETTINGS = {
     "client.showErrorDetails": "none",
     "client.toolbarMode": "minimal",
     "server.address": HERE,
+    "server.enableCORS": "true",  # as Streamlit calls the protection against pages from elsewhere
+    "server.enableXsrfProtection": "true",
     "server.fileWatcherType": "none",  # it would look into every module of PyTorch's
     "server.maxUploadSize": "20",
     "server.showEmailPrompt": "false",
@@ -43,9 +45,9 @@ def app(context: click.Context, port: int, browser: bool) -> None:
     page = Path(cnnviz.__file__).with_name("app.py")
     options = [f"--{name}={value}" for name, value in settings.items()]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the server would live on
-    # -P: modules in the folder where somebody happens to be are none of ours
+    # -P and cwd: modules and Streamlit's settings in the folder where somebody happens to be are none of ours
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), *options]
-    context.exit(subprocess.run(command, check=False).returncode)
+    context.exit(subprocess.run(command, check=False, cwd=page.parent).returncode)
 
 
 def _check_free(port: int) -> None:

@@ -162,7 +162,9 @@ def network_options(command: Command) -> Command:
 
     options = [
         click.option(
-            "--model", help="A name from `cnnviz models`, or file.py:factory, package.module:factory of yours."
+            "--model",
+            help="A name from `cnnviz models`; or file.py:factory or package.module:factory of yours,"
+            " which runs that code.",
         ),
         click.option("--weights", help="A .pth or .safetensors file, or 'random'."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),

@@ -49,4 +49,4 @@ def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     with whole_file(path) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:  # np.savez refuses a layer named "file"
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                write_array(entry, array)
+                write_array(entry, array, allow_pickle=False)

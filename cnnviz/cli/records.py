@@ -69,8 +69,9 @@ def rerun(
 ) -> None:
     """Make a PNG that cnnviz wrote again, and say whether it came out the same: exit 0 if so, 1 if not.
 
-    The network is the one that the record names; a file of weights, or a network of your own, is to be given again.
-    What is not as it was then, other weights or versions say, is named.
+    The network is the one that the record names; a file of weights, or a network of your own, is to be given again: no
+    code is run, and no file read, because a record names it. What is not as it was then, other weights or versions say,
+    is named.
 
     \b
     Example:
@@ -108,10 +109,13 @@ def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
     name, weights = network["name"], given_weights(network)
     if chosen.model is None and network["weights"] == "as given":
         raise click.UsageError(f"{name} was made in Python; name what makes it with --model file.py:factory.")
+    if chosen.model is None and ":" in name:  # whoever made the picture may have put any name there
+        raise click.UsageError(
+            f"its record names a network of somebody's own, {name}, whose code would be run; name it with --model if"
+            " you trust it."
+        )
     if chosen.weights is None and weights not in (None, RANDOM):
         raise click.UsageError(f"{name} had the weights of {weights}; say where that file is with --weights PATH.")
-    if chosen.model is None and ":" in name:
-        raise click.UsageError(f"this was made with code, {name}; say that it may run, with --model {name}.")
     recorded = replace(chosen, model=chosen.model or name, weights=chosen.weights or weights)
     if ":" in name:
         size, mean, std = (tuple(network[each]) for each in ("input_size", "mean", "std"))

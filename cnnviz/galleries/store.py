@@ -139,7 +139,9 @@ class Store:
         for folder, folders, files in os.walk(self.folder):
             for path in (os.path.join(folder, name) for name in (*folders, *files)):
                 if os.path.islink(path):
-                    raise OutputError(f"{path} is a link, and may lead out of the gallery; put there what it leads to.")
+                    raise OutputError(
+                        f"{path} is a symbolic link, and may lead out of the gallery; put there what it leads to."
+                    )
 
     def begin(self, plan: Plan) -> None:
         """Write the plan, and take away what does not belong to it."""
