@@ -31,6 +31,7 @@ from cnnviz.galleries.cutting import Cut, Place, cut_out
 from cnnviz.images import Size
 from cnnviz.inputs import Fit, Shown, show
 from cnnviz.network import Network
+from cnnviz.pictures import Picture, read_picture
 from cnnviz.predictions import Prediction, predict
 from cnnviz.provenance import record
 from cnnviz.reportpages import page
@@ -172,18 +173,19 @@ def make_report(
         raise ShapeError("a report is about at least 1 filter at each depth, drawn in at least 1 step.")
     names = list(dict.fromkeys(method_named(name) for name in methods))
     tell = watch or (lambda *_: None)
-    shown = show(network, picture, fit=FIT)
-    predictions = tuple(predict(network, picture, top=TOP, fit=FIT))
+    seen = read_picture(picture)  # once: the file may change meanwhile
+    shown = show(network, seen, fit=FIT)
+    predictions = tuple(predict(network, seen, top=TOP, fit=FIT))
     edges = edges_of(shown.images[0])
     depths = _depths(network, shown, edges)
     refused, explanation = _refused(network, names), None
     if kept := [name for name in names if name not in refused]:
         told = _part_of(tell, 0, EXPLAINING)
-        explanation = explain(network, picture, methods=kept, top=EXPLAINED, fit=FIT, seed=seed, watch=told)
+        explanation = explain(network, seen, methods=kept, top=EXPLAINED, fit=FIT, seed=seed, watch=told)
     closely, fired = depths[-FIRED:], []
     for place, depth in enumerate(closely):
         start, end = (EXPLAINING + (1 - EXPLAINING) * (place + more) / len(closely) for more in (0, 1))
-        fired.append(_fired(depth, Path(picture), filters, steps, seed, _part_of(tell, start, end)))
+        fired.append(_fired(depth, seen, filters, steps, seed, _part_of(tell, start, end)))
     settings = {"fit": FIT, "methods": names, "filters": filters, "steps": steps, "seed": seed, "recipe": RECIPE}
     made = record(
         "report",
@@ -292,12 +294,11 @@ def _refused(network: Network, methods: Sequence[str]) -> dict[str, str]:
     return refused
 
 
-def _fired(depth: Depth, picture: Path, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
+def _fired(depth: Depth, picture: Picture, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
     maps, network = depth.maps, depth.maps.network
     channels = maps.order()[:filters]
-    width = maps.maps.shape[3]
     places = {
-        channel: Place(0, divmod(int(maps.maps[0, channel].argmax()), width))
+        channel: Place(0, divmod(int(maps.maps[0, channel].argmax()), maps.maps.shape[3]))
         for channel in channels
         if not maps.silent[0, channel]
     }

@@ -19,21 +19,30 @@ from cnnviz.cli.records import inspect, rerun
 from cnnviz.cli.report import report
 from cnnviz.cli.saliency import saliency
 from cnnviz.errors import CnnvizError
+from cnnviz.machine import fault_of_machine
 
 INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Tells a caller's faults in one line, without a traceback."""
+    """Tells a caller's faults, and a machine's, in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except CnnvizError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(_one_line(str(error))) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if told := fault_of_machine(error):
+                raise click.ClickException(_one_line(told)) from error
+            raise
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

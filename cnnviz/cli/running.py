@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cnnviz.machine import fault_of_machine
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -14,17 +16,20 @@ if TYPE_CHECKING:
 
 
 def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> None:
-    """Run a job and hand over what it made; after Ctrl-C, whatever of it is finished.
+    """Run a job and hand over what it made; after Ctrl-C, or if the machine fails, whatever of it is finished.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
+        RuntimeError, MemoryError: if the machine failed.
     """
+    from cnnviz.provenance import describe
     from cnnviz.synthesis import collect
 
+    describe(job.network)  # kept by the network from now on; from a graphics card that fails it could not be read
     try:
         _with_bar(job, quiet=quiet)
-    except KeyboardInterrupt:
-        if job.made:
+    except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
+        if job.made and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
             click.echo(f"keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True)
             deliver(collect(job))
         raise

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import WeightsError
+from cnnviz.machine import fault_of_machine
 
 RANDOM = "random"
 
@@ -54,6 +55,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
     except Exception as error:  # damaged files make the parsers raise almost anything
+        if fault_of_machine(error):
+            raise
         raise WeightsError(
             f"{path.name} cannot be read as weights: it is damaged, no .pth or .safetensors file, or holds more than"
             " tensors (save `model.state_dict()`)."
