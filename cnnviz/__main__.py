@@ -38,9 +38,17 @@ class _Interruption:
             sys.__unraisablehook__(what)
             return
         self._until = 0.0
-        again = threading.Timer(0.01, _thread.interrupt_main, (self.number,))  # not in here, or it were lost too
+        again = threading.Timer(0.01, _signal, (threading.get_ident(), self.number))  # not in here: it were lost too
         again.daemon = True
         again.start()
+
+
+def _signal(thread: int, number: int) -> None:
+    """Send the main thread a signal, which wakes it where the system can do that."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(thread, number)
+    else:
+        _thread.interrupt_main(number)
 
 
 def main() -> None:

@@ -171,9 +171,9 @@ def prepared(folder: Path) -> Path:
     """A folder with what commands need: pictures, a gallery with its pages, a picture made by cnnviz."""
     base = folder / "base" / "in"
     (base / "photos").mkdir(parents=True)
-    for name in ("cat.jpg", "photos/a.jpg", "photos/b.jpg"):
+    for name in ("cat.jpg", "photos/a.jpg"):
         shutil.copy(CAT, base / name)
-    Image.open(CAT).transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((90, 60)).save(base / "photos" / "b.jpg")
+    shutil.copy(CAT.with_name("coffee.jpg"), base / "photos" / "b.jpg")
     made = ("featuremaps", "cat.jpg", "--layer", "block1_conv1", "-o", "made.png", *MINI)
     for words in (made, BUILD, EXAMPLES, ("gallery", "site", "g")):
         ran = forked(base, words)
