@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -103,16 +104,21 @@ def attribute(
             baseline=empty[row : row + 1],
             patches=partial(_patches, one),
             layer=module,
-            batch=batch or ready.batch(images),
+            batch=1,
             predicted=partial(_is_predicted, ready, one, target),
             options=settings,
         )
-        with _captum(ready, chosen, one), _quiet(), seeded(seed, images.device):
-            found.append(chosen.run(case).detach())
+        with _captum(ready, chosen, one), _quiet():
+            found.append(ready.room.used(partial(_run, chosen, case, seed), batch or ready.batch(images)))
     attributions = torch.cat(found).float()
     if not attributions.isfinite().all():
         raise ModelError(f"{chosen.title} gives values for {network.name} that are not finite; take another method.")
     return attributions
+
+
+def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
+    with seeded(seed, case.inputs.device):
+        return method.run(replace(case, batch=batch)).detach()
 
 
 def heat(attributions: Tensor, method: str, size: tuple[int, int]) -> Tensor:

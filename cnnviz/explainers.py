@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import ModelError, ShapeError
+from cnnviz.machine import Room, fault_of_machine
 from cnnviz.network import FORWARD_ERRORS, Network, forward_pass, structural_copy
 from cnnviz.predictions import probabilities_of
 from cnnviz.structure import structure
@@ -68,10 +69,11 @@ class Explainer:
     Attributes:
         twin: a float32 copy of the network in the fastest layout.
         structure: what it is made of.
+        room: on its device.
     """
 
     def __init__(self, network: Network) -> None:
-        self.structure = structure(network)
+        self.structure, self.room = structure(network), Room()
         self.layout = torch.channels_last
         self.twin = structural_copy(network, partial(_converted, self.layout))
         if not _works(self.twin, self.layout):
@@ -92,13 +94,13 @@ class Explainer:
             ShapeError: if the network takes no images of that size.
         """
         with forward_pass(self.twin, images):
-            parts = [
-                rows_of(self.twin.module, part) for part in torch.split(self.normalised(images), self.batch(images))
-            ]
-        logits = torch.cat(parts)
+            logits = self.room.used(partial(self._logits, self.normalised(images)), self.batch(images))
         if not logits.isfinite().all():
             raise ModelError(f"{self.twin.name} gives logits that are not finite; look for NaN among its weights.")
         return logits
+
+    def _logits(self, inputs: Tensor, batch: int) -> Tensor:
+        return torch.cat([rows_of(self.twin.module, part) for part in torch.split(inputs, batch)])
 
     def probabilities(self, images: Tensor) -> Tensor:
         """(N, classes), in [0, 1]; of a network with a single output what the logistic function makes of it."""
@@ -136,6 +138,8 @@ def _works(network: Network, layout: torch.memory_format) -> bool:
     images = torch.full((1, network.channels, *network.input_size), 0.5, device=network.device)
     try:
         network(images.contiguous(memory_format=layout))
-    except FORWARD_ERRORS:
+    except FORWARD_ERRORS as error:
+        if fault_of_machine(error):
+            raise
         return False
     return True

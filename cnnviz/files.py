@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,21 +24,18 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OutputError: if the file cannot be written there.
     """
+    partial = path.parent / f".{path.name}.{secrets.token_hex(4)}{PARTIAL}"  # known before there is anything to remove
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
-    except OSError as error:
-        raise _refused(path, error) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with open(partial, "xb", opener=_private) as file:
             yield file
         os.chmod(partial, 0o666 & ~_umask())
         os.replace(partial, path)
     except OSError as error:
         raise _refused(path, error) from error
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(partial)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def check_writable(path: Path) -> None:
@@ -59,6 +57,10 @@ def _refused(path: Path, error: OSError) -> OutputError:
     reason = "there is a file where a folder should be" if blocked else error.strerror or str(error)
     advice = "make room, or choose another place" if error.errno == errno.ENOSPC else "choose another place"
     return OutputError(f"cannot write {path}: {reason}; {advice}.")
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
 
 
 def _umask() -> int:

@@ -17,7 +17,8 @@ from cnnviz.ascent import Glance, Step, ascend
 from cnnviz.errors import LayerError
 from cnnviz.images import Image, Size
 from cnnviz.judgement import Judge, Judgement, as_shown, natural_references, noise_references
-from cnnviz.network import Network, out_of_memory
+from cnnviz.machine import out_of_memory
+from cnnviz.network import Network
 from cnnviz.objectives import Objective
 from cnnviz.recipes import Recipe
 from cnnviz.transforms import draws
@@ -124,7 +125,7 @@ class Job:
                 try:
                     judge = judge or Judge(self.network, self.objective, references, len(self.seeds), self.batch)
                     yield from self._make(now, attempt, judge)
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or self.batch == 1:
                         raise
                     self.batch, self._done, judge = self.batch // 2, before, None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cnnviz.aliases import vgg_aliases
 from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.machine import fault_of_machine
 from cnnviz.refusals import check_open
 
 # What a forward pass may raise, which is code of others: anything but an interruption.
@@ -105,6 +106,11 @@ class Network(nn.Module):
         """The kind of numbers that the module is given."""
         weights = (tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point())
         return self.computes_in or next(weights, self.mean.dtype)
+
+    @cached_property
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and deviation of each colour channel."""
+        return self.mean.flatten().tolist(), self.std.flatten().tolist()
 
     def before_relu(self, layer: str) -> str:
         """The name of what enters the ReLU, ``block4_conv2:pre``, where `layer` is a ReLU that has such a name."""
@@ -279,22 +285,20 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
 
 @contextmanager
 def instead_of_unforeseen(error: Callable[[str], CnnvizError]) -> Iterator[None]:
-    """Raise an error of cnnviz's, made of the first line of what PyTorch or code of others raises; not for memory."""
+    """Raise an error of cnnviz's, made of the first line of what PyTorch or code of others raises.
+
+    Where the machine failed, its own error stays.
+    """
     try:
         yield
     except CnnvizError:
         raise
     except FORWARD_ERRORS as unforeseen:
-        if out_of_memory(unforeseen):
+        if fault_of_machine(unforeseen):
             raise
         said = str(unforeseen).strip().partition("\n")[0].rstrip(".")
         kind = "" if said and isinstance(unforeseen, USUAL) else type(unforeseen).__name__
         raise error(": ".join(filter(None, [kind, said]))) from unforeseen
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether this is a device, or the computer, that has no memory left."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -61,14 +61,15 @@ def record(
 
 def describe(network: Network) -> dict[str, object]:
     """What identifies a network: its name, its weights, and what it does to images before they reach it."""
+    mean, std = network.normalisation
     return {
         "name": network.name,
         "weights": network.weights,
         "sha256": network.fingerprint,
         "structure": structure(network),
         "input_size": list(network.input_size),
-        "mean": network.mean.flatten().tolist(),
-        "std": network.std.flatten().tolist(),
+        "mean": list(mean),
+        "std": list(std),
     }
 
 

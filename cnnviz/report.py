@@ -296,9 +296,8 @@ def _refused(network: Network, methods: Sequence[str]) -> dict[str, str]:
 def _fired(depth: Depth, picture: Picture, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
     maps, network = depth.maps, depth.maps.network
     channels = maps.order()[:filters]
-    width = maps.maps.shape[3]
     places = {
-        channel: Place(0, divmod(int(maps.maps[0, channel].argmax()), width))
+        channel: Place(0, divmod(int(maps.maps[0, channel].argmax()), maps.maps.shape[3]))
         for channel in channels
         if not maps.silent[0, channel]
     }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError
 from cnnviz.hooks import capture
+from cnnviz.machine import fault_of_machine
 from cnnviz.network import FORWARD_ERRORS, Network, forward_pass, structural_copy
 
 LOGITS = "(logits)"  # the name by which objectives ask for the network's output
@@ -211,7 +212,9 @@ def _fastest(
     """A copy of the network, its layout, channels last if it bears that, and the layers in the order they run in."""
     try:
         return _ready(network, layers, images, dtype, torch.channels_last)
-    except FORWARD_ERRORS:  # a forward that calls x.view(...)
+    except FORWARD_ERRORS as error:  # a forward that calls x.view(...)
+        if fault_of_machine(error):
+            raise
         with forward_pass(network, images):
             return _ready(network, layers, images, dtype, torch.contiguous_format)
 

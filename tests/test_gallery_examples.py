@@ -27,6 +27,7 @@ from cnnviz.galleries.pages import write_site
 from cnnviz.galleries.store import Store, read_lines
 from cnnviz.inputs import show
 from cnnviz.network import Network
+from cnnviz.pictures import read_picture
 from tests.conftest import CAT, Run, SmallVGG
 
 LAYERS = ["block1_conv2", "block4_conv1"]
@@ -102,7 +103,7 @@ def test_a_box_holds_what_the_unit_depends_on_and_nothing_less(network: Network,
     path = photographs / "002.png"  # 44 x 40 px, of which the network sees the middle
     rows = {row.name: row for row in layer_table(network)}
     layer, position = "block3_conv1", (3, 4)
-    (cut,) = cut_out(network, rows[network.qualified(layer)], [Place(0, position)], lambda _: path)
+    (cut,) = cut_out(network, rows[network.qualified(layer)], [Place(0, position)], lambda _: read_picture(path))
     shown = show(network, path, fit="crop")
     images = shown.images.clone().requires_grad_()
     torch.manual_seed(1)
@@ -124,7 +125,7 @@ def test_tiles_are_the_pictures_own_pixels(network: Network, tmp_path: Path) -> 
     pixels = np.zeros((32, 32, 3), dtype=np.uint8)
     pixels[:16], pixels[:, :16, 1] = (255, 0, 0), 255
     Image.fromarray(pixels).save(tmp_path / "four.png")
-    (cut,) = cut_out(network, None, [Place(0, (0, 0))], lambda _: tmp_path / "four.png")
+    (cut,) = cut_out(network, None, [Place(0, (0, 0))], lambda _: read_picture(tmp_path / "four.png"))
     assert cut.box == (0, 0, 32, 32)
     corners = [np.asarray(cut.tile)[y, x].tolist() for y in (0, TILE - 1) for x in (0, TILE - 1)]
     assert corners == [[255, 255, 0], [255, 0, 0], [0, 255, 0], [0, 0, 0]]

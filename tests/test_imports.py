@@ -13,7 +13,18 @@ PACKAGE = Path(cnnviz.__file__).parent
 
 # Lowest first; a module may import from its own level and those above it in this list.
 LEVELS = [
-    {"aliases", "captumcalls", "errors", "files", "patches", "precision", "receptive", "refusals", "untrusted"},
+    {
+        "aliases",
+        "captumcalls",
+        "errors",
+        "files",
+        "machine",
+        "patches",
+        "precision",
+        "receptive",
+        "refusals",
+        "untrusted",
+    },
     {"methods", "sheets"},
     {"images", "network", "pictures", "transforms"},
     {"hooks", "architecture", "inputs", "models", "provenance", "views", "wiring"},

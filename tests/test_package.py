@@ -61,7 +61,8 @@ def test_the_wheel_alone_makes_the_first_picture(wheel: Path, tmp_path: Path) ->
     (folder / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
     with zipfile.ZipFile(wheel) as archive:
         assert (
-            "cnnviz = cnnviz.cli:cli" in archive.read(f"cnnviz-{_version(wheel)}.dist-info/entry_points.txt").decode()
+            "cnnviz = cnnviz.__main__:main"
+            in archive.read(f"cnnviz-{_version(wheel)}.dist-info/entry_points.txt").decode()
         )
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(home / "bin" / "python")]
     subprocess.run(

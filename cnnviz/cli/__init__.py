@@ -21,19 +21,20 @@ from cnnviz.cli.report import report
 from cnnviz.cli.saliency import saliency
 from cnnviz.cli.terminal import echo, printable, spell_out_what_cannot_be_encoded
 from cnnviz.errors import CnnvizError
+from cnnviz.machine import fault_of_machine
 
 INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Tells a caller's or the machine's faults in one line, without a traceback."""
+    """Tells a caller's faults, and a machine's, in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         spell_out_what_cannot_be_encoded()
         try:
             return super().invoke(ctx)
         except CnnvizError as error:
-            raise click.ClickException(printable(" ".join(str(error).split()))) from error
+            raise click.ClickException(_one_line(str(error))) from error
         except click.ClickException as error:
             error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]  # help has lines
             raise
@@ -41,13 +42,21 @@ class _Commands(click.Group):
             if error.errno == errno.EPIPE:  # whoever read has read enough; click ends quietly then
                 raise
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(printable(f"{where}{error.strerror or error}.")) from error
+            raise click.ClickException(_one_line(f"{where}{error.strerror or error}.")) from error
         except UnicodeEncodeError as error:
             name = printable(str(error.object)[:80])
             raise click.ClickException(f"a name that is not UTF-8 cannot be written ({name}); rename it.") from error
         except KeyboardInterrupt:
             echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+        except Exception as error:
+            if told := fault_of_machine(error):
+                raise click.ClickException(_one_line(told)) from error
+            raise
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,6 +1,5 @@
 """`cnnviz app`: look into a network in the browser."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -44,7 +43,6 @@ def app(context: click.Context, port: int, browser: bool) -> None:
     settings = SETTINGS | {"server.port": str(port), "server.headless": str(not browser).lower()}
     page = Path(cnnviz.__file__).with_name("app.py")
     options = [f"--{name}={value}" for name, value in settings.items()]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the server would live on
     # -P and cwd: modules and Streamlit's settings in the folder where somebody happens to be are none of ours
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), *options]
     context.exit(subprocess.run(command, check=False, cwd=page.parent).returncode)

@@ -12,6 +12,7 @@ from cnnviz.cli.networks import print_table
 from cnnviz.cli.options import Chosen, Finite, all_of, json_option, network_options, quiet_option
 from cnnviz.cli.running import waiting
 from cnnviz.cli.terminal import echo, say_json
+from cnnviz.machine import fault_of_machine
 
 if TYPE_CHECKING:
     from cnnviz.galleries.engines import Engine
@@ -109,8 +110,8 @@ def build(
                 )
                 if shown.batch is not None:
                     echo(f"memory ran out: going on with {shown.batch} filters at a time", err=True)
-    except KeyboardInterrupt:
-        if shown is not None:
+    except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
+        if shown is not None and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
             echo(f"{shown.finished} of {shown.filters} filters are kept; the same command goes on", err=True)
         raise
     if not quiet:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import click
 
@@ -46,7 +46,9 @@ def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
     from cnnviz.files import whole_file
 
-    with whole_file(path) as file, ZipFile(file, "w", ZIP_DEFLATED) as archive:  # np.savez refuses a layer named "file"
+    with whole_file(path) as file, ZipFile(file, "w") as archive:  # np.savez refuses a layer named "file"
         for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+            told = ZipInfo(f"{name}.npy")  # dated 1980, whatever the clock says: before that year there are no archives
+            told.compress_type = ZIP_DEFLATED
+            with archive.open(told, "w", force_zip64=True) as entry:
                 write_array(entry, array, allow_pickle=False)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cnnviz.cli.terminal import echo, printable
+from cnnviz.machine import fault_of_machine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,17 +15,20 @@ if TYPE_CHECKING:
 
 
 def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> None:
-    """Run a job and hand over what it made; after Ctrl-C, whatever of it is finished.
+    """Run a job and hand over what it made; after Ctrl-C, or if the machine fails, whatever of it is finished.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
+        RuntimeError, MemoryError: if the machine failed.
     """
+    from cnnviz.provenance import describe
     from cnnviz.synthesis import collect
 
+    describe(job.network)  # kept by the network from now on; from a graphics card that fails it could not be read
     try:
         _with_bar(job, quiet=quiet)
-    except KeyboardInterrupt:
-        if job.made:
+    except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
+        if job.made and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
             echo(f"keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True)
             deliver(collect(job))
         raise

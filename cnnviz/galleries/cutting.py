@@ -4,14 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
 from cnnviz.architecture import Layer
 from cnnviz.inputs import show
 from cnnviz.network import Network
-from cnnviz.pictures import Picture, read_picture
+from cnnviz.pictures import Picture
 
 TILE = 80  # pixels a side
 BESIDE = (128, 128, 128)  # where a receptive field that the border cuts leaves a tile empty
@@ -36,21 +35,20 @@ class Cut:
 
 
 def cut_out(
-    network: Network, row: Layer | None, places: Sequence[Place], file: Callable[[int], Path | Picture]
+    network: Network, row: Layer | None, places: Sequence[Place], pictures: Callable[[int], Picture]
 ) -> list[Cut]:
     """What the units at some places of a layer saw; every picture is opened once.
 
     Args:
         row: of the table of layers; without one, or a known receptive field, all that the network saw is cut.
-        file: of a picture, or the picture itself, by its number.
+        pictures: gives a picture by its number.
     """
     by_picture: dict[int, list[int]] = defaultdict(list)
     for index, place in enumerate(places):
         by_picture[place.picture].append(index)
     cuts: dict[int, Cut] = {}
     for number, indices in by_picture.items():
-        given = file(number)
-        picture = given if isinstance(given, Picture) else read_picture(given)
+        picture = pictures(number)
         shown = show(network, picture, fit="crop")
         for index in indices:
             box = _box(row, places[index].position, shown.seen, shown.images.shape)

@@ -10,6 +10,7 @@ from typing import Protocol
 from cnnviz.galleries.drawing import Advance, draw
 from cnnviz.galleries.excitation import Excitation, Shard, excite
 from cnnviz.galleries.plan import Chunk, Plan, Request, make_plan
+from cnnviz.machine import Room
 from cnnviz.network import Network
 
 
@@ -33,7 +34,7 @@ class InProcess:
     """Works here, on the network's device."""
 
     def __init__(self, network: Network) -> None:
-        self.network = network
+        self.network, self.room = network, Room()
 
     def plan(self, request: Request) -> Plan:
         return make_plan(self.network, request)
@@ -44,4 +45,4 @@ class InProcess:
 
     def excite(self, layers: Sequence[str], top: int, shards: Iterator[Shard]) -> Iterator[Excitation]:
         for shard in shards:
-            yield excite(self.network, layers, top, shard)
+            yield excite(self.network, layers, top, shard, self.room)

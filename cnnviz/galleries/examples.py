@@ -30,7 +30,7 @@ from cnnviz.galleries.excitation import Excitation, Shard, Tally
 from cnnviz.galleries.plan import LayerPlan, Plan, digest
 from cnnviz.galleries.store import EXAMPLES, Store, write_json, write_lines
 from cnnviz.network import Network
-from cnnviz.pictures import picture_files
+from cnnviz.pictures import picture_files, read_picture
 from cnnviz.provenance import describe
 
 TOP = 9
@@ -73,6 +73,7 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
         found = _resumed(store, identity)
         for part in engine.excite(layers, top, _shards(files, names, found.shards)):
             found.merge(part)
+            store.check_there()
             _keep(store, identity, found)
             yield Passed(found.count + len(found.unreadable), len(files), len(found.unreadable))
         if not found.count:
@@ -81,6 +82,7 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
             )
         (store.folder / EXAMPLES).unlink(missing_ok=True)  # until all is written, there are no examples
         for layer in plan.layers:
+            store.check_there()
             _write_layer(store, engine.network, layer, found, files, names)
         summary = {"folder": folder.resolve().name, "pictures": found.count, "top": top, "tile": TILE}
         unreadable = [{"picture": name, "why": why} for name, why in found.unreadable]
@@ -105,8 +107,14 @@ def _bytes(path: Path) -> bytes:
 
 def _identity(plan: Plan, layers: list[str], top: int, files: list[Path], names: list[str]) -> str:
     """What an interrupted pass must have in common with one that goes on."""
-    sizes = [path.stat().st_size for path in files]
-    return digest([plan.seen, layers, top, SHARD, names, sizes])
+    return digest([plan.seen, layers, top, SHARD, names, [_size(path) for path in files]])
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link that leads nowhere, a file that was just removed
+        return None
 
 
 def _resumed(store: Store, identity: str) -> Excitation:
@@ -122,8 +130,10 @@ def _resumed(store: Store, identity: str) -> Excitation:
 
 
 def _keep(store: Store, identity: str, found: Excitation) -> None:
+    buffer = io.BytesIO()  # of a disk that is full, torch.save tells only that a position is unexpected
+    torch.save({"identity": identity, "found": found.state()}, buffer)
     with whole_file(store.folder / UNFINISHED) as file:
-        torch.save({"identity": identity, "found": found.state()}, file)
+        file.write(buffer.getvalue())
 
 
 def _write_layer(
@@ -133,7 +143,9 @@ def _write_layer(
     best = {number: _best(tally, number, width) for number in layer.filters}
     places = [place for each in best.values() for place, _ in each]
     rows = {row.name: row for row in layer_table(network)}
-    cuts = iter(cut_out(network, rows.get(network.qualified(layer.layer)), places, files.__getitem__))
+    cuts = iter(
+        cut_out(network, rows.get(network.qualified(layer.layer)), places, lambda number: read_picture(files[number]))
+    )
     lines = {}
     for number, each in best.items():
         mine = [(*pair, next(cuts)) for pair in each]

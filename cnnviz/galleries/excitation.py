@@ -7,6 +7,7 @@ all their pictures gives.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, PictureError
 from cnnviz.inputs import show
+from cnnviz.machine import Room
 from cnnviz.network import Network, forward_pass
 from cnnviz.pictures import picture_from_bytes
 
@@ -134,17 +136,20 @@ class Excitation:
 
 
 @torch.no_grad()
-def excite(network: Network, layers: Sequence[str], top: int, shard: Shard) -> Excitation:
+def excite(network: Network, layers: Sequence[str], top: int, shard: Shard, room: Room | None = None) -> Excitation:
     """Show a network the pictures of a shard, each as its published preprocessing cuts it.
+
+    Args:
+        room: on the network's device, as far as it is known from other shards.
 
     Raises:
         ShapeError, LayerError: if the network cannot take them, or a layer gives no maps.
     """
     found = Excitation()
     found.shards = {shard.start}
-    peaks = _Peaks(network, layers)
+    peaks, room = _Peaks(network, layers), room or Room()
     for numbers, images in _batches(network, shard, found):
-        seen = peaks(images)
+        seen = room.used(partial(peaks, images), BATCH)
         found.count += len(numbers)
         for layer, (values, positions, width) in seen.items():
             if layer not in found.tallies:
@@ -180,7 +185,15 @@ class _Peaks:
         for layer in layers:
             self.network.layers[network.qualified(layer)].register_forward_hook(self._note(layer))
 
-    def __call__(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor, int]]:
+    def __call__(self, images: Tensor, batch: int) -> dict[str, tuple[Tensor, Tensor, int]]:
+        """By layer, values (N, C) and positions (N, C) for images that are shown `batch` at a time, and the width."""
+        parts = [self._shown(part) for part in torch.split(images, batch)]
+        return {
+            layer: (torch.cat([part[layer][0] for part in parts]), torch.cat([part[layer][1] for part in parts]), width)
+            for layer, (_, _, width) in parts[0].items()
+        }
+
+    def _shown(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor, int]]:
         self.seen = {}
         with forward_pass(self.network, images):
             self.network(images.to(self.network.device))

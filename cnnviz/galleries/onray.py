@@ -7,8 +7,10 @@ once. Results come back to this process, which alone writes.
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -81,7 +83,7 @@ class OnRay:
             if isinstance(error.cause, CnnvizError):
                 raise error.cause from None
             raise
-        except self.ray.exceptions.WorkerCrashedError as error:
+        except (self.ray.exceptions.WorkerCrashedError, self.ray.exceptions.OutOfMemoryError) as error:
             raise ModelError(f"a part of the work took {RETRIES + 1} workers down; look at their logs.") from error
 
     def _by_value(self) -> None:
@@ -102,6 +104,7 @@ def _connected(address: str | None) -> Any:
         raise ModelError("Ray is not installed; `pip install 'cnnviz[ray]'` does that.") from error
     if not ray.is_initialized():
         _check_answers(address)
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address, include_dashboard=None if address else False, log_to_driver=False, logging_level=logging.ERROR
@@ -109,6 +112,9 @@ def _connected(address: str | None) -> Any:
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise ModelError(f"there is no Ray cluster at {address or 'this machine'} ({reason}).") from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # which Ray takes for itself
     return ray
 
 

@@ -15,6 +15,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,10 +188,11 @@ class _Site:
         here = [*self._below("layers", "*.html"), *self._below("filters", "*.html"), *self._below("site", "*.webp")]
         for path in here:
             if path not in self.written:
-                path.unlink()
+                path.unlink(missing_ok=True)
         for folder in self._below("filters", "*"):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+            if folder.is_dir():
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
     def _below(self, part: str, pattern: str) -> list[Path]:
         return sorted((self.store.folder / part).rglob(pattern))
@@ -223,10 +225,17 @@ class _Site:
 
     def _write(self, file: str, content: bytes) -> None:
         path = self.store.folder / file
-        if not path.is_file() or path.read_bytes() != content:  # to replace a file takes longer than to make a page
+        if _content(path) != content:  # to replace a file takes longer than to make a page
             with whole_file(path) as open_file:
                 open_file.write(content)
         self.written.add(path)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def _examples(store: Store, plan: Plan) -> Mapping[str, Any] | None:

@@ -151,12 +151,22 @@ class Store:
 
     def add(self, drawn: Sequence[Drawn]) -> None:
         """Keep pictures, then the records that name them."""
+        self.check_there()
         for one in drawn:
             with whole_file(self.image(one.layer, one.number)) as file:
                 file.write(one.png)
         for layer in dict.fromkeys(one.layer for one in drawn):
             new = {one.number: self._entry(one) for one in drawn if one.layer == layer}
             write_lines(self._records(layer), self.records(layer) | new)
+
+    def check_there(self) -> None:
+        """Notice a folder that was moved or removed while it is written, rather than begin a new one in its place.
+
+        Raises:
+            OutputError: if it was.
+        """
+        if not (self.folder / PLAN).is_file():
+            raise OutputError(f"{self.folder} was moved or removed meanwhile; give the command again for where it is.")
 
     def _entry(self, one: Drawn) -> dict[str, Any]:
         file = self.name(self.image(one.layer, one.number))

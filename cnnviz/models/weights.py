@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import WeightsError
-from cnnviz.network import out_of_memory
+from cnnviz.machine import out_of_memory
 
 RANDOM = "random"
 
@@ -86,7 +86,7 @@ def _why_not(start: bytes, error: Exception) -> str:
         return "it is a web page, as a proxy or a page to log in gives instead of a file; download it again"
     if start.startswith(b"version https://git-lfs"):
         return "it only says where Git LFS keeps the weights; run `git lfs pull`"
-    if isinstance(error, MemoryError) or out_of_memory(error):
+    if out_of_memory(error):
         return "there is not enough memory for what it says it holds"
     return "it is damaged, no .pth or .safetensors file, or holds more than tensors (save `model.state_dict()`)"
 
