@@ -316,7 +316,7 @@ def test_everything_at_once_and_a_reader_who_leaves(tmp_path: Path) -> None:
         f"{command} layers --model vgg16-mini 2>errors | head -1; exit ${{PIPESTATUS[0]}}"
     )
     ended = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=kept | WORST, capture_output=True, check=False, timeout=300
+        ["bash", "-c", script], cwd=tmp_path, env=kept | WORST, capture_output=True, check=False, timeout=600
     )
     assert ended.returncode == 1, ended.stderr
     lines = ended.stdout.decode("ascii").splitlines()
