@@ -48,7 +48,7 @@ def _signal(thread: int, number: int) -> None:
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(thread, number)
     else:
-        _thread.interrupt_main(number)
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def main() -> None:
