@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 # What errors for want of memory say, on any device; their types differ from release to release of PyTorch's.
-NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED", "Cannot allocate memory")
+NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED", "Cannot allocate", "failed to map")
 LOST = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "HIP error", "MPS error")
 Result = TypeVar("Result")
 LOG = logging.getLogger("cnnviz")
