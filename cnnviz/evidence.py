@@ -1,8 +1,8 @@
 """Numbers that say how far an attribution can be believed.
 
 - `deletion_insertion`: what becomes of the class's probability when pixels are taken away, or put back, in the order of
-  the map (Petsiuk et al. 2018); next to it the same for a random order and for a blob in the middle, without which such
-  a number means little.
+  the map (Petsiuk et al. 2018); next to it the same for a random order and for one from the middle outwards, without
+  which such a number means little.
 - `completeness_gap`: by how much attributions that promise to add up to a difference of scores miss it.
 - `randomized`: the network with its weights redrawn, layer by layer from the top; a map that hardly changes then
   does not explain the network (Adebayo et al. 2018). `rank_correlation` compares the maps.
@@ -20,7 +20,6 @@ from cnnviz.network import Network, structural_copy
 
 FRACTIONS = 16  # steps in which pixels are taken away
 RANDOM_ORDERS = 3
-BLOB = 0.25  # of the image's sides: the standard deviation of the Gaussian in the middle
 STAGES = 5  # in which a network is randomized
 UNMOVED = 0.5  # mean rank correlation with the maps of the randomized networks, above which a method is flagged
 
@@ -73,9 +72,9 @@ def reference(ready: Explainer, image: Tensor, baseline: Tensor, target: Target,
     height, width = image.shape[2:]
     draws = torch.Generator().manual_seed(seed)
     blind = [torch.rand(height, width, generator=draws) for _ in range(RANDOM_ORDERS)]
-    y, x = (torch.linspace(-0.5, 0.5, side) / BLOB for side in (height, width))
-    blob = torch.exp(-(y[:, None] ** 2 + x**2) / 2)
-    found = [deletion_insertion(ready, image, baseline, target, heat.to(image.device)) for heat in (*blind, blob)]
+    y, x = (torch.linspace(-1, 1, side) for side in (height, width))
+    central = -(y[:, None] ** 2 + x**2)
+    found = [deletion_insertion(ready, image, baseline, target, heat.to(image.device)) for heat in (*blind, central)]
     deletion, insertion = ([getattr(one, name) for one in found] for name in ("deletion_auc", "insertion_auc"))
     means = sum(deletion[:-1]) / RANDOM_ORDERS, sum(insertion[:-1]) / RANDOM_ORDERS
     return Reference(random=means, centre=(deletion[-1], insertion[-1]))

@@ -217,8 +217,9 @@ def match(layer: str, maps: Tensor) -> Objective:
         if wanted.shape[1:] != found.shape[1:]:
             shapes = (" x ".join(map(str, each.shape[1:])) for each in (found, wanted))
             raise ShapeError("{} gives {} for this image, not {} as for the picture.".format(layer, *shapes))
-        energy = wanted.square().flatten(1).sum(1).clamp(min=torch.finfo(wanted.dtype).tiny)
-        return 1 - (found - wanted).square().flatten(1).sum(1) / energy
+        energy = wanted.square().flatten(1).sum(1)
+        missed = (found - wanted).square().flatten(1).sum(1)
+        return 1 - missed / torch.where(energy > 0, energy, 1)
 
     return Objective(frozenset({layer}), score, count, f"like given maps of {layer}")
 

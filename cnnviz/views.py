@@ -55,7 +55,7 @@ class View:
         deferred = self._deferred(layer)
         if deferred is not None:
             return deferred.mean(channels)
-        return pick(self.map(layer), channels, layer).flatten(1).mean(1)
+        return pick(self.map(layer), channels, layer).reshape(len(channels), -1).mean(1)
 
     def _deferred(self, layer: str) -> "DeferredConvolution | None":
         waits = layer not in self._maps and self._last is not None and layer in self._last.names

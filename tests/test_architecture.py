@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnviz
-from cnnviz.architecture import Layer, layer_table
+from cnnviz.architecture import Layer, all_convolutions, layer_table
 from cnnviz.errors import ShapeError
 from cnnviz.models import outline
 from cnnviz.network import Network, count_parameters
-from tests.conftest import LeNet
+from tests.conftest import LeNet, SmallVGG
 
 
 def convolutions(table: list[Layer]) -> list[Layer]:
@@ -63,6 +63,84 @@ def test_lenet_by_hand(lenet: LeNet) -> None:
     assert [row.parameters for row in rows.values()] == [156, 2416, 48120, 10164, 850]
     assert [row.receptive_field for row in rows.values()][:3] == [(5, 5), (14, 14), (math.inf, math.inf)]
     assert rows["conv2"].step == (2, 2)
+
+
+class Everything(nn.Module):
+    """Kinds of rows: tied weights, a module used twice, a tuple, sublayers beside a parameter, what does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, (3, 5), stride=(2, 1), padding=(1, 2))
+        self.relu = nn.ReLU()
+        self.pool = nn.MaxPool2d(2)
+        self.same = nn.Conv2d(4, 5, (3, 5), padding="same", dilation=(2, 3))
+        self.valid = nn.Conv2d(5, 5, 3, padding="valid", bias=False)
+        self.tied = nn.Conv2d(5, 5, 3, padding=1)
+        self.tied.weight = self.valid.weight
+        self.pair = Pair()
+        self.scaled = Scaled()
+        self.flatten, self.head = nn.Flatten(), nn.Linear(5, 2)
+        self.idle, self.nothing = nn.Linear(2, 3), nn.Sequential(nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.pool(self.relu(self.stem(images)))
+        maps = self.relu(self.tied(self.valid(self.same(maps))))
+        return self.head(self.flatten(self.scaled(self.pair(maps)[0])))
+
+
+class Pair(nn.Module):
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        return maps, maps.mean()
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor, self.mean = nn.Parameter(torch.ones(5, 1, 1)), nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.mean(maps) * self.factor
+
+
+def test_every_number_of_the_table_by_hand() -> None:
+    module = Everything()
+    network = cnnviz.wrap(module, name="net", input_size=(64, 48))
+    inf, none = (math.inf, math.inf), (None, None, None)
+    whole = (inf, inf, (-math.inf, -math.inf))  # field, step, start
+    assert layer_table(network, (16, 20)) == [
+        Layer("stem", "", "Conv2d", (3, 5), (2, 1), (1, 2), (4, 8, 20), 184, (3, 5), (2, 1), (-1, -2)),
+        Layer("relu", "", "ReLU", *none, (4, 8, 20), 0, (3, 5), (2, 1), (-1, -2)),
+        Layer("pool", "", "MaxPool2d", (2, 2), (2, 2), (0, 0), (4, 4, 10), 0, (5, 6), (4, 2), (-1, -2)),
+        Layer("same", "", "Conv2d", (3, 5), (1, 1), (2, 6), (5, 4, 10), 305, (21, 30), (4, 2), (-9, -14)),
+        Layer("valid", "", "Conv2d", (3, 3), (1, 1), (0, 0), (5, 2, 8), 225, (29, 34), (4, 2), (-9, -14)),
+        Layer("tied", "", "Conv2d", (3, 3), (1, 1), (1, 1), (5, 2, 8), 5, (37, 38), (4, 2), (-13, -16)),
+        Layer("pair", "", "Pair", *none, (5, 2, 8), 0, (37, 38), (4, 2), (-13, -16)),
+        Layer("scaled.mean", "", "AdaptiveAvgPool2d", *none, (5, 1, 1), 0, *whole),
+        Layer("scaled", "", "Scaled", *none, (5, 1, 1), 5, *whole),
+        Layer("flatten", "", "Flatten", *none, (5,), 0, *whole),
+        Layer("head", "", "Linear", *none, (2,), 12, *whole),
+        Layer("idle", "", "Linear", *none, (), 9, None, None, None),
+    ]
+    own = layer_table(network)
+    assert own == layer_table(network, (64, 48))
+    assert own[0].output == (4, 32, 48)
+    assert not any(part._forward_hooks for part in network.modules())
+
+
+def test_layers_of_the_vgg_family_have_both_names(small_vgg: SmallVGG) -> None:
+    rows = layer_table(cnnviz.wrap(small_vgg, name="small", input_size=32))
+    named = {row.name: row.alias for row in rows}
+    assert named["features.0"] == ("" if "BatchNorm2d" in str(small_vgg) else "block1_conv1:pre")
+    assert [row.alias for row in rows if row.kind == "MaxPool2d"] == [f"block{number}_pool" for number in range(1, 6)]
+    assert named["classifier"] == ""
+
+
+def test_all_convolutions_are_those_that_run(small_vgg: SmallVGG, lenet: LeNet) -> None:
+    blocks = zip(range(1, 6), (2, 2, 3, 3, 3), strict=True)
+    expected = [f"block{block}_conv{number + 1}" for block, count in blocks for number in range(count)]
+    assert all_convolutions(cnnviz.wrap(small_vgg, name="small", input_size=32)) == expected
+    lenet.idle = nn.Conv2d(1, 1, 1)
+    assert all_convolutions(cnnviz.wrap(lenet, name="lenet", input_size=28)) == ["conv1", "conv2"]
 
 
 @given(
@@ -193,7 +271,11 @@ class LooksAtValues(nn.Module):
 
 def test_a_network_that_looks_at_values_gets_a_table_too() -> None:
     network = cnnviz.wrap(LooksAtValues(), name="net", input_size=9)
-    assert layer_table(network)[0].output == (4, 7, 7)
+    (row,) = layer_table(network)
+    assert (row.output, row.receptive_field, row.start) == ((4, 7, 7), (3, 3), (0, 0))
+    assert layer_table(network, (5, 9))[0].output == (4, 3, 7)
+    with pytest.raises(ShapeError, match="cannot take a picture of 9 x 2 px"):
+        layer_table(network, (2, 9))
     assert not any(part._forward_hooks for part in network.modules())
 
 

@@ -12,13 +12,21 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz.attribution import attribute
-from cnnviz.evidence import completeness_gap, deletion_insertion, randomized, rank_correlation
+from cnnviz.evidence import (
+    completeness_gap,
+    deletion_insertion,
+    randomized,
+    rank_correlation,
+    reference,
+    sanity,
+    unmoved,
+)
 from cnnviz.explainers import Target, explainer
 from cnnviz.explaining import explain
 from cnnviz.heatmaps import placed
 from cnnviz.metrics import infidelity, max_sensitivity
 from cnnviz.network import Network, wrap
-from tests.conftest import CAT, Run
+from tests.conftest import CAT, Run, SmallVGG
 
 MINI = ("--model", "vgg16-mini")
 
@@ -86,12 +94,51 @@ def test_deletion_and_insertion_by_hand(bright: Network) -> None:
     assert backwards.deletion_auc > found.deletion_auc
 
 
+def test_pixels_go_by_their_rank_in_equal_steps_and_become_the_baseline(bright: Network) -> None:
+    """Six pixels, by hand; of two alike in heat the first goes first."""
+    image = torch.tensor([[0.9, 0.8, 0.5], [0.3, 0.6, 0.4]]).expand(1, 3, 2, 3)
+    baseline = torch.full_like(image, 0.2)
+    heat = torch.tensor([[4.0, 4.0, 2.0], [-1.0, 3.0, -1.0]])
+    order = [0, 1, 4, 2, 3, 5]
+    pixels, deletion, insertion = image[0, 0].flatten(), [], []
+    for step in range(17):
+        taken = order[: round(step * 6 / 16)]
+        without, alone = pixels.clone(), torch.full((6,), 0.2)
+        without[taken], alone[taken] = 0.2, pixels[taken]
+        deletion.append(torch.sigmoid(10 * without.mean()))
+        insertion.append(torch.sigmoid(10 * alone.mean()))
+    found = deletion_insertion(explainer(bright), image, baseline, Target(1), heat)
+    torch.testing.assert_close(found.deletion, torch.stack(deletion))
+    torch.testing.assert_close(found.insertion, torch.stack(insertion))
+
+
+def test_orders_that_know_nothing_by_hand(bright: Network) -> None:
+    ready, target = explainer(bright), Target(1)
+    rows, columns = torch.linspace(-1, 1, 6).square(), torch.linspace(-1, 1, 10).square()
+    image = (1 - (rows[:, None] + columns) / 2).expand(1, 3, 6, 10)  # darker towards the edges
+    empty = torch.zeros_like(image)
+    draws = torch.Generator().manual_seed(4)
+    blind = [deletion_insertion(ready, image, empty, target, torch.rand(6, 10, generator=draws)) for _ in range(3)]
+    found = reference(ready, image, empty, target, seed=4)
+    assert found.random == pytest.approx(
+        (sum(one.deletion_auc for one in blind) / 3, sum(one.insertion_auc for one in blind) / 3)
+    )
+    centre = deletion_insertion(ready, image, empty, target, image[0, 0])
+    assert found.centre == pytest.approx((centre.deletion_auc, centre.insertion_auc))
+    assert found.random[0] > centre.deletion_auc, "what is bright is in the middle"
+    assert reference(ready, image, empty, target) == reference(ready, image, empty, target, seed=0) != found
+
+
 def test_completeness_and_captums_measures_on_a_linear_network(bright: Network) -> None:
     image, ready = torch.rand(1, 3, 8, 8), explainer(bright)
     empty, target = torch.zeros_like(image), Target(1)
     values = attribute(bright, image, target, method="input-x-gradient")
     assert completeness_gap(ready, image, empty, target, values) < 1e-5
     assert completeness_gap(ready, image, empty, target, 0.75 * values) == pytest.approx(0.25, abs=1e-5)
+    assert completeness_gap(ready, image, empty, target, 1.5 * values) == pytest.approx(0.5, abs=1e-5)
+    assert completeness_gap(ready, empty, image, target, -values) < 1e-5
+    assert completeness_gap(ready, image, image, target, values) == 1, "something where there is no difference"
+    assert completeness_gap(ready, image, image, target, empty) == 0
     gradient = attribute(bright, image, target, method="saliency")
     assert infidelity(ready, image, target, gradient) == pytest.approx(0, abs=1e-8)
     assert infidelity(ready, image, target, 2 * gradient) > 1e-4
@@ -108,6 +155,11 @@ def test_rank_correlation_by_hand() -> None:
     assert rank_correlation(ramp, torch.ones(10)) == 0
     tied, other = torch.tensor([0.0, 0, 1, 1]), torch.tensor([0.0, 1, 2, 3])
     assert rank_correlation(tied, other) == pytest.approx(2 / math.sqrt(5))
+    triple = torch.tensor([0.0, 1, 1, 1, 2])  # ranks 1, 3, 3, 3, 5
+    assert rank_correlation(triple, torch.arange(5.0)) == pytest.approx(8 / math.sqrt(80))
+    pairs = torch.tensor([[0.0, 0, 0], [1, 2, 2]])  # ranks 2, 2, 2, 4, 5.5, 5.5 about their mean of 3.5
+    by_hand = (1.5 * (2.5 + 1.5 + 0.5) + 0.5 * 0.5 + 2 * (1.5 + 2.5)) / math.sqrt(15 * 17.5)
+    assert rank_correlation(pairs, torch.arange(6.0).view(2, 3)) == pytest.approx(by_hand)
 
 
 def test_networks_are_randomized_from_the_top_and_stay_themselves(mini: Network) -> None:
@@ -121,6 +173,84 @@ def test_networks_are_randomized_from_the_top_and_stay_themselves(mini: Network)
     assert all("classifier" in name or int(name.split(".")[1]) >= 24 for name in changed[0])
     assert set(changed[-1]) == set(own)
     assert mini.fingerprint == before
+
+
+def test_a_fifth_of_the_layers_more_is_random_at_each_stage(small_vgg: SmallVGG) -> None:
+    """Of VGG16's 14 layers with weights, 3, 6, 8, 11, 14; batch normalisations are layers too."""
+    network = wrap(small_vgg, name="small", input_size=32)
+    weighted = [name for name, part in small_vgg.named_modules() if list(part.parameters(recurse=False))]
+    for parameter in small_vgg.parameters():
+        nn.init.normal_(parameter)  # numbers that are all the same have no deviation
+    own = {name: tensor.clone() for name, tensor in small_vgg.named_parameters()}
+    names, counts = [], []
+    for lowest, torn in randomized(network):
+        names.append(lowest)
+        changed = {
+            name.rpartition(".")[0] for name, value in torn.module.named_parameters() if not value.equal(own[name])
+        }
+        assert changed == set(weighted[-len(changed) :]), "from the top"
+        before = f"{lowest}:pre"
+        assert network.qualified(before if before in network.layers else lowest) == weighted[-len(changed)]
+        counts.append(len(changed))
+    if len(weighted) == 14:
+        assert names == ["block5_conv2", "block4_conv2", "block3_conv3", "block2_conv2", "block1_conv1"]
+    assert counts == [round(len(weighted) * stage / 5) for stage in (1, 2, 3, 4, 5)]
+
+
+def test_random_weights_have_the_mean_and_the_deviation_of_the_old() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Conv2d(1, 200, 7), nn.Flatten(), nn.Linear(200, 30))
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, mean=3, std=0.2)
+    nn.init.constant_(module[0].bias, -0.5)
+    network = wrap(module, name="net", input_size=7)
+    (*_, (lowest, torn)), (*_, (_, again)), (*_, (_, other)) = (randomized(network, seed) for seed in (0, 0, 1))
+    assert lowest == "0"
+    for new, same, different, old in zip(*(one.parameters() for one in (torn, again, other, network)), strict=True):
+        assert new.equal(same)
+        assert not new.equal(different)
+        if old.numel() > 1000:
+            assert new.mean().item() == pytest.approx(3, abs=0.02)
+            assert new.std().item() == pytest.approx(0.2, rel=0.05)
+            assert abs(torch.corrcoef(torch.stack([new.flatten(), old.flatten()]))[0, 1]) < 0.1
+    assert -3 < torn.module[0].bias.item() < 2, "a single number has no deviation; its size stands in for it"
+    (_, default), *_ = randomized(network)
+    (_, first), *_ = randomized(network, 0)
+    assert default.module[3].weight.equal(first.module[3].weight)
+
+
+def test_sanity_compares_with_the_maps_of_every_stage(small_vgg: SmallVGG) -> None:
+    network = wrap(small_vgg, name="small", input_size=32)
+    ramp, steps = torch.arange(9.0).view(3, 3), list[tuple[str, float]]()
+
+    def kernel(one: Network) -> Tensor:
+        return one.module.features[0].weight[0, 0]
+
+    lowest = network.module.features[0].weight
+    found = sanity(
+        network,
+        [kernel(network), ramp],
+        [kernel, lambda _: ramp.square()],
+        watch=lambda text, share: steps.append((text, share)),
+    )
+    stages = [(name, kernel(torn).clone()) for name, torn in randomized(network, 0)]
+    assert list(found) == [name for name, _ in stages]
+    for name, values in stages:
+        assert found[name] == pytest.approx([rank_correlation(kernel(network), values), 1])
+    *before, (last, _) = found.items()
+    assert all(correlations[0] == pytest.approx(1) for _, correlations in before)
+    assert abs(found[last][0]) < 0.99, "only now the first layer is random"
+    assert [share for _, share in steps] == pytest.approx([number / 10 for number in range(10)])
+    assert [text for text, _ in steps[::2]] == [f"maps of a network that is random from {name} up" for name in found]
+    other = sanity(network, [kernel(network)], [kernel], seed=1)
+    assert other[last] != found[last][:1]
+    assert network.module.features[0].weight is lowest
+
+
+def test_a_map_is_flagged_above_a_mean_correlation_of_one_half() -> None:
+    assert unmoved([0.9, 0.2])
+    assert not unmoved([0.5, 0.5])
+    assert not unmoved([0.9, 0.0])
 
 
 def test_evidence_and_what_is_written(run: Run) -> None:

@@ -8,6 +8,7 @@ from torchvision import models
 
 import cnnviz
 from cnnviz.errors import LayerError
+from cnnviz.hooks import capture
 from cnnviz.network import Network
 from tests.conftest import SmallVGG
 
@@ -22,7 +23,8 @@ def plain_loop(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def hook_count(network: Network) -> int:
-    return sum(len(part._forward_hooks) + len(part._backward_hooks) for part in network.modules())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    return sum(len(getattr(part, kind)) for part in network.modules() for kind in kinds)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["vgg16", "vgg16_bn"])
@@ -101,6 +103,28 @@ def test_the_network_runs_no_deeper_than_asked_and_leaves_no_hooks() -> None:
     assert list(found) == ["1", "0"]
     with pytest.raises(RuntimeError, match="ran too far"):
         cnnviz.activations(network, torch.rand(1, 3, 9, 9), ["0", "2"])
+    assert hook_count(network) == 0
+
+
+def test_one_layer_by_two_names_and_the_order_of_the_names(small_vgg: SmallVGG) -> None:
+    network, images = cnnviz.wrap(small_vgg, name="vgg", input_size=64), torch.rand(2, 3, 64, 64)
+    names = ["block3_conv2", network.qualified("block3_conv2"), "block1_conv1", "block2-pool"]
+    found = cnnviz.activations(network, images, names)
+    assert list(found) == names
+    assert torch.equal(found[names[0]], found[names[1]])
+    for name in names:
+        assert torch.equal(found[name], cnnviz.activations(network, images, [name])[name])
+    assert not cnnviz.activations(network, images, [])
+
+
+def test_what_a_layer_would_be_given_is_kept_instead_of_its_output() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), Loud())
+    network, images = cnnviz.wrap(module, name="net", input_size=9), torch.rand(1, 3, 9, 9)
+    first, last = network.module[0], network.module[2]
+    seen = capture(network, images, {last: "last", first: "first"}, before=last)
+    assert list(seen) == [first, last], "in the order in which they run"
+    torch.testing.assert_close(seen[last], module[:2](images).detach())
+    torch.testing.assert_close(seen[first], module[0](images).detach())
     assert hook_count(network) == 0
 
 

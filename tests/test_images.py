@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from cnnviz.images import Fourier, Phases, Pixels, colour_matrix, frequencies, natural_magnitudes, noise, spectrum_of
-from cnnviz.transforms import draws, jitter, rotate, scale, warp, zoom
+from cnnviz.transforms import Transform, draws, jitter, rotate, scale, warp, zoom
 
 
 def test_every_image_draws_from_its_own_seed() -> None:
@@ -118,6 +118,80 @@ def test_draws_stay_within_their_bounds(pixels: float, degrees: float, extent: f
     assert parts[0, 0, 0] == pytest.approx(0.9)
     assert parts[-1, 1, 1] == pytest.approx(0.3)
     assert (parts[:, :, 2].abs() <= torch.tensor([20.0, 10.0])).all()
+
+
+def drawn(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_draws_are_even_over_their_range_and_reach_both_ends() -> None:
+    steps, size = 4000, (20, 40)
+    shifts = jitter(3)(drawn(0), steps)
+    assert torch.equal(shifts[:, :, :2], torch.eye(2).expand(steps, 2, 2))
+    sizes = scale(0.8, 1.4)(drawn(0), steps)
+    factors = 1 / sizes[:, 0, 0]
+    assert torch.equal(sizes, sizes[:, :1, :1] * torch.eye(2, 3))
+    turns = rotate(30)(drawn(0), steps)
+    angles = torch.atan2(turns[:, 1, 0], turns[:, 0, 0])
+    torch.testing.assert_close(turns[:, :, :2] @ turns[:, :, :2].mT, torch.eye(2).expand(steps, 2, 2))
+    assert not turns[:, :, 2].any()
+    parts = zoom(0.9, 0.3, size)(drawn(0), steps)
+    shares = torch.linspace(0.9, 0.3, steps)
+    assert torch.equal(parts[:, :, :2], shares[:, None, None] * torch.eye(2))
+    room = 1 - shares / 2  # of half the canvas: a quarter of the part may lie beyond the edge
+    for values, low, high in (
+        (shifts[:, 0, 2], -3, 3),
+        (shifts[:, 1, 2], -3, 3),
+        (factors, 0.8, 1.4),
+        (angles, -math.pi / 6, math.pi / 6),
+        (parts[:, 0, 2] / room, -20, 20),
+        (parts[:, 1, 2] / room, -10, 10),
+    ):
+        even = torch.linspace(low, high, steps)
+        assert (values.sort().values - even).abs().max() < 0.03 * (high - low)
+    for moves in (shifts, parts):
+        assert abs(torch.corrcoef(moves[:, :, 2].T)[0, 1]) < 0.05, "the two directions are drawn apart"
+
+
+@pytest.mark.parametrize("transform", [jitter(3), scale(0.8, 1.4), rotate(30), zoom(0.9, 0.3, (20, 40))])
+def test_a_transform_draws_from_the_generator_it_is_given(transform: Transform) -> None:
+    draw = drawn(3)
+    first, second = transform(draw, 5), transform(draw, 5)
+    assert first.shape == (5, 2, 3)
+    assert torch.equal(first, transform(drawn(3), 5))
+    assert not torch.equal(first, second)
+
+
+def test_what_lies_beyond_is_mirrored_or_grey() -> None:
+    images = torch.rand(2, 3, 12, 20)
+    shifts = identity(2)
+    shifts[0, :, 2], shifts[1, :, 2] = torch.tensor([3.0, 2.0]), torch.tensor([-4.0, 0.0])
+    mirrored, grey = warp(images, shifts), warp(images, shifts, outside="grey")
+    torch.testing.assert_close(mirrored[0, :, :10, 17:], images[0, :, 2:, [19, 18, 17]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mirrored[0, :, 10:, :17], images[0, :, [11, 10], 3:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mirrored[1, :, :, :4], images[1, :, :, [3, 2, 1, 0]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grey[0, :, :10, :17], images[0, :, 2:, 3:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grey[1, :, :, 4:], images[1, :, :, :16], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grey[1, :, :, :4], torch.full((3, 12, 4), 0.5), rtol=1e-4, atol=1e-5)
+
+
+def test_a_quarter_turn_and_a_shift_on_a_canvas_that_is_not_square() -> None:
+    images = torch.rand(1, 3, 12, 20)
+    turned = warp(images, torch.tensor([[[0.0, -1.0, 2.0], [1.0, 0.0, 0.0]]]))
+    expected = torch.rot90(images[..., 6:18], 1, (2, 3))  # 2 px to the right of the middle
+    torch.testing.assert_close(turned[..., 4:16], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_draws_are_one_matrix_a_step_and_image() -> None:
+    transforms = [jitter(2), scale(0.9, 1.1), rotate(20)]
+    found = draws(transforms, [8, 9], 5)
+    assert found is not None
+    assert found.shape == (5, 2, 2, 3)
+    generator, bottom = drawn(9), torch.tensor([[0.0, 0.0, 1.0]])
+    drawn_apart = [transform(generator, 5) for transform in transforms]
+    for step in range(5):
+        shift, size, turn = (torch.cat([each[step], bottom]) for each in drawn_apart)
+        torch.testing.assert_close(found[step, 1], (shift @ size @ turn)[:2])
 
 
 def test_transforms_follow_one_another_in_their_order() -> None:

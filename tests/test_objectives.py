@@ -1,5 +1,6 @@
 """Objectives against the numbers they stand for, and the shortcuts of `Viewer` against the plain computation."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -63,6 +64,93 @@ def test_objectives_are_what_they_say(network: Network, images: Tensor) -> None:
     }
     for objective, numbers in expected.items():
         torch.testing.assert_close(scored(network, objective, images), numbers, rtol=1e-5, atol=1e-6)
+
+
+def test_objectives_with_something_for_each_image(network: Network, images: Tensor) -> None:
+    maps = cnnviz.activations(network, images, ["block2_conv1", "classifier"])
+    early, logits, rows = maps["block2_conv1"], network(images), torch.arange(3)
+    vectors, wanted = torch.randn(3, 6), torch.rand(3, *early.shape[1:])
+    best = logits.argmax(1)
+    second = logits.sort(1).values[:, -2]
+    smooth = functional.conv2d(
+        functional.pad(images, (1, 1, 1, 1), mode="replicate"), torch.full((3, 1, 3, 3), 1 / 9), groups=3
+    )
+    expected = {
+        logit([0, 4, 2], versus=[1, 1, 3]): logits[rows, [0, 4, 2]] - logits[rows, [1, 1, 3]],
+        logit(1, versus=[2, 0, 3]): logits[:, 1] - logits[rows, [2, 0, 3]],
+        logit(best.tolist(), versus="runner-up"): logits.amax(1) - second,
+        direction("block2_conv1", vectors): (early.mean((2, 3)) * vectors).sum(1),
+        direction("classifier", torch.arange(5.0)): (logits * torch.arange(5.0)).sum(1),
+        match("block2_conv1", wanted): 1 - (early - wanted).square().sum((1, 2, 3)) / wanted.square().sum((1, 2, 3)),
+        layer("classifier"): logits.square().mean(1),
+        channel("classifier", [0, 4, 2]): logits[rows, [0, 4, 2]],
+        neuron("block2_conv1", 3): early[:, 3, 10, 8],
+        neuron("block2_conv1", 3, (-20, 15)): early[:, 3, 0, 15],
+        neuron("block2_conv1", 3, (19, -16)): early[:, 3, 19, 0],
+        blur(): (images - smooth).square().mean((1, 2, 3)),
+    }
+    for objective, numbers in expected.items():
+        found = scored(network, objective, images)
+        assert found.shape == (3,)
+        torch.testing.assert_close(found, numbers, rtol=1e-5, atol=1e-6)
+        view = Viewer(network, objective.layers, images)(images[1:], torch.tensor([1, 2]))
+        torch.testing.assert_close(objective.score(view), numbers[1:], rtol=1e-4, atol=1e-5)
+    nothing = scored(network, match("block2_conv1", torch.zeros(1, *early.shape[1:])), images)
+    assert nothing.isfinite().all()
+
+
+def test_the_gradient_of_blur_pulls_each_pixel_to_its_neighbours(network: Network, images: Tensor) -> None:
+    images.requires_grad_()
+    smooth = functional.avg_pool2d(functional.pad(images.detach(), (1, 1, 1, 1), mode="replicate"), 3, 1)
+    (gradient,) = torch.autograd.grad(scored(network, blur(), images).sum(), images)
+    torch.testing.assert_close(gradient, 2 * (images.detach() - smooth) / images[0].numel())
+
+
+def test_units_are_what_a_filter_neuron_or_class_gives(network: Network, images: Tensor) -> None:
+    name = "block2_conv1"
+    early, rows = cnnviz.activations(network, images, [name])[name], torch.arange(3)
+    expected = {
+        channel(name, [5, 5, 2]): early[rows, [5, 5, 2]],
+        neuron(name, 4, (0, 1)): early[:, 4, 0, 1],
+        logit([0, 4, 2], versus=1): network(images).softmax(1)[rows, [0, 4, 2]],
+        total_variation() + channel(name, 1): early[:, 1],
+    }
+    for objective, numbers in expected.items():
+        assert objective.unit is not None
+        found = objective.unit(Viewer(network, objective.layers, images)(images))
+        torch.testing.assert_close(found, numbers, rtol=1e-5, atol=1e-6)
+    assert total_variation().unit is l2().unit is blur().unit is direction(name, torch.ones(6)).unit is None
+    assert (0 * channel(name, 1)).unit is None
+    assert (total_variation() + l2()).unit is None
+
+
+def test_objectives_are_named_for_people_and_count_their_images() -> None:
+    expected = {
+        channel("a", 3): ("a 3", None, {"a"}),
+        channel("a", [3, 4]): ("a 3, 4", 2, {"a"}),
+        channel("a", [np.int64(3)]): ("a 3", 1, {"a"}),
+        channel("a", np.int64(3)): ("a 3", None, {"a"}),
+        neuron("a", 1): ("a 1 at the centre", None, {"a"}),
+        neuron("a", [1, 2, 3], (0, -1)): ("a 1, 2, 3 at 0, -1", 3, {"a"}),
+        logit(1): ("logit 1", None, {LOGITS}),
+        logit([1, 2]): ("logit 1, 2", 2, {LOGITS}),
+        logit(1, versus=[2, 3]): ("logit 1 less 2, 3", 2, {LOGITS}),
+        logit([1, 2], versus="runner-up"): ("logit 1, 2 less the runner-up", 2, {LOGITS}),
+        layer("a"): ("mean square of a", None, {"a"}),
+        direction("a", torch.ones(4)): ("a direction in a", None, {"a"}),
+        direction("a", torch.ones(2, 4)): ("a direction in a", 2, {"a"}),
+        match("a", torch.ones(1, 2, 3, 3)): ("like given maps of a", None, {"a"}),
+        match("a", torch.ones(2, 2, 3, 3)): ("like given maps of a", 2, {"a"}),
+        total_variation(): ("total variation", None, set()),
+        l2(): ("l2", None, set()),
+        blur(): ("blur", None, set()),
+        2 * channel("a", 3) + l2(): ("2 * (a 3) + l2", None, {"a"}),
+        channel("a", [3, 4]) + channel("b", 0): ("a 3, 4 + b 0", 2, {"a", "b"}),
+        channel("b", 0) + channel("a", [3, 4]): ("b 0 + a 3, 4", 2, {"a", "b"}),
+        0.5 * -channel("a", [3, 4]): ("0.5 * (-1 * (a 3, 4))", 2, {"a"}),
+    }
+    for objective, (text, count, layers) in expected.items():
+        assert (objective.text, objective.count, set(objective.layers)) == (text, count, layers)
 
 
 def test_objectives_add_subtract_and_scale(network: Network, images: Tensor) -> None:
@@ -235,7 +323,10 @@ def test_what_does_not_fit_is_said(network: Network, images: Tensor) -> None:
         (channel("block3_conv2:pre", 99), ShapeError, r"block3_conv2:pre has no filter 99; it has 8, 0 to 7"),
         (logit(5), ShapeError, r"no class 5; it has 5, 0 to 4"),
         (neuron("block3_conv2", 0, (50, 0)), ShapeError, "no position 50, 0"),
-        (neuron("classifier", 0), LayerError, "no positions"),
+        *((neuron("block2_conv1", 0, at), ShapeError, "20 x 16 here") for at in [(20, 0), (-21, 0), (0, 16), (0, -17)]),
+        (neuron("classifier", 0), LayerError, "no positions: it gives 1 axes"),
+        (logit(0, versus=5), ShapeError, "no class 5"),
+        (direction("block1_conv1", torch.ones(3, 3)), ShapeError, "has 4 channels, the direction has 3"),
         (direction("block1_conv1", torch.ones(3)), ShapeError, "has 4 channels, the direction has 3"),
         (match("block1_conv1", torch.ones(1, 4, 9, 9)), ShapeError, "gives 4 x 40 x 32 for this image, not 4 x 9 x 9"),
         (channel("nonsense", 0), UnknownNameError, "no layer named 'nonsense'"),
@@ -243,6 +334,13 @@ def test_what_does_not_fit_is_said(network: Network, images: Tensor) -> None:
     for objective, error, text in cases:
         with pytest.raises(error, match=text):
             scored(network, objective, images)
+    pair, single = (
+        cnnviz.wrap(nn.Sequential(nn.Conv2d(3, n, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), name="few", input_size=8)
+        for n in (2, 1)
+    )
+    torch.testing.assert_close(scored(pair, logit(1, versus="runner-up"), images), pair(images).diff(dim=1)[:, 0])
+    with pytest.raises(ShapeError, match="single class has no runner-up"):
+        scored(single, logit(0, versus="runner-up"), images)
     with pytest.raises(ShapeError, match="no index"):
         channel("block1_conv1", [])
     with pytest.raises(ShapeError, match="runner-up"):
