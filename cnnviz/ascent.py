@@ -89,6 +89,7 @@ class GradientAscent(torch.optim.Optimizer):
                 parameter.sub_(group["lr"] * gradient / size.view(-1, *(1,) * (gradient.ndim - 1)))
 
 
+@torch.inference_mode(False)  # gradients are what it is about, whatever mode the caller is in
 def ascend(
     network: Network,
     objective: Objective,

@@ -8,7 +8,6 @@ the network itself stays as it came. captum sees normalised images, as it would 
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +27,7 @@ from cnnviz.inputs import check_range
 from cnnviz.methods import DEFAULT, METHODS, Method
 from cnnviz.network import Network, instead_of_unforeseen, wrap
 from cnnviz.patches import superpixels
+from cnnviz.shared import quiet, seeded
 from cnnviz.structure import Structure, able, check, layer_for
 
 FRACTIONS = ("noise",)  # options that are no whole numbers
@@ -88,23 +88,23 @@ def attribute(
     settings = _settings(name, chosen, options)
     check(network, ready.structure, name)
     wanted = _targets(network, targets, len(images), ready.structure.classes)
-    module = _module(ready, layer_for(network, ready.structure, chosen, layer))
+    looked_at, twin = layer_for(network, ready.structure, chosen, layer), ready.twin.twin()  # captum hooks into it
     stands, _ = baseline_for(network, images, baseline)
     inputs, empty = ready.normalised(images), ready.normalised(stands)
     found = []
     for row, target in enumerate(wanted):
         one = images[row : row + 1]
         case = Case(
-            model=Scores(ready.twin.module, target, passed),
+            model=Scores(twin.module, target, passed),
             inputs=inputs[row : row + 1],
             baseline=empty[row : row + 1],
             patches=partial(_patches, one),
-            layer=module,
+            layer=None if looked_at is None else twin.layers[twin.qualified(looked_at)],
             batch=batch or ready.batch(images),
             predicted=partial(_is_predicted, ready, one, target),
             options=settings,
         )
-        with _captum(ready, chosen, one), _quiet(), seeded(seed, images.device):
+        with _captum(ready, chosen, one), quiet(), torch.enable_grad(), seeded(seed, images.device):
             found.append(chosen.run(case).detach())
     attributions = torch.cat(found).float()
     if not attributions.isfinite().all():
@@ -210,34 +210,9 @@ def check_targets(network: Network, targets: Sequence[Target], classes: int) -> 
             raise ShapeError(f"{network.name} has no class {index}; its {classes} classes are 0 to {classes - 1}.")
 
 
-def _module(ready: Explainer, layer: str | None) -> nn.Module | None:
-    return None if layer is None else ready.twin.layers[ready.twin.qualified(layer)]
-
-
 def _patches(image: Tensor, count: int) -> Tensor:
     return superpixels(image[0], count).to(image.device)
 
 
 def _is_predicted(ready: Explainer, image: Tensor, target: Target) -> bool:
     return target.versus is None and int(ready.logits(image).argmax()) == target.index
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """captum draws from the generators that everybody uses; they are left as they were."""
-    kept = np.random.get_state()  # noqa: NPY002 - captum's GradientSHAP takes no other
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(kept)  # noqa: NPY002
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """captum warns of what it is meant to do: setting hooks, asking for gradients."""
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")
-        yield

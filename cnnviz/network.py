@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -68,6 +67,7 @@ class Network(nn.Module):
         self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
         self.computes_in: torch.dtype | None = None
         self._hashed: tuple[tuple[int, ...], str] | None = None
+        self._any_size: bool | None = None  # here from the start: a thread that copies these attributes walks over them
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
         self.channels = _colour_channels(module, mean)
@@ -131,9 +131,14 @@ class Network(nn.Module):
             f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers`, or network.layers in Python, lists them."
         )
 
-    @cached_property
+    @property
     def takes_any_size(self) -> bool:
         """Whether images of other sizes than `input_size` give logits too; found out by shapes alone."""
+        if self._any_size is None:
+            self._any_size = self._bears_another_size()
+        return self._any_size
+
+    def _bears_another_size(self) -> bool:
         traced, (height, width) = self.on_meta(), self.input_size
         try:
             with torch.no_grad():

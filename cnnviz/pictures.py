@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import struct
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cnnviz.errors import PictureError, UnknownNameError, did_you_mean
+from cnnviz.shared import quiet
 
 Pixels = NDArray[np.uint8]
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -80,9 +80,7 @@ def read_picture(path: str | Path) -> Picture:
 def picture_from_bytes(content: bytes, name: str) -> Picture:
     """A picture from a file's bytes, under a name to show; see `read_picture`."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a wrong tag in a file that opens all the same is nobody's business
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with quiet():  # a wrong tag in a file that opens all the same is nobody's business
             opened = Image.open(io.BytesIO(content))
             opened.load()
             image = as_shown(_upright(opened), name)

@@ -13,7 +13,7 @@ PACKAGE = Path(cnnviz.__file__).parent
 
 # Lowest first; a module may import from its own level and those above it in this list.
 LEVELS = [
-    {"aliases", "captumcalls", "errors", "files", "patches", "precision", "receptive"},
+    {"aliases", "captumcalls", "errors", "files", "patches", "precision", "receptive", "shared"},
     {"methods", "sheets"},
     {"images", "network", "pictures", "transforms"},
     {"hooks", "architecture", "inputs", "models", "provenance", "views", "wiring"},

@@ -3,9 +3,7 @@
 Nothing here ever runs code from a file: ``.pth`` files are read with ``weights_only=True``.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
 
@@ -13,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import WeightsError
+from cnnviz.shared import quiet
 
 RANDOM = "random"
+SEED = 0  # of weights that are drawn: the same every time
 
 Prepare = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
 
@@ -23,25 +23,17 @@ def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = l
     """Put weights into a network that was just built; returns where they came from, for people.
 
     Args:
-        weights: "random", which keeps what `module` was built with (see `seeded`), or a file.
+        weights: "random", which keeps what `module` was built with, `SEED` having been set, or a file.
         prepare: changes the tensors of a file, given the network's name, before they are put in.
 
     Raises:
         WeightsError: if the file cannot be read or does not fit; names missing and extra keys.
     """
     if weights == RANDOM:
-        return "random, seed 0"
+        return f"random, seed {SEED}"
     path = Path(weights)
     fit(module, prepare(name, read_weights(path)), name, path.name)
     return path.name
-
-
-@contextmanager
-def seeded() -> Iterator[None]:
-    """Networks built inside get the same random weights every time; the caller's random state is as before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -102,8 +94,7 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_pth(path: Path) -> object:
     """What a file holds that ``torch.save`` wrote; nothing in it is run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
+    with quiet():  # odd pickles are either read or refused
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
