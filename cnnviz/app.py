@@ -13,7 +13,6 @@ from typing import Any
 import streamlit as st
 
 from cnnviz.appparts import (
-    EXPLAINING,
     MEGABYTES,
     MEGAPIXELS,
     TILE,
@@ -278,8 +277,7 @@ def explained(picture: Picture, network: Key, method: str, name: str) -> tuple[E
 
     if kept is None or kept[0] != key:
         say("Explaining ...", 0)
-        with EXPLAINING:
-            found = explain(loaded(*network)[0], picture, [name], methods=[method], watch=say)
+        found = explain(loaded(*network)[0], picture, [name], methods=[method], watch=say)
         now.empty()
         kept = st.session_state["explained"] = key, found, found.sheet()
     return kept[1], kept[2]

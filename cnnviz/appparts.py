@@ -33,7 +33,6 @@ from cnnviz.views import View
 MEGABYTES, MEGAPIXELS = 20, 24  # of a picture from outside
 TILE = 110  # pixels a side; the least to which maps are enlarged
 LONGEST_SIDE, PREVIEW = 900, 420  # pixels, of pictures on the page, and of the one that was given
-EXPLAINING = Lock()  # captum hooks into a copy of the network that all share, and draws from everybody's generators
 
 
 def uploaded(content: bytes, name: str) -> Picture:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.inputs import check_side
-from cnnviz.network import FORWARD_ERRORS, Network, count_parameters, forward_pass
+from cnnviz.network import Network, count_parameters, forward_pass
 from cnnviz.receptive import Field, Fields
+from cnnviz.unforeseen import FORWARD_ERRORS
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from cnnviz.errors import CnnvizError, LayerError, ShapeError
 from cnnviz.images import Image, Size
-from cnnviz.network import Network, instead_of_unforeseen
+from cnnviz.network import Network
 from cnnviz.objectives import Objective
 from cnnviz.transforms import Outside, warp
+from cnnviz.unforeseen import instead_of_unforeseen
 from cnnviz.views import Viewer
 
 Optimiser = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
@@ -90,6 +91,7 @@ class GradientAscent(torch.optim.Optimizer):
                 parameter.sub_(group["lr"] * gradient / size.view(-1, *(1,) * (gradient.ndim - 1)))
 
 
+@torch.inference_mode(False)  # gradients are what it is about, whatever mode the caller is in
 def ascend(
     network: Network,
     objective: Objective,

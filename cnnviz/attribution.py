@@ -8,7 +8,6 @@ the network itself stays as it came. captum sees normalised images, as it would 
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,9 +26,11 @@ from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError,
 from cnnviz.explainers import Explainer, Scores, Target, explainer
 from cnnviz.inputs import check_finite, check_range
 from cnnviz.methods import DEFAULT, METHODS, Method
-from cnnviz.network import Network, instead_of_unforeseen, wrap
+from cnnviz.network import Network, wrap
 from cnnviz.patches import superpixels
+from cnnviz.shared import quiet, seeded
 from cnnviz.structure import Structure, able, check, layer_for
+from cnnviz.unforeseen import instead_of_unforeseen
 
 FRACTIONS = ("noise",)  # options that are no whole numbers
 LEAST = {"noise": 1e-9, "patches": 2}  # of options; of others 1
@@ -92,23 +93,23 @@ def attribute(
     settings = _settings(name, chosen, options)
     check(network, ready.structure, name)
     wanted = _targets(network, targets, len(images), ready.structure.classes)
-    module = _module(ready, layer_for(network, ready.structure, chosen, layer))
+    looked_at, twin = layer_for(network, ready.structure, chosen, layer), ready.twin.twin()  # captum hooks into it
     stands, _ = baseline_for(network, images, baseline)
     inputs, empty = ready.normalised(images), ready.normalised(stands)
     found = []
     for row, target in enumerate(wanted):
         one = images[row : row + 1]
         case = Case(
-            model=Scores(ready.twin.module, target, passed),
+            model=Scores(twin.module, target, passed),
             inputs=inputs[row : row + 1],
             baseline=empty[row : row + 1],
             patches=partial(_patches, one),
-            layer=module,
+            layer=None if looked_at is None else twin.layers[twin.qualified(looked_at)],
             batch=1,
             predicted=partial(_is_predicted, ready, one, target),
             options=settings,
         )
-        with _captum(ready, chosen, one), _quiet():
+        with _captum(ready, chosen, one), quiet(), torch.enable_grad():
             found.append(ready.room.used(partial(_run, chosen, case, seed), batch or ready.batch(images)))
     attributions = torch.cat(found).float()
     if not attributions.isfinite().all():
@@ -222,34 +223,9 @@ def check_targets(network: Network, targets: Sequence[Target], classes: int) -> 
             raise ShapeError(f"{network.name} has no class {index}; its {classes} classes are 0 to {classes - 1}.")
 
 
-def _module(ready: Explainer, layer: str | None) -> nn.Module | None:
-    return None if layer is None else ready.twin.layers[ready.twin.qualified(layer)]
-
-
 def _patches(image: Tensor, count: int) -> Tensor:
     return superpixels(image[0], count).to(image.device)
 
 
 def _is_predicted(ready: Explainer, image: Tensor, target: Target) -> bool:
     return target.versus is None and int(ready.logits(image).argmax()) == target.index
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """captum draws from the generators that everybody uses; they are left as they were."""
-    kept = np.random.get_state()  # noqa: NPY002 - captum's GradientSHAP takes no other
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(kept)  # noqa: NPY002
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """captum warns of what it is meant to do: setting hooks, asking for gradients."""
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")
-        yield

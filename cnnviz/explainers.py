@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from cnnviz.errors import ModelError, ShapeError
 from cnnviz.machine import Room, fault_of_machine
-from cnnviz.network import FORWARD_ERRORS, Network, forward_pass, structural_copy
+from cnnviz.network import Network, forward_pass, structural_copy
 from cnnviz.predictions import probabilities_of
 from cnnviz.structure import structure
+from cnnviz.unforeseen import FORWARD_ERRORS
 
 MEMORY = {"cpu": 6e7, "cuda": 4e9, "mps": 1e9}  # bytes of activations that a batch may have, by device
 LARGEST_BATCH = 64

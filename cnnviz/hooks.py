@@ -16,7 +16,8 @@ class _AllSeen(BaseException):
 def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
     """What chosen layers give for a batch of images.
 
-    The network runs no further than the last of these layers to run. A module that is used more than once gives its
+    The network itself is not hooked, so threads may share it; a twin of it runs, no further than the last of these
+    layers to run. A module that is used more than once gives its
     first output. Outputs are safe from in-place operations behind the layer, and carry gradients where `images` does.
 
     Args:
@@ -33,8 +34,10 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
     """
     if isinstance(layers, str) or not isinstance(images, Tensor):
         raise TypeError("activations() takes a tensor of images and a list of layer names")
-    modules = {layer: network.layers[network.qualified(layer)] for layer in layers}
-    seen = capture(network, images.to(network.device), {module: layer for layer, module in modules.items()})
+    names = {layer: network.qualified(layer) for layer in layers}
+    twin = network.twin()
+    modules = {layer: twin.layers[name] for layer, name in names.items()}
+    seen = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
     return {layer: seen[module] for layer, module in modules.items()}
 
 
@@ -44,6 +47,7 @@ def capture(
     """What modules of `network` give for images on its device, in the order in which they run.
 
     Args:
+        network: nobody else's, for it has hooks meanwhile.
         names: the modules, with the names to call them in errors.
         before: the one among them that is not run any more: what it would be given is kept instead. It must be the
             last one to run.

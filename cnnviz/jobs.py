@@ -103,6 +103,7 @@ class Job:
     _done: int = 0
     _total: int = 0
 
+    @torch.inference_mode(False)  # what is made inside could not be differentiated
     def run(self) -> Iterator[Progress]:
         """Make the images; whoever stops early keeps what is finished.
 

@@ -3,10 +3,10 @@
 An image is judged at 8 bits a colour, without transforms, in float32, by the network as it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +18,11 @@ from cnnviz.images import Fourier, Size, noise
 from cnnviz.network import Network
 from cnnviz.objectives import Objective
 from cnnviz.pictures import picture_files, read_picture
+from cnnviz.shared import exact
 from cnnviz.views import View, Viewer
 
 Status = Literal["ok", "weak", "dead"]
+Found = TypeVar("Found")
 NOISES = 64  # half of them white, half with the spectrum of natural pictures
 FEWEST, LARGE = 4, 256  # pixels a side
 MOST = 1024  # pictures of a folder to compare with; of more, as many are taken, evenly spread
@@ -116,17 +118,17 @@ class Judge:
 
     def scores(self, images: Tensor, rows: Tensor) -> Tensor:
         """(N,): of images as they are."""
-        return torch.cat([self.objective.score(view).cpu() for view in self._views(images, rows)])
+        return torch.cat(self._looking(images, rows, self._score))
 
     def __call__(self, images: Tensor, rows: Tensor) -> Judgement:
         """Judge images (N, C, H, W) that are as shown; `rows` (N,) are their places in the job."""
-        scores, fired = [], []
-        for view in self._views(images, rows):
-            scores.append(self.objective.score(view).cpu())
-            fired.append(self._fired(view))
-        percentiles = (self.references[rows] < torch.cat(scores)[:, None]).double().mean(1) * 100
-        highest = torch.cat(fired)[:, 1].tolist()
-        return Judgement(torch.cat(scores), torch.cat(fired), percentiles, tuple(map(_status, highest, percentiles)))
+        parts = self._looking(images, rows, lambda view: (self._score(view), self._fired(view)))
+        scores, fired = (torch.cat(each) for each in zip(*parts, strict=True))
+        percentiles = (self.references[rows] < scores[:, None]).double().mean(1) * 100
+        return Judgement(scores, fired, percentiles, tuple(map(_status, fired[:, 1].tolist(), percentiles)))
+
+    def _score(self, view: View) -> Tensor:
+        return self.objective.score(view).cpu()
 
     def _fired(self, view: View) -> Tensor:
         if self.objective.unit is None:
@@ -135,18 +137,20 @@ class Judge:
         return torch.stack([values.mean(1), values.amax(1)], 1)
 
     @torch.no_grad()
-    def _views(self, images: Tensor, rows: Tensor) -> Iterator[View]:
-        for part, some in zip(torch.split(images, self.batch), torch.split(rows, self.batch), strict=True):
-            with torch.backends.cudnn.flags(allow_tf32=False):  # float32 means float32 here
-                yield self.viewer(part.to(self.network.device), some)
+    def _looking(self, images: Tensor, rows: Tensor, look: Callable[[View], Found]) -> list[Found]:
+        """What is found in the views of images, `batch` of them at a time."""
+        parts = zip(torch.split(images, self.batch), torch.split(rows, self.batch), strict=True)
+        with exact():
+            return [look(self.viewer(part.to(self.network.device), some)) for part, some in parts]
 
     def _reference_scores(self, images: Tensor) -> Tensor:
         """(count, R): what each image of the job would score if it were each of the references."""
-        parts = []
-        for view in self._views(images, torch.zeros(len(images), dtype=torch.long)):
+
+        def look(view: View) -> Tensor:
             rows = (torch.full((len(view.rows),), row) for row in range(self.count))
-            parts.append(torch.stack([self.objective.score(view.of(each)).cpu() for each in rows]))
-        return torch.cat(parts, 1)
+            return torch.stack([self._score(view.of(each)) for each in rows])
+
+        return torch.cat(self._looking(images, torch.zeros(len(images), dtype=torch.long), look), 1)
 
 
 def _status(highest: float, percentile: Tensor) -> Status:

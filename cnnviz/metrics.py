@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cnnviz.attribution import seeded
 from cnnviz.explainers import Explainer, Scores, Target
+from cnnviz.shared import seeded
 
 SAMPLES = 20
 NOISE = 0.1  # standard deviation, in units of the normalised image

@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -17,12 +16,9 @@ from torch import Tensor, nn
 
 from cnnviz.aliases import vgg_aliases
 from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, did_you_mean
-from cnnviz.machine import fault_of_machine
 from cnnviz.refusals import check_open
+from cnnviz.unforeseen import FORWARD_ERRORS, instead_of_unforeseen
 
-# What a forward pass may raise, which is code of others: anything but an interruption.
-FORWARD_ERRORS = (Exception, SystemExit)
-USUAL = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)  # for pictures of a size it cannot take
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -71,6 +67,9 @@ class Network(nn.Module):
         self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
         self.computes_in: torch.dtype | None = None
         self._hashed: tuple[tuple[int, ...], str] | None = None
+        # Here from the start: a thread that copies these attributes walks over them.
+        self._any_size: bool | None = None
+        self._normalisation: tuple[Sequence[float], Sequence[float]] | None = None
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
         self.channels = _colour_channels(module, mean)
@@ -107,10 +106,12 @@ class Network(nn.Module):
         weights = (tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point())
         return self.computes_in or next(weights, self.mean.dtype)
 
-    @cached_property
+    @property
     def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
         """Mean and deviation of each colour channel."""
-        return self.mean.flatten().tolist(), self.std.flatten().tolist()
+        if self._normalisation is None:
+            self._normalisation = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return self._normalisation
 
     def before_relu(self, layer: str) -> str:
         """The name of what enters the ReLU, ``block4_conv2:pre``, where `layer` is a ReLU that has such a name."""
@@ -139,9 +140,14 @@ class Network(nn.Module):
             f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers`, or network.layers in Python, lists them."
         )
 
-    @cached_property
+    @property
     def takes_any_size(self) -> bool:
         """Whether images of other sizes than `input_size` give logits too; found out by shapes alone."""
+        if self._any_size is None:
+            self._any_size = self._bears_another_size()
+        return self._any_size
+
+    def _bears_another_size(self) -> bool:
         traced, (height, width) = self.on_meta(), self.input_size
         try:
             with torch.no_grad():
@@ -281,24 +287,6 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
 
     with instead_of_unforeseen(fault):
         yield
-
-
-@contextmanager
-def instead_of_unforeseen(error: Callable[[str], CnnvizError]) -> Iterator[None]:
-    """Raise an error of cnnviz's, made of the first line of what PyTorch or code of others raises.
-
-    Where the machine failed, its own error stays.
-    """
-    try:
-        yield
-    except CnnvizError:
-        raise
-    except FORWARD_ERRORS as unforeseen:
-        if fault_of_machine(unforeseen):
-            raise
-        said = str(unforeseen).strip().partition("\n")[0].rstrip(".")
-        kind = "" if said and isinstance(unforeseen, USUAL) else type(unforeseen).__name__
-        raise error(": ".join(filter(None, [kind, said]))) from unforeseen
 
 
 def count_parameters(module: nn.Module) -> int:

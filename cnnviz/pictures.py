@@ -8,7 +8,6 @@ import io
 import math
 import os
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from cnnviz.errors import PictureError, UnknownNameError, did_you_mean
+from cnnviz.shared import quiet
 
 Pixels = NDArray[np.uint8]
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -128,9 +128,7 @@ def _readable(name: str) -> Iterator[None]:
         PictureError: for whatever Pillow raises; its decoders may raise anything.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a wrong tag in a file that opens all the same is nobody's business
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with quiet():  # a wrong tag in a file that opens all the same is nobody's business
             yield
     except PictureError:
         raise

@@ -20,11 +20,12 @@ from cnnviz.explaining import explain
 from cnnviz.featuremaps import feature_maps
 from cnnviz.filtersheets import drawable
 from cnnviz.kernels import kernel_sheet
-from cnnviz.network import Network, instead_of_unforeseen
+from cnnviz.network import Network
 from cnnviz.pictures import Picture, Pixels, read_picture
 from cnnviz.recipes import RECIPES
 from cnnviz.sheets import Sheet
 from cnnviz.synthesis import Synthesis, class_images, filter_images
+from cnnviz.unforeseen import instead_of_unforeseen
 from cnnviz.untrusted import is_list, is_real, is_text, is_whole
 
 EXACT, CLIMBED = 1e-3, 0.02  # how far results may differ by rounding; ascents carry it along

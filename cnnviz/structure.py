@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnviz.errors import LayerError, ModelError
 from cnnviz.methods import METHODS, Method, Need
-from cnnviz.network import FORWARD_ERRORS, Network, forward_pass
+from cnnviz.network import Network, forward_pass
 from cnnviz.refusals import check_logits
+from cnnviz.unforeseen import FORWARD_ERRORS
 
 Kind = type[nn.Module]
 

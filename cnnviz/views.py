@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from cnnviz.errors import LayerError, ShapeError
 from cnnviz.hooks import capture
 from cnnviz.machine import fault_of_machine
-from cnnviz.network import FORWARD_ERRORS, Network, forward_pass, structural_copy
+from cnnviz.network import Network, forward_pass, structural_copy
+from cnnviz.unforeseen import FORWARD_ERRORS
 
 LOGITS = "(logits)"  # the name by which objectives ask for the network's output
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cnnviz.network import FORWARD_ERRORS, Network, forward_pass
+from cnnviz.network import Network, forward_pass
+from cnnviz.unforeseen import FORWARD_ERRORS
 
 CHANNELWISE = (
     nn.BatchNorm2d,

@@ -18,8 +18,8 @@ from torchvision.models import get_model
 import cnnviz
 from cnnviz.errors import ModelError, UnknownNameError, WeightsError
 from cnnviz.models import outline, shipped, zoo
-from cnnviz.models.weights import seeded
 from cnnviz.network import Network, count_parameters
+from cnnviz.shared import seeded
 from tests.conftest import LeNet
 
 SMALL = "squeezenet1_1"  # the published weights of this one are small, and so is its stand-in here
@@ -204,7 +204,7 @@ def test_outlines_hold_no_numbers_and_need_no_weights(empty_cache: Path) -> None
 def test_published_files_in_old_formats_load_as_torchvision_loads_them(empty_cache: Path, name: str) -> None:
     """Files from before PyTorch counted batches, or forbade dots in names, and files that note a version."""
     empty_cache.mkdir(parents=True)
-    with seeded():
+    with seeded(0):
         state = zoo.skeleton(name).state_dict()
     if name != "mnasnet0_5":
         for key in [key for key in state if key.endswith("num_batches_tracked")]:

@@ -11,9 +11,10 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnviz.images import Size
-from cnnviz.network import FORWARD_ERRORS, Network
+from cnnviz.network import Network
 from cnnviz.objectives import Objective
 from cnnviz.precision import fast_dtype
+from cnnviz.unforeseen import FORWARD_ERRORS
 from cnnviz.views import Viewer
 
 if TYPE_CHECKING:

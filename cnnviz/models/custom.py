@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -20,8 +20,9 @@ from torch import nn
 
 from cnnviz.errors import CnnvizError, ModelError, did_you_mean
 from cnnviz.inputs import LARGEST
-from cnnviz.models.weights import RANDOM, fill, seeded
+from cnnviz.models.weights import RANDOM, SEED, fill
 from cnnviz.network import Network, wrap
+from cnnviz.shared import seeded
 
 
 def build(
@@ -72,7 +73,7 @@ def _made(name: str) -> object:
     """What the factory returns."""
     where, _, attribute = name.rpartition(":")
     folder = Path(where).parent if where.endswith(".py") else Path()
-    with seeded(), _settings_kept(), _importing_from(folder.resolve()):
+    with seeded(SEED), _settings_kept(), _importing_from(folder.resolve()):
         module = _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
         factory = getattr(module, attribute, None)
         if factory is None or not callable(factory):
@@ -89,7 +90,8 @@ def _importing_from(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        with suppress(ValueError):  # the user's code may have put its own path there
+            sys.path.remove(str(folder))
 
 
 @contextmanager

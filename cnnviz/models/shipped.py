@@ -15,8 +15,9 @@ from safetensors.torch import save
 
 from cnnviz.files import whole_file
 from cnnviz.models.mini import VGGMini, vgg16_mini
-from cnnviz.models.weights import fill, seeded
+from cnnviz.models.weights import SEED, fill
 from cnnviz.network import Crop, Network, count_parameters, wrap
+from cnnviz.shared import seeded
 
 NAME = "vgg16-mini"
 SIDE = 112  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
@@ -48,7 +49,7 @@ def class_names() -> dict[str, str]:
 def build(weights: str | Path | None) -> Network:
     """The embedded network with its own weights, or others."""
     classes = class_names()
-    with seeded():
+    with seeded(SEED):
         module = vgg16_mini()
     source = fill(module, FILE if weights is None else weights, NAME)
     return wrap(

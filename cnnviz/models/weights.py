@@ -4,10 +4,8 @@ Nothing here ever runs code from a file: ``.pth`` files are read with ``weights_
 bytes say, whatever its name.
 """
 
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
 
@@ -16,8 +14,10 @@ from torch import Tensor, nn
 
 from cnnviz.errors import WeightsError
 from cnnviz.machine import out_of_memory
+from cnnviz.shared import quiet
 
 RANDOM = "random"
+SEED = 0  # of weights that are drawn: the same every time
 
 Prepare = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
 
@@ -26,25 +26,17 @@ def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = l
     """Put weights into a network that was just built; returns where they came from, for people.
 
     Args:
-        weights: "random", which keeps what `module` was built with (see `seeded`), or a file.
+        weights: "random", which keeps what `module` was built with, `SEED` having been set, or a file.
         prepare: changes the tensors of a file, given the network's name, before they are put in.
 
     Raises:
         WeightsError: if the file cannot be read or does not fit; names missing and extra keys.
     """
     if weights == RANDOM:
-        return "random, seed 0"
+        return f"random, seed {SEED}"
     path = Path(weights)
     fit(module, prepare(name, read_weights(path)), name, path.name)
     return path.name
-
-
-@contextmanager
-def seeded() -> Iterator[None]:
-    """Networks built inside get the same random weights every time; the caller's random state is as before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -153,10 +145,8 @@ def _read_pth(path: Path) -> object:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise ValueError("torch.save does not compress: this is made to fill the memory")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd pickles, which are either read or refused
-        with path.open("rb") as file:  # by its name, PyTorch would take a file for something else
-            return torch.load(file, map_location="cpu", weights_only=True)
+    with quiet(), path.open("rb") as file:  # by its name, PyTorch would take a file for something else
+        return torch.load(file, map_location="cpu", weights_only=True)  # odd pickles are either read or refused
 
 
 def _some(keys: list[str]) -> str:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import UnknownNameError, WeightsError, did_you_mean
-from cnnviz.models.weights import fill, fit, read_weights, seeded
+from cnnviz.models.weights import SEED, fill, fit, read_weights
 from cnnviz.network import Crop, Network, wrap
+from cnnviz.shared import seeded
 
 if TYPE_CHECKING:
     from torchvision.models._api import WeightsEnum
@@ -55,7 +56,7 @@ def published(name: str) -> "WeightsEnum":
 def build(name: str, weights: str | Path | None, *, progress: bool) -> Network:
     """A network of torchvision as a `Network`; ``weights=None`` means the published ones."""
     known = published(name)
-    with seeded():
+    with seeded(SEED):
         module = skeleton(name)
     if weights is None:
         fit(module, _as_built(name, download(name, progress=progress)), name, cache_file(name).name)
@@ -85,7 +86,7 @@ def outline(name: str) -> Network:
         with torch.device("meta"):
             module = skeleton(name)
     except NotImplementedError:  # RegNets compute with numbers while they are built
-        with seeded():
+        with seeded(SEED):
             module = skeleton(name)
     return _as_published(name, module, "none").to("meta")
 
