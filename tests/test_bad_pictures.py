@@ -333,7 +333,6 @@ def test_a_plain_module_is_given_any_finite_values(mini: Network) -> None:
         None,
         "",
     ],
-    ids=repr,
 )
 def test_what_is_no_picture_is_refused_in_python(mini: Network, picture: object) -> None:
     with pytest.raises(PictureError):
