@@ -348,7 +348,7 @@ def pick(window: Any, layer: str, told: str) -> None:
     still(window)
 
 
-def test_the_main_path_in_a_browser(browser: Any, served: Served, tmp_path: Path) -> None:
+def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network, tmp_path: Path) -> None:
     wrong: list[str] = []
     requests: list[str] = []
     window = browser.new_page(viewport={"width": 1280, "height": 4000})  # high enough never to scroll
@@ -361,7 +361,7 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, tmp_path: Path
     picture = {"name": MARKDOWN, "mimeType": "image/jpeg", "buffer": CAT.read_bytes()}
     window.locator("input[type=file]").set_input_files(files=[picture])
     window.get_by_text(f"{MARKDOWN}, 451 x 300 px", exact=True).wait_for()
-    window.get_by_text("Why golden retriever").wait_for()
+    window.get_by_text(f"Why {cnnviz.predict(mini, CAT)[0].label}").wait_for()
     pick(window, LAYER, "of 32 maps of 84 x 56")
     chosen = window.get_by_role("button", name="filter ", exact=False).nth(2)
     number = chosen.inner_text().removeprefix("filter ")

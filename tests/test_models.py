@@ -20,7 +20,7 @@ from cnnviz.errors import ModelError, UnknownNameError, WeightsError
 from cnnviz.models import outline, shipped, zoo
 from cnnviz.network import Network, count_parameters
 from cnnviz.shared import seeded
-from tests.conftest import LeNet
+from tests.conftest import CAT, LeNet
 
 SMALL = "squeezenet1_1"  # the published weights of this one are small, and so is its stand-in here
 
@@ -189,8 +189,16 @@ def test_the_embedded_network_is_vgg16_in_small(mini: Network) -> None:
     assert shipped.FILE.stat().st_size <= 4_000_000
     assert not any(isinstance(part, nn.BatchNorm2d) for part in mini.modules())
     row = shipped.describe()
+    assert row["top1"] >= 55
     assert row["parameters"] == sum(parameter.numel() for parameter in mini.parameters())
     json.dumps(row)
+
+
+@pytest.mark.parametrize("fit", ["crop", "whole"])
+def test_the_embedded_network_knows_the_cat_and_the_coffee(mini: Network, fit: str) -> None:
+    cat, coffee = (cnnviz.predict(mini, CAT.with_name(f"{name}.jpg"), top=1, fit=fit)[0] for name in ("cat", "coffee"))
+    assert cat.label in ("tabby", "Persian cat", "Egyptian cat")
+    assert coffee.label == "espresso"
 
 
 def test_outlines_hold_no_numbers_and_need_no_weights(empty_cache: Path) -> None:
