@@ -4,7 +4,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from cnnviz.errors import ModelError
 
@@ -19,7 +19,7 @@ def check_open(module: nn.Module, name: str) -> None:
         raise ModelError(f"{name} is TorchScript, whose layers cannot be looked into; give the module it was made of.")
     if any("quantized" in type(part).__module__.split(".") for part in module.modules()):
         raise ModelError(f"{name} is quantized and has no gradients; give the network as it was before.")
-    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in chain(module.parameters(), module.buffers())):
+    if any(is_lazy(tensor) for tensor in chain(module.parameters(), module.buffers())):
         raise ModelError(f"{name} has lazy layers that have no weights yet; let its factory show it some images first.")
 
 
