@@ -253,6 +253,7 @@ def example_complete(line: Mapping[str, Any]) -> bool:
         and isinstance(histogram, dict)
         and set(histogram) == {"top", "counts"}
         and is_real(histogram["top"])
+        and histogram["top"] >= 0
         and is_list(histogram["counts"], is_whole)
         and bool(histogram["counts"])
     )
