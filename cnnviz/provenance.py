@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from cnnviz.pictures import Pixels, content_of
 from cnnviz.sheets import DIGEST, METADATA, digest
 from cnnviz.untrusted import parsed
 
+_sources = Lock()  # Python's parser, of which `inspect.getsource` makes use, is for one thread at a time
 PACKAGES = ("cnnviz", "torch", "torchvision", "numpy", "pillow")
 
 
@@ -98,7 +100,7 @@ def structure(network: Network) -> str:
     own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("cnnviz", "torch", "torchvision")]
     told = [repr(network.module)]
     for kind in sorted(own, key=lambda kind: kind.__qualname__):
-        with suppress(OSError, TypeError):  # code that was typed in, and is kept nowhere
+        with _sources, suppress(OSError, TypeError):  # code that was typed in, and is kept nowhere
             told.append(inspect.getsource(kind))
     return hashlib.sha256("\0".join(told).encode()).hexdigest()
 

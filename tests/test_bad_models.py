@@ -345,9 +345,10 @@ def test_an_interruption_in_a_factory_is_one(run: Run, do) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "message"), [("99999", ""), ("0", "is no size"), ("-1", "is no size"), ("1e9", "no size")]
+    ("size", "status", "message"),
+    [("99999", 1, "4096"), ("0", 2, "is no size"), ("-1", 2, "is no size"), ("1e9", 2, "no size")],
 )
-def test_sizes_that_no_network_takes(run: Run, do, size: str, message: str) -> None:
+def test_sizes_that_no_network_takes(run: Run, do, size: str, status: int, message: str) -> None:
     result = run("layers", "--model", "nets.py:Plain", "--input-size", size)
-    assert result.exit_code == (2 if message else 0)
+    assert result.exit_code == status
     assert message in result.stderr

@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,14 +39,12 @@ def one_line(text: str) -> str:
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files can be made, but nothing can be written into them."""
-    make = tempfile.mkstemp
 
-    def on_full_disk(*arguments: Any, **options: Any) -> tuple[int, str]:
-        handle, name = make(*arguments, **options)
-        os.close(handle)
-        return os.open("/dev/full", os.O_WRONLY), name
+    def on_full_disk(name: str, flags: int) -> int:
+        os.close(os.open(name, flags, 0o600))
+        return os.open("/dev/full", os.O_WRONLY)
 
-    monkeypatch.setattr("cnnviz.files.tempfile.mkstemp", on_full_disk)
+    monkeypatch.setattr("cnnviz.files._private", on_full_disk)
 
 
 @pytest.mark.parametrize(
@@ -313,15 +310,13 @@ def test_everything_at_once_and_a_reader_who_leaves(tmp_path: Path) -> None:
     options = "--layer block1_conv1 --top 1 --size 32 --model vgg16-mini"
     script = (
         f"{command} featuremaps größe.jpg {options} -o a.png <&- || exit 9\n"
-        f"{command} layers --model vgg16-mini 2>errors | head -1; exit ${{PIPESTATUS[0]}}"
+        f"{command} layers --model vgg16-mini 2>errors | true; exit ${{PIPESTATUS[0]}}"
     )
     ended = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=kept | WORST, capture_output=True, check=False, timeout=600
     )
     assert ended.returncode == 1, ended.stderr
-    lines = ended.stdout.decode("ascii").splitlines()
-    assert lines[0].startswith("a.png: block1_conv1 of vgg16-mini, 16 maps")
-    assert lines[1].startswith("layer ")
+    assert ended.stdout.decode("ascii").startswith("a.png: block1_conv1 of vgg16-mini, 16 maps")
     assert b"Traceback" not in ended.stderr
     said = (tmp_path / "errors").read_text().strip()
     assert said in ("", "libgomp: Invalid value for environment variable OMP_NUM_THREADS")

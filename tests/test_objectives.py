@@ -339,7 +339,7 @@ def test_what_does_not_fit_is_said(network: Network, images: Tensor) -> None:
         for n in (2, 1)
     )
     torch.testing.assert_close(scored(pair, logit(1, versus="runner-up"), images), pair(images).diff(dim=1)[:, 0])
-    with pytest.raises(ShapeError, match="single class has no runner-up"):
+    with pytest.raises(ShapeError, match="single output has no runner-up"):
         scored(single, logit(0, versus="runner-up"), images)
     with pytest.raises(ShapeError, match="no index"):
         channel("block1_conv1", [])

@@ -40,7 +40,7 @@ def read_split(data: Path, split: str, progress: Callable[[int], None] | None = 
     files = _validation_files(data) if (data / split / "val_annotations.txt").exists() else _class_files(data / split)
     pictures = np.empty((len(files), SIDE, SIDE, 3), dtype=np.uint8)
     for row, (path, _) in enumerate(files):
-        with Image.open(path, formats=["JPEG", "PNG"]) as picture:
+        with Image.open(path, formats=["JPEG", "PNG", "WEBP"]) as picture:
             pictures[row] = np.asarray(picture.convert("RGB"))
         if progress and row % 1000 == 999:
             progress(row + 1)
