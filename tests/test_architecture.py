@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -75,17 +76,18 @@ class Everything(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.same = nn.Conv2d(4, 5, (3, 5), padding="same", dilation=(2, 3))
         self.valid = nn.Conv2d(5, 5, 3, padding="valid", bias=False)
+        self.norm = nn.BatchNorm2d(5)
         self.tied = nn.Conv2d(5, 5, 3, padding=1)
         self.tied.weight = self.valid.weight
         self.pair = Pair()
         self.scaled = Scaled()
-        self.flatten, self.head = nn.Flatten(), nn.Linear(5, 2)
+        self.top = nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
         self.idle, self.nothing = nn.Linear(2, 3), nn.Sequential(nn.Identity())
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.pool(self.relu(self.stem(images)))
-        maps = self.relu(self.tied(self.valid(self.same(maps))))
-        return self.head(self.flatten(self.scaled(self.pair(maps)[0])))
+        maps = self.relu(self.tied(self.norm(self.valid(self.same(maps)))))
+        return self.top(self.scaled(self.pair(maps)[0]))
 
 
 class Pair(nn.Module):
@@ -97,6 +99,7 @@ class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.factor, self.mean = nn.Parameter(torch.ones(5, 1, 1)), nn.AdaptiveAvgPool2d(1)
+        self.rest = nn.Linear(3, 3)
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.mean(maps) * self.factor
@@ -113,18 +116,43 @@ def test_every_number_of_the_table_by_hand() -> None:
         Layer("pool", "", "MaxPool2d", (2, 2), (2, 2), (0, 0), (4, 4, 10), 0, (5, 6), (4, 2), (-1, -2)),
         Layer("same", "", "Conv2d", (3, 5), (1, 1), (2, 6), (5, 4, 10), 305, (21, 30), (4, 2), (-9, -14)),
         Layer("valid", "", "Conv2d", (3, 3), (1, 1), (0, 0), (5, 2, 8), 225, (29, 34), (4, 2), (-9, -14)),
+        Layer("norm", "", "BatchNorm2d", *none, (5, 2, 8), 10, (29, 34), (4, 2), (-9, -14)),
         Layer("tied", "", "Conv2d", (3, 3), (1, 1), (1, 1), (5, 2, 8), 5, (37, 38), (4, 2), (-13, -16)),
         Layer("pair", "", "Pair", *none, (5, 2, 8), 0, (37, 38), (4, 2), (-13, -16)),
         Layer("scaled.mean", "", "AdaptiveAvgPool2d", *none, (5, 1, 1), 0, *whole),
         Layer("scaled", "", "Scaled", *none, (5, 1, 1), 5, *whole),
-        Layer("flatten", "", "Flatten", *none, (5,), 0, *whole),
-        Layer("head", "", "Linear", *none, (2,), 12, *whole),
+        Layer("top.0", "", "Flatten", *none, (5,), 0, *whole),
+        Layer("top.1", "", "Linear", *none, (2,), 12, *whole),
+        Layer("scaled.rest", "", "Linear", *none, (), 12, None, None, None),
         Layer("idle", "", "Linear", *none, (), 9, None, None, None),
     ]
     own = layer_table(network)
     assert own == layer_table(network, (64, 48))
     assert own[0].output == (4, 32, 48)
     assert not any(part._forward_hooks for part in network.modules())
+
+
+class Watched(nn.Module):
+    """Keeps what it was given: kind of device and shape."""
+
+    given: ClassVar[list[tuple[str, tuple[int, ...]]]] = []
+
+    def forward(self, maps: Tensor) -> Tensor:
+        self.given.append((maps.device.type, tuple(maps.shape)))
+        return maps.mean((2, 3))
+
+
+def test_nothing_is_computed_for_a_table() -> None:
+    Watched.given.clear()
+    layer_table(cnnviz.wrap(nn.Sequential(nn.Conv2d(1, 2, 3), Watched()), name="net", input_size=(9, 8)))
+    assert Watched.given == [("meta", (1, 2, 7, 6))]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_same_padding_of_an_even_window_begins_with_the_smaller_half() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, (4, 3), padding="same"), nn.AdaptiveAvgPool2d(1))
+    row = layer_table(cnnviz.wrap(module, name="net", input_size=9))[0]
+    assert (row.padding, row.start, row.receptive_field) == ((1, 1), (-1, -1), (4, 3))
 
 
 def test_layers_of_the_vgg_family_have_both_names(small_vgg: SmallVGG) -> None:

@@ -182,15 +182,19 @@ def test_a_fifth_of_the_layers_more_is_random_at_each_stage(small_vgg: SmallVGG)
     for parameter in small_vgg.parameters():
         nn.init.normal_(parameter)  # numbers that are all the same have no deviation
     own = {name: tensor.clone() for name, tensor in small_vgg.named_parameters()}
-    names, counts = [], []
+    names, counts, before = [], [], own
     for lowest, torn in randomized(network):
         names.append(lowest)
         changed = {
             name.rpartition(".")[0] for name, value in torn.module.named_parameters() if not value.equal(own[name])
         }
         assert changed == set(weighted[-len(changed) :]), "from the top"
-        before = f"{lowest}:pre"
-        assert network.qualified(before if before in network.layers else lowest) == weighted[-len(changed)]
+        for name, value in torn.module.named_parameters():
+            redrawn = name.rpartition(".")[0] in weighted[-len(changed) : len(weighted) - sum(counts[-1:])]
+            assert redrawn or value.equal(before[name]), "what is random stays as it is"
+        before = {name: value.clone() for name, value in torn.module.named_parameters()}
+        convolution = f"{lowest}:pre"
+        assert network.qualified(convolution if convolution in network.layers else lowest) == weighted[-len(changed)]
         counts.append(len(changed))
     if len(weighted) == 14:
         assert names == ["block5_conv2", "block4_conv2", "block3_conv3", "block2_conv2", "block1_conv1"]
@@ -206,6 +210,9 @@ def test_random_weights_have_the_mean_and_the_deviation_of_the_old() -> None:
     network = wrap(module, name="net", input_size=7)
     (*_, (lowest, torn)), (*_, (_, again)), (*_, (_, other)) = (randomized(network, seed) for seed in (0, 0, 1))
     assert lowest == "0"
+    assert [name for name, _ in randomized(network)] == ["3", "1", "0"]
+    assert [name for name, _ in randomized(wrap(nn.Sequential(nn.Conv2d(3, 2, 1)), name="one", input_size=7))] == ["0"]
+    assert [name for name, _ in randomized(network, stages=1)] == ["0"]
     for new, same, different, old in zip(*(one.parameters() for one in (torn, again, other, network)), strict=True):
         assert new.equal(same)
         assert not new.equal(different)
@@ -245,6 +252,8 @@ def test_sanity_compares_with_the_maps_of_every_stage(small_vgg: SmallVGG) -> No
     other = sanity(network, [kernel(network)], [kernel], seed=1)
     assert other[last] != found[last][:1]
     assert network.module.features[0].weight is lowest
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        sanity(network, [ramp, ramp], [kernel])
 
 
 def test_a_map_is_flagged_above_a_mean_correlation_of_one_half() -> None:

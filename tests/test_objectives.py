@@ -95,8 +95,23 @@ def test_objectives_with_something_for_each_image(network: Network, images: Tens
         torch.testing.assert_close(found, numbers, rtol=1e-5, atol=1e-6)
         view = Viewer(network, objective.layers, images)(images[1:], torch.tensor([1, 2]))
         torch.testing.assert_close(objective.score(view), numbers[1:], rtol=1e-4, atol=1e-5)
-    nothing = scored(network, match("block2_conv1", torch.zeros(1, *early.shape[1:])), images)
-    assert nothing.isfinite().all()
+    faint, nothing = 1e-3 * wanted[:1], torch.zeros(1, *early.shape[1:])
+    for maps, energy in ((faint, faint.square().sum()), (nothing, 1)):  # there is no share of nothing
+        expected_likeness = 1 - (early - maps).square().sum((1, 2, 3)) / energy
+        torch.testing.assert_close(scored(network, match("block2_conv1", maps), images), expected_likeness)
+    for objective in (direction("block2_conv1", vectors.double()), match("block2_conv1", wanted.double())):
+        assert scored(network, objective, images).dtype == torch.float32
+
+
+def test_a_direction_in_a_layer_with_one_axis_of_positions() -> None:
+    parts = nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    network, images, vector = (
+        cnnviz.wrap(nn.Sequential(*parts), name="net", input_size=9),
+        torch.rand(2, 3, 9, 9),
+        [1.0, 0, 2, -1],
+    )
+    expected = nn.Sequential(*parts)(images) @ torch.tensor(vector)
+    torch.testing.assert_close(scored(network, direction("1", torch.tensor(vector)), images), expected.detach())
 
 
 def test_the_gradient_of_blur_pulls_each_pixel_to_its_neighbours(network: Network, images: Tensor) -> None:
@@ -239,7 +254,7 @@ def test_only_a_plain_convolution_is_left_out() -> None:
 def test_what_an_objective_is_about() -> None:
     f, g = channel("a", 0), channel("b", 1)
     assert f.unit is not None
-    assert (2 * f).unit is (f - 0.1 * g).unit is (f - total_variation()).unit is f.unit
+    assert (2 * f).unit is (0.5 * f).unit is (f - 0.1 * g).unit is (f - total_variation()).unit is f.unit
     assert (-f).unit is (f + g).unit is layer("a").unit is None
     assert sum([f, g]).layers == {"a", "b"}
     assert logit(1, versus=[2, 3]).count == 2
@@ -324,6 +339,7 @@ def test_what_does_not_fit_is_said(network: Network, images: Tensor) -> None:
         (logit(5), ShapeError, r"no class 5; it has 5, 0 to 4"),
         (neuron("block3_conv2", 0, (50, 0)), ShapeError, "no position 50, 0"),
         *((neuron("block2_conv1", 0, at), ShapeError, "20 x 16 here") for at in [(20, 0), (-21, 0), (0, 16), (0, -17)]),
+        (neuron("block3_conv2", 8), ShapeError, "block3_conv2 has no filter 8; it has 8, 0 to 7"),
         (neuron("classifier", 0), LayerError, "no positions: it gives 1 axes"),
         (logit(0, versus=5), ShapeError, "no class 5"),
         (direction("block1_conv1", torch.ones(3, 3)), ShapeError, "has 4 channels, the direction has 3"),
@@ -334,6 +350,9 @@ def test_what_does_not_fit_is_said(network: Network, images: Tensor) -> None:
     for objective, error, text in cases:
         with pytest.raises(error, match=text):
             scored(network, objective, images)
+    for objective, text in ((channel("block3_conv2", 8), "block3_conv2 has no filter 8"), (logit(5), "no class 5")):
+        with pytest.raises(ShapeError, match=text):
+            objective.unit(Viewer(network, objective.layers, images)(images))  # type: ignore[misc]
     pair, single = (
         cnnviz.wrap(nn.Sequential(nn.Conv2d(3, n, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), name="few", input_size=8)
         for n in (2, 1)

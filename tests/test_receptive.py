@@ -84,6 +84,7 @@ FOLLOWED: dict[str, Function] = {
         input=maps, weight=weight(3, 2), stride=(1, 2), padding=(2, 0), dilation=(1, 3)
     ),
     "convolution, one number": lambda maps: functional.conv2d(maps, weight(2, 3), stride=2, padding=1, dilation=2),
+    "convolution, one number in a tuple": lambda maps: functional.conv2d(maps, weight(2, 3), stride=(2,), padding=(1,)),
     "same padding": lambda maps: functional.conv2d(maps, weight(3, 5), padding="same", dilation=(2, 1)),
     "no padding": lambda maps: functional.conv2d(maps, weight(3, 5), padding="valid"),
     "maximum": lambda maps: functional.max_pool2d(maps, 3),
@@ -99,6 +100,7 @@ FOLLOWED: dict[str, Function] = {
     "padding": lambda maps: functional.pad(functional.max_pool2d(maps, 2, 1), (1, 0, 2, 0)),
     "padding, reflected": lambda maps: functional.conv2d(functional.pad(maps, (2, 1, 1, 3)), weight(5, 4)),
     "padding at a step": lambda maps: functional.max_pool2d(functional.pad(_asymmetric(maps), (1, 1, 1, 1)), 3, 1),
+    "padding of channels too": lambda maps: functional.max_pool2d(functional.pad(maps, (1, 0, 2, 0, 0, 1)), 2, 1),
     "elementwise": lambda maps: _asymmetric(maps).sigmoid() * 3,
     "by name": lambda maps: torch.add(input=_asymmetric(maps), other=_asymmetric(maps)),
     "branches": lambda maps: torch.cat([_residual(maps), maps], 1),
@@ -139,6 +141,11 @@ def test_a_field_begins_and_ends_where_the_jacobian_does(name: str) -> None:
     check(seeded)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_same_padding_of_an_even_window() -> None:
+    check(lambda maps: functional.conv2d(maps, torch.ones(2, 2, 4, 2).double(), padding="same"))
+
+
 @pytest.mark.parametrize(("before", "after"), [(7, 3), (9, 4), (8, 5), (10, 6), (13, 7)])
 def test_the_largest_window_of_a_pool_that_shares_out_a_map(before: int, after: int) -> None:
     def pool(maps: Tensor) -> Tensor:
@@ -165,6 +172,7 @@ UNKNOWN: dict[str, Function] = {
     "contracted": lambda maps: torch.einsum("nchw,hk->nckw", maps, torch.ones(9, 9).double()),
     "transposed convolution": lambda maps: functional.conv_transpose2d(maps, weight(3, 3), padding=1),
     "cut": lambda maps: maps[:, :, 1:],
+    "cut, of one image": lambda maps: maps[0][:, 1:],
     "cut and used": lambda maps: functional.conv2d(maps[:, :, 1:], weight(3, 3)),
     "one axis padded": lambda maps: functional.pad(maps, (1, 1)),
     "padded elsewhere": lambda maps: functional.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, 1)),
@@ -223,6 +231,7 @@ def test_a_single_position_may_become_an_axis_of_its_own() -> None:
     assert followed(lambda maps: functional.conv2d(maps, weight(9, 8))[0])[0] == whole
     spread = followed(lambda maps: functional.conv2d(maps, weight(9, 8)).expand(1, 2, 5, 5))[0]
     assert spread == Field(whole.spans, (2, 3))
+    assert followed(lambda maps: functional.adaptive_avg_pool2d(functional.conv2d(maps, weight(9, 8)), 1))[0] == spread
 
 
 def test_what_a_window_makes_of_everything_is_everything() -> None:

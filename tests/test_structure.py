@@ -1,6 +1,7 @@
 """What a network is made of, by hand, and which methods and layers follow from it."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -28,6 +29,18 @@ class By(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.after(self.function(self.before(maps)))
+
+
+class Weighed(nn.Module):
+    """Applies a function of the maps and of a buffer of 8 x 8 ones."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.before = function, nn.Identity()
+        self.register_buffer("ones", torch.ones(8, 8))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.function(self.before(maps), self.ones)
 
 
 def chained(*parts: nn.Module) -> Network:
@@ -94,51 +107,112 @@ class Quotient(nn.Module):
         return maps / 3 / maps.mean((2, 3), keepdim=True)
 
 
-PARTS: dict[str, tuple[list[nn.Module], set[str], str]] = {  # methods that are refused, and why the last one is
-    "ReLU": ([nn.ReLU()], set(), ""),
-    "in place": ([nn.ReLU(inplace=True)], set(), ""),
-    "none": ([], RELU_MODULES, "it has no ReLU modules"),
-    "by a function": (
-        [By(torch.relu)],
-        RELU_MODULES | {"deeplift", "lrp"},
-        "its forward applies relu by functions, which captum's hooks cannot see",
-    ),
-    "both": (
-        [nn.ReLU(), By(functional.relu)],
-        RELU_MODULES | {"deeplift", "lrp"},
-        "its forward applies relu by functions, which captum's hooks cannot see",
-    ),
-    "several": (
-        [nn.ReLU(), By(lambda maps: maps.exp().tanh())],
-        {"deeplift", "lrp"},
-        "its forward applies exp and tanh by functions, which captum's hooks cannot see",
-    ),
-    "no rule": ([nn.ReLU(), nn.GELU(), nn.SiLU()], {"deeplift", "lrp"}, "there is no rule for its GELU and SiLU"),
-    "ReLU6": ([nn.ReLU6()], RELU_MODULES | {"deeplift", "lrp"}, "there is no rule for its ReLU6"),
-    "rescaled only": ([nn.ReLU(), nn.Sigmoid()], {"lrp"}, "there is no rule for its Sigmoid"),
-    "a factor": (
-        [nn.ReLU(), By(lambda maps: 2 * maps)],
-        {"lrp"},
-        "its forward applies a factor by functions, which captum's hooks cannot see",
-    ),
-    "moved about": ([nn.ReLU(), By(lambda maps: maps.permute(0, 1, 3, 2).clone())], set(), ""),
-    "a quotient": ([nn.ReLU(), Quotient()], {"deeplift", "lrp"}, BRANCHES),
+def by_functions(names: str) -> str:
+    return f"its forward applies {names} by functions, which captum's hooks cannot see"
+
+
+NO_RELU = "it has no ReLU modules"
+PARTS: dict[str, tuple[list[nn.Module], str, str, str]] = {
+    # why guided backpropagation and the like, DeepLift and LRP are refused, or nothing
+    "ReLU": ([nn.ReLU()], "", "", ""),
+    "none": ([], NO_RELU, "", ""),
+    "by a function": ([By(torch.relu)], *[by_functions("relu")] * 3),
+    "both": ([nn.ReLU(), By(functional.relu)], *[by_functions("relu")] * 3),
+    "in place": ([nn.ReLU(), By(lambda maps: maps.clone().relu_())], *[by_functions("relu")] * 3),
+    "several": ([nn.ReLU(), By(lambda maps: maps.exp().tanh())], "", *[by_functions("exp and tanh")] * 2),
+    "no rule": ([nn.ReLU(), nn.GELU(), nn.SiLU()], "", *["there is no rule for its GELU and SiLU"] * 2),
+    "ReLU6": ([nn.ReLU6()], NO_RELU, *["there is no rule for its ReLU6"] * 2),
+    "rescaled only": ([nn.ReLU(), nn.Sigmoid()], "", "", "there is no rule for its Sigmoid"),
+    "moving": ([nn.ReLU(), nn.Unflatten(1, (2, 2)), nn.Flatten(1, 2)], "", "", "there is no rule for its Unflatten"),
+    "a factor": ([nn.ReLU(), By(lambda maps: 2 * maps)], "", "", by_functions("a factor")),
+    "a quotient": ([nn.ReLU(), Quotient()], "", by_functions("div"), BRANCHES),
 }
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_which_methods_are_refused_and_why(name: str) -> None:
-    parts, refused, reason = PARTS[name]
+    parts, guided, rescaled, chain = PARTS[name]
     network = chained(*parts)
     made = structure(network)
-    assert able(made) == [each for each in EVERY if each not in refused]
-    for method in refused:
-        with pytest.raises(ModelError):
+    reasons = dict.fromkeys(RELU_MODULES, guided) | {"deeplift": rescaled, "lrp": chain}
+    assert able(made) == [each for each in EVERY if not reasons.get(each)]
+    for method, reason in reasons.items():
+        if reason:
+            with pytest.raises(ModelError) as error:
+                check(network, made, method)
+            assert f" cannot explain chain: {reason}; these methods can: " in str(error.value)
+        else:
             check(network, made, method)
-    if refused:
-        with pytest.raises(ModelError) as error:
-            check(network, made, max(refused))
-        assert f" cannot explain chain: {reason}; these methods can: " in str(error.value)
+
+
+MOVING: list[Callable[[Tensor], Tensor]] = [
+    lambda maps: maps.clone(),
+    lambda maps: maps.transpose(2, 3).contiguous(),
+    lambda maps: maps.permute(0, 2, 3, 1).reshape(1, -1, 4).permute(0, 2, 1).unsqueeze(3),
+    lambda maps: maps.flatten(2).view(1, 4, 8, 6),
+    lambda maps: maps.squeeze(0)[None, :, 1:, ::2].expand(2, -1, -1, -1)[1:],
+    lambda maps: maps.select(2, 1)[:, :, None],
+    lambda maps: functional.pixel_shuffle(maps, 2).expand(-1, 4, -1, -1),
+    lambda maps: maps.double().float(),
+    lambda maps: maps[0, 0].t().expand(1, 4, 8, 6),
+    lambda maps: maps.as_strided((1, 4, 3, 3), (192, 48, 8, 1)),
+]
+MOVING_IN_BRANCHES: list[Callable[[Tensor], Tensor]] = [
+    lambda maps: torch.cat(maps.split(2, 1), 1),
+    lambda maps: torch.cat(maps.split([1, 3], 1), 1),
+    lambda maps: torch.stack(maps.unbind(1), 1),
+]
+LINEAR: list[Callable[[Tensor, Tensor], Tensor]] = [
+    lambda maps, ones: -maps,
+    lambda maps, ones: maps * 2 / 3,
+    lambda maps, ones: maps + 1 - 2,
+    lambda maps, ones: 1 - maps,
+    lambda maps, ones: maps + ones[:4, :1, None],
+    lambda maps, ones: maps.mean(2, keepdim=True),
+    lambda maps, ones: maps.sum(3, keepdim=True),
+    lambda maps, ones: functional.avg_pool2d(maps, 2),
+    lambda maps, ones: functional.adaptive_avg_pool2d(maps, 3),
+    lambda maps, ones: functional.interpolate(maps, scale_factor=2, mode="nearest"),
+    lambda maps, ones: functional.interpolate(maps, scale_factor=2, mode="bilinear"),
+    lambda maps, ones: functional.pad(maps, (1, 1, 1, 1)),
+    lambda maps, ones: functional.pad(maps, (1, 1, 1, 1), mode="reflect"),
+    lambda maps, ones: functional.pad(maps, (1, 1, 1, 1), mode="replicate"),
+    lambda maps, ones: functional.conv2d(maps, ones[:4, :4, None, None]),
+    lambda maps, ones: functional.batch_norm(maps, *ones[:2, :4]),
+    lambda maps, ones: functional.linear(maps[0, :, :, 0], ones[:2, :6])[None, :, :, None],
+    lambda maps, ones: torch.bmm(maps[0], ones[:, :2].expand(4, 8, 2))[None],
+    lambda maps, ones: torch.addmm(ones[0, :2], maps[0, :, 0], ones[:, :2])[None, :, :, None],
+]
+
+
+def test_what_moves_numbers_about_or_is_linear_may_be_done_by_functions() -> None:
+    parts = [
+        *((By(function), set()) for function in MOVING),
+        *((By(function), {"lrp"}) for function in MOVING_IN_BRANCHES),
+        *((Weighed(function), {"lrp"}) for function in LINEAR),
+    ]
+    for part, refused in parts:
+        made = structure(chained(nn.ReLU(), part))
+        assert able(made) == [each for each in EVERY if each not in refused], made.operations
+
+
+def test_modules_that_captum_has_rules_for() -> None:
+    both = (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(), nn.Identity())
+    for part in (*both, nn.ELU(), nn.LeakyReLU(), nn.Sigmoid(), nn.Softplus(), nn.Softmax(1)):
+        refused = set() if part in both else {"lrp"}
+        assert able(structure(chained(nn.ReLU(), part))) == [each for each in EVERY if each not in refused], part
+
+
+def test_what_may_be_a_relu_is_refused_beside_relu_modules() -> None:
+    others: list[Callable[[Tensor], Tensor]] = [
+        lambda maps: maps.clamp(min=0),
+        lambda maps: maps.clamp_min(0),
+        lambda maps: torch.maximum(maps, torch.zeros_like(maps)),
+        lambda maps: functional.threshold(maps, 0, 0),
+        lambda maps: torch.where(maps > 0, maps, 0),
+    ]
+    for each in others:
+        assert not RELU_MODULES & set(able(structure(chained(nn.ReLU(), By(each)))))
 
 
 def test_a_module_used_twice_is_refused_where_captum_mixes_its_uses_up() -> None:
@@ -171,6 +245,28 @@ def test_the_layer_that_is_looked_at(small_vgg: SmallVGG) -> None:
     flat = cnnviz.wrap(nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)), name="flat", input_size=8)
     with pytest.raises(LayerError, match="flat has no layer with feature maps, which Grad-CAM needs"):
         layer_for(flat, structure(flat), cam, None)
+
+
+class Watched(nn.Module):
+    """Keeps what it was given: kind of device and shape; converts it, which PyTorch does by an argument with a name."""
+
+    given: ClassVar[list[tuple[str, tuple[int, ...], torch.dtype]]] = []
+
+    def forward(self, maps: Tensor) -> Tensor:
+        self.given.append((maps.device.type, tuple(maps.shape), maps.double().dtype))
+        return maps.mean((2, 3))
+
+
+def test_nothing_is_computed_to_know_a_structure() -> None:
+    Watched.given.clear()
+    structure(cnnviz.wrap(nn.Sequential(nn.Conv2d(1, 2, 3), Watched()), name="net", input_size=(9, 8)))
+    assert Watched.given == [("meta", (1, 2, 7, 6), torch.float64)]
+
+
+def test_a_map_has_more_than_one_position() -> None:
+    pools = [nn.AdaptiveAvgPool2d(size) for size in ((2, 1), 1)]
+    assert structure(chained(*pools)).maps == ("0", "1")
+    assert structure(chained(nn.AdaptiveAvgPool2d((1, 2)))).maps == ("0", "1")
 
 
 class LooksAtValues(nn.Module):
