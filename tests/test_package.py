@@ -68,8 +68,11 @@ def test_the_wheel_alone_makes_the_first_picture(wheel: Path, tmp_path: Path) ->
     subprocess.run(
         [*pip, "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", str(wheel)], check=True
     )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     where = [str(home / "bin" / "python"), "-c", "import cnnviz; print(cnnviz.__file__)"]
-    found = subprocess.run(where, check=True, capture_output=True, text=True, cwd=tmp_path).stdout.strip()
+    found = subprocess.run(
+        where, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+    ).stdout.strip()
     assert Path(found).is_relative_to(home)
     command = [
         str(home / "bin" / "cnnviz"),
@@ -80,7 +83,6 @@ def test_the_wheel_alone_makes_the_first_picture(wheel: Path, tmp_path: Path) ->
         "--model",
         "vgg16-mini",
     ]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert (tmp_path / "cat_vgg16-mini_block3_conv3.png").stat().st_size > 10_000
