@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz.errors import CnnvizError
+from cnnviz.explainers import explainer
 from cnnviz.network import Network
 from cnnviz.pictures import read_picture
 from cnnviz.shared import quiet, seeded
 from cnnviz.views import indices_on
-from tests.visualizers import CALLS, LAYER, Scene, scene
+from tests.visualizers import CALLS, LAYER, Scene, raw, scene
 
 HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
 LARGE = ("build_gallery", "compare_methods", "make_report")  # made of what others call
@@ -233,6 +235,24 @@ def test_threads_may_share_a_network(tmp_path: Path) -> None:
     both = [pair for row in range(4) for pair in zip(orders[row], alone[row], found[row], strict=True)]
     assert not [name for name, one, other in both if one != other]
     assert everything(scenes[0]) == before
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(("hooked", "times"), [("activations", 40), ("attribute", 8)])
+def test_hooks_of_one_thread_meet_no_other(hooked: str, times: int, tmp_path: Path) -> None:
+    """The same network and, in turn, what sets hooks and passes without any."""
+    network, images = scene(tmp_path).network, torch.rand(4, 1, 3, 64, 64)
+    calls: dict[str, Callable[[Tensor], Tensor]] = {
+        "activations": lambda image: cnnviz.activations(network, image, ["block5_conv2"])["block5_conv2"],
+        "attribute": lambda image: cnnviz.attribute(network, image, 1, method="deeplift"),
+    }
+    passes = {"activations": network, "attribute": explainer(network).logits}
+
+    def work(image: Tensor, rounds: int) -> list[bytes]:
+        return [raw(call(image)) for _ in range(rounds) for call in (calls[hooked], passes[hooked])]
+
+    alone = [work(image, 1) * times for image in images]
+    assert together([partial(work, image, times) for image in images]) == alone
 
 
 def test_threads_draw_one_after_the_other() -> None:
