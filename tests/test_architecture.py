@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ class Everything(nn.Module):
         self.norm = nn.BatchNorm2d(5)
         self.tied = nn.Conv2d(5, 5, 3, padding=1)
         self.tied.weight = self.valid.weight
-        self.pair = Pair()
+        self.pair, self.list = Pair(tuple), Pair(list)
         self.scaled = Scaled()
         self.top = nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
         self.idle, self.nothing = nn.Linear(2, 3), nn.Sequential(nn.Identity())
@@ -87,12 +87,16 @@ class Everything(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps = self.pool(self.relu(self.stem(images)))
         maps = self.relu(self.tied(self.norm(self.valid(self.same(maps)))))
-        return self.top(self.scaled(self.pair(maps)[0]))
+        return self.top(self.scaled(self.list(self.pair(maps)[0])[0]))
 
 
 class Pair(nn.Module):
-    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        return maps, maps.mean()
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, maps: Tensor) -> Any:
+        return self.kind([maps, maps.mean()])
 
 
 class Scaled(nn.Module):
@@ -119,6 +123,7 @@ def test_every_number_of_the_table_by_hand() -> None:
         Layer("norm", "", "BatchNorm2d", *none, (5, 2, 8), 10, (29, 34), (4, 2), (-9, -14)),
         Layer("tied", "", "Conv2d", (3, 3), (1, 1), (1, 1), (5, 2, 8), 5, (37, 38), (4, 2), (-13, -16)),
         Layer("pair", "", "Pair", *none, (5, 2, 8), 0, (37, 38), (4, 2), (-13, -16)),
+        Layer("list", "", "Pair", *none, (5, 2, 8), 0, (37, 38), (4, 2), (-13, -16)),
         Layer("scaled.mean", "", "AdaptiveAvgPool2d", *none, (5, 1, 1), 0, *whole),
         Layer("scaled", "", "Scaled", *none, (5, 1, 1), 5, *whole),
         Layer("top.0", "", "Flatten", *none, (5,), 0, *whole),
