@@ -112,7 +112,6 @@ def randomized(network: Network, seed: int = 0, stages: int = STAGES) -> Iterato
         yield alias.removesuffix(":pre"), torn
 
 
-@torch.no_grad()
 def _redraw(module: nn.Module, draws: torch.Generator) -> None:
     for parameter in module.parameters(recurse=False):
         values = torch.randn(parameter.shape, generator=draws).to(parameter)

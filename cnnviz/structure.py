@@ -5,8 +5,6 @@ by functions of its own passes them unseen, and the result is wrong without a wo
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +163,10 @@ def _used_again(made: Structure, kinds: set[Kind]) -> str:
 
 
 class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which operations run in which modules, which modules run, and what they give."""
+    """Notes which operations run in which modules, which modules run, and what they give.
+
+    `module` is a copy of our own and keeps the hooks.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -175,6 +176,9 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: Counter[nn.Module] = Counter()
         self.activations = 0
         self.maps: dict[str, None] = {}
+        for part in self.names:
+            part.register_forward_pre_hook(self._begin)
+            part.register_forward_hook(self._end)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.inside:  # else it is the normalisation
@@ -182,16 +186,6 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
             by_number = name in ("mul", "div") and not all(isinstance(value, Tensor) for value in args[:2])
             self.operations.add((BY_NUMBER if by_number else name, type(self.inside[-1])))
         return function(*args, **(kwargs or {}))
-
-    @contextmanager
-    def hooked(self) -> Iterator[None]:
-        handles = [part.register_forward_pre_hook(self._begin) for part in self.names]
-        handles += [part.register_forward_hook(self._end) for part in self.names]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _begin(self, module: nn.Module, _: object) -> None:
         self.inside.append(module)
@@ -212,7 +206,7 @@ def _is_leaf(module: nn.Module) -> bool:
 
 def _followed(network: Network, images: Tensor) -> Structure:
     watched = _Watched(network.module)
-    with watched.hooked(), watched, torch.enable_grad():
+    with watched, torch.enable_grad():
         logits = network(images.requires_grad_())
     check_logits(logits[:, None] if isinstance(logits, Tensor) and logits.ndim == 1 else logits, 1, network.name)
     return Structure(

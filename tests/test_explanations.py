@@ -137,7 +137,7 @@ def test_completeness_and_captums_measures_on_a_linear_network(bright: Network) 
     assert completeness_gap(ready, image, empty, target, 0.75 * values) == pytest.approx(0.25, abs=1e-5)
     assert completeness_gap(ready, image, empty, target, 1.5 * values) == pytest.approx(0.5, abs=1e-5)
     assert completeness_gap(ready, empty, image, target, -values) < 1e-5
-    assert completeness_gap(ready, image, image, target, values) == 1, "something where there is no difference"
+    assert completeness_gap(ready, image, image, target, 0.01 * values) == 1, "something where there is no difference"
     assert completeness_gap(ready, image, image, target, empty) == 0
     gradient = attribute(bright, image, target, method="saliency")
     assert infidelity(ready, image, target, gradient) == pytest.approx(0, abs=1e-8)
@@ -221,10 +221,14 @@ def test_random_weights_have_the_mean_and_the_deviation_of_the_old() -> None:
             assert new.std().item() == pytest.approx(0.2, rel=0.05)
             assert abs(torch.corrcoef(torch.stack([new.flatten(), old.flatten()]))[0, 1]) < 0.1
     assert -3 < torn.module[0].bias.item() < 2, "a single number has no deviation; its size stands in for it"
-    pair = wrap(nn.Sequential(nn.Conv2d(3, 2, 1)), name="pair", input_size=7)
-    ((_, redrawn),) = randomized(pair, 5)
-    draws = torch.Generator().manual_seed(5)
-    for new, old in zip(redrawn.parameters(), pair.parameters(), strict=True):
+    inner, outer = nn.Conv2d(3, 2, 1), nn.Sequential()
+    inner.bias.data = torch.tensor([0.5, 0.7])
+    outer.weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    outer.append(inner)
+    *_, (_, redrawn) = randomized(wrap(outer, name="own", input_size=7), 5)
+    draws, parts = torch.Generator().manual_seed(5), ("0.weight", "0.bias", "weight")  # from the top, each once
+    for part in parts:
+        new, old = redrawn.module.get_parameter(part), outer.get_parameter(part).detach()
         expected = old.mean() + torch.randn(old.shape, generator=draws) * old.std(correction=0)
         torch.testing.assert_close(new.detach(), expected)
     (_, default), *_ = randomized(network)

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 from torch.nn import functional
 
@@ -125,7 +126,9 @@ FOLLOWED: dict[str, Function] = {
     "rows summed": lambda maps: _asymmetric(maps).sum(-2, keepdim=True),
     "columns weighed": lambda maps: _asymmetric(maps).log_softmax(3),
     "largest of the columns": lambda maps: _asymmetric(maps).amax(dim=(3,), keepdim=True),
+    "smallest of the rows": lambda maps: _asymmetric(maps).amin(2, keepdim=True),
     "all summed, kept": lambda maps: _asymmetric(maps).sum((1, 2, 3), keepdim=True),
+    "attention between rows": lambda maps: functional.scaled_dot_product_attention(maps, maps, maps),
     "mixed": lambda maps: torch.matmul(torch.rand(9, 9, dtype=torch.double), maps) @ torch.rand(8, 8).double(),
 }
 
@@ -197,7 +200,7 @@ def test_what_is_not_followed_is_unknown(name: str) -> None:
 
 
 EVERYTHING = Field((WHOLE, WHOLE), None)
-WITHOUT_POSITIONS: dict[str, tuple[Function, Field]] = {
+OF_EVERYTHING: dict[str, tuple[Function, Field]] = {
     "flat": (lambda maps: maps.flatten(1), EVERYTHING),
     "flat positions": (lambda maps: maps.flatten(2), EVERYTHING),
     "flat, and on": (lambda maps: functional.linear(maps.flatten(1), torch.ones(3, 144).double()).relu(), EVERYTHING),
@@ -208,6 +211,14 @@ WITHOUT_POSITIONS: dict[str, tuple[Function, Field]] = {
     "mean, and another order": (lambda maps: maps.mean((2, 3)).transpose(0, 1), EVERYTHING),
     "a layer over columns": (lambda maps: functional.linear(maps, torch.ones(3, 8).double()), EVERYTHING),
     "products": (lambda maps: torch.bmm(maps.flatten(2), maps.flatten(2).transpose(1, 2)), EVERYTHING),
+    "products, kept apart": (
+        lambda maps: torch.bmm(maps[0], torch.ones(2, 8, 8).double()),
+        replace(EVERYTHING, axes=(1, 2)),
+    ),
+    "several heads": (
+        lambda maps: nn.MultiheadAttention(8, 2, dtype=torch.double)(*[maps[0]] * 3)[0],
+        replace(EVERYTHING, axes=(1, 2)),
+    ),
     "attention": (
         lambda maps: functional.scaled_dot_product_attention(*[maps.flatten(2).transpose(1, 2)] * 3),
         EVERYTHING,
@@ -220,9 +231,9 @@ WITHOUT_POSITIONS: dict[str, tuple[Function, Field]] = {
 }
 
 
-@pytest.mark.parametrize("name", WITHOUT_POSITIONS)
-def test_fields_of_what_has_no_positions(name: str) -> None:
-    function, expected = WITHOUT_POSITIONS[name]
+@pytest.mark.parametrize("name", OF_EVERYTHING)
+def test_fields_of_what_depends_on_everything(name: str) -> None:
+    function, expected = OF_EVERYTHING[name]
     assert followed(function)[0] == expected
 
 
