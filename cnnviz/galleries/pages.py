@@ -11,12 +11,14 @@ What a page says of a filter it takes from the folder alone; a picture that is n
 
 import io
 import math
+import os
 import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +197,9 @@ class _Site:
                     folder.rmdir()
 
     def _below(self, part: str, pattern: str) -> list[Path]:
-        return sorted((self.store.folder / part).rglob(pattern))
+        """Files and folders, as far as they are there: another `cnnviz gallery site` may be taking some away."""
+        found = (Path(here, name) for here, *names in os.walk(self.store.folder / part) for name in chain(*names))
+        return sorted(path for path in found if path.match(pattern))
 
     def _layer(self, layer: LayerPlan) -> Layer:
         name, records = file_name(layer.layer), self.store.records(layer.layer)
