@@ -27,9 +27,7 @@ def seeded(seed: int, device: "torch.device | None" = None) -> Iterator[None]:
     card = device if device is not None and device.type == "cuda" else None
     with _generators, torch.random.fork_rng(devices=[card] if card else []):
         kept = np.random.get_state()  # noqa: NPY002 - captum's GradientSHAP takes no other
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would seed the graphics cards that nobody asked for
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every graphics card too
         np.random.seed(seed % 2**32)  # noqa: NPY002
         if card is not None:
             with torch.cuda.device(card):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT = "vgg16"
 PATIENCE = 3.0  # seconds to wait for an answer before the weights' server counts as out of reach
 STALL = 30.0  # seconds without a byte after which a download is given up
+_downloading = threading.Lock()  # timeouts and stdout are the whole process's
 
 
 def names() -> list[str]:
@@ -151,7 +152,7 @@ def download(name: str, *, progress: bool) -> dict[str, Tensor]:
     ways = "connect to the internet, give a file with --weights, or take --model vgg16-mini (built in)"
     if not _cached(file):
         try:
-            with _stalls_noticed(), redirect_stdout(io.StringIO()):  # stdout is for results
+            with _downloading, _stalls_noticed(), redirect_stdout(io.StringIO()):  # stdout is for results
                 published(name).get_state_dict(progress=progress, check_hash=True, weights_only=True)
         except (OSError, HTTPException) as error:
             raise WeightsError(f"the weights of {name} cannot be downloaded ({_reason(error)}): {ways}.") from error
