@@ -57,6 +57,8 @@ NO_MEMORY = [
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], None]], int]]:
     """Runs something in place of the command line of this process; gives the exit status."""
     before, hook = {each: signal.getsignal(each) for each in SIGNALS}, sys.unraisablehook
+    for each in SIGNALS:  # some may be ignored where the tests run, as nohup has it
+        signal.signal(each, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(work: Callable[[], None]) -> int:
