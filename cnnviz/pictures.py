@@ -25,6 +25,7 @@ Pixels = NDArray[np.uint8]
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 LARGEST_FILE = 2**30  # bytes; as many pixels as Pillow thinks safe, 16 bits deep and not compressed, take less
 PROGRAMS = ("EPS",)  # formats that Pillow has another program run, Ghostscript, before there are pixels
+TOO_MANY = "{} has too many pixels to be opened safely; make it smaller first."
 ORIENTATION = 0x0112  # EXIF's tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -99,6 +100,8 @@ def picture_from_bytes(content: bytes, name: str) -> Picture:
     """A picture from a file's bytes, under a name to show; see `read_picture`."""
     with _readable(name):
         opened = Image.open(io.BytesIO(content))
+        if math.prod(opened.size) > (Image.MAX_IMAGE_PIXELS or math.inf):  # of which Pillow only warns
+            raise PictureError(TOO_MANY.format(name))
         if opened.format in PROGRAMS:
             raise PictureError(f"{name} is {opened.format}, a program rather than a picture; save it as PNG first.")
         if opened.format == "TIFF" and not _is_whole(opened):
@@ -136,8 +139,8 @@ def _readable(name: str) -> Iterator[None]:
         raise PictureError(
             f"{name} is not a picture; cnnviz reads JPEG, PNG, WebP, GIF, TIFF, BMP and what else Pillow knows."
         ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"{name} has too many pixels to be opened safely; make it smaller first.") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(TOO_MANY.format(name)) from error
     except Exception as error:
         raise PictureError(f"{name} is damaged and cannot be read: {error}".rstrip(".") + ".") from error
 

@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import io
 import platform
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -25,6 +24,7 @@ from cnnviz.errors import PictureError
 from cnnviz.models.weights import RANDOM
 from cnnviz.network import Network
 from cnnviz.pictures import Pixels, content_of
+from cnnviz.shared import quiet
 from cnnviz.sheets import DIGEST, METADATA, digest
 from cnnviz.untrusted import parsed
 
@@ -125,8 +125,7 @@ def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
     path, content = Path(path), content_of(Path(path))
     name = path.name
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large sheets, and whatever a damaged file provokes
+        with quiet():  # large sheets, and whatever a damaged file provokes
             image = Image.open(io.BytesIO(content), formats=["PNG"])
             text = getattr(image, "text", {}).get(METADATA, "")
             pixels = np.asarray(image.convert("RGB"))

@@ -142,3 +142,11 @@ def test_colour_maps_are_matplotlibs() -> None:
     np.testing.assert_allclose(colour_map("viridis")[[0, 255]], [[68, 1, 84], [253, 231, 37]], atol=1)
     with pytest.raises(UnknownNameError, match="did you mean 'viridis'"):
         colour_map("viridi")
+
+
+def test_pixels_of_which_pillow_only_warns_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = saved(tmp_path, "a.png", Image.new("L", (10, 11)))
+    with pytest.raises(PictureError, match="too many pixels"):
+        read_picture(path)
+    assert read_picture(saved(tmp_path, "b.png", Image.new("L", (10, 10)))).image.size == (10, 10)
