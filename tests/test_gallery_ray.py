@@ -92,11 +92,11 @@ def test_a_cluster_gives_the_same_gallery_and_a_lost_worker_costs_its_chunk(clus
     counter.unlink()
     with build(tmp_path / "ray", *asked, "--engine", "ray", "--address", cluster) as spread:
         deadline = time.monotonic() + 120
-        while not counter.exists() or counter.stat().st_size < passes / 4:
+        while not counter.exists() or counter.stat().st_size < passes / 4 or not (drawing := workers()):
             assert spread.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        os.kill(workers()[0], signal.SIGKILL)
+        os.kill(drawing[0], signal.SIGKILL)
         _, said = spread.communicate()
     assert (plain.returncode, spread.returncode, said) == (0, 0, b"")
     assert differences(tmp_path / "process", tmp_path / "ray") == []
