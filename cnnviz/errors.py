@@ -13,7 +13,8 @@ Every message says what was given, what was expected and what to do next, on one
 is. A broken invariant of cnnviz itself is an `assert`, not one of these.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -54,3 +55,57 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     as_written = {each.lower(): each for each in known}
     close = [as_written[each] for each in get_close_matches(name.lower(), as_written, n=3, cutoff=0.4)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+
+
+# What errors for want of memory say, on any device; their types differ from release to release of PyTorch's.
+NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED", "Cannot allocate", "failed to map")
+LOST = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "HIP error", "MPS error")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this is a device, or the computer, that has no memory left."""
+    return isinstance(error, MemoryError) or _line(error, NO_MEMORY) is not None
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether this is a graphics card that failed, after which nothing in this process can use it."""
+    return isinstance(error, RuntimeError) and not out_of_memory(error) and _line(error, LOST) is not None
+
+
+def fault_of_machine(error: BaseException) -> str | None:
+    """What happened and what to do, in one line, if the machine is at fault."""
+    if out_of_memory(error):
+        said = _line(error, NO_MEMORY)
+        reason = f" ({said.rstrip('.')})" if said else ""
+        return f"memory ran out{reason}; take a smaller --size or --batch, fewer layers, or free some memory."
+    if device_lost(error):
+        return f"the graphics card failed ({_line(error, LOST)}); give the same command again, or with --device cpu."
+    return None
+
+
+def _line(error: BaseException, marks: tuple[str, ...]) -> str | None:
+    """The line of an error's text with one of the marks."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if any(mark in line for mark in marks)), None)
+
+
+FORWARD_ERRORS = (Exception, SystemExit)  # what a forward pass, code of others, may raise: all but an interruption
+USUAL = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)  # for pictures of a size it cannot take
+
+
+@contextmanager
+def translated(error: Callable[[str], CnnvizError]) -> Iterator[None]:
+    """Raise an error of cnnviz's, made of the first line of what PyTorch or code of others raises.
+
+    Where the machine failed, its own error stays.
+    """
+    try:
+        yield
+    except CnnvizError:
+        raise
+    except FORWARD_ERRORS as unforeseen:
+        if fault_of_machine(unforeseen):
+            raise
+        said = str(unforeseen).strip().partition("\n")[0].rstrip(".")
+        kind = "" if said and isinstance(unforeseen, USUAL) else type(unforeseen).__name__
+        raise error(": ".join(filter(None, [kind, said]))) from unforeseen

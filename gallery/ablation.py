@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 import cnnviz
-from cnnviz import recipes
-from cnnviz.images import Fourier, noise
-from cnnviz.judgement import as_shown
-from cnnviz.network import Network
-from cnnviz.recipes import Recipe
-from cnnviz.synthesis import Synthesis
-from cnnviz.transforms import jitter, rotate, scale
-from cnnviz.views import Viewer
+from cnnviz.networks.network import Network
+from cnnviz.synthesis import recipes
+from cnnviz.synthesis.judgement import as_shown
+from cnnviz.synthesis.parametrisations import Fourier, noise
+from cnnviz.synthesis.recipes import Recipe
+from cnnviz.synthesis.results import Synthesis
+from cnnviz.synthesis.transforms import jitter, rotate, scale
+from cnnviz.synthesis.views import Viewer
 
 LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3")
 

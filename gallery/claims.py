@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import cnnviz
-from cnnviz.network import Network
+from cnnviz.networks.network import Network
 
 BLOCKS = [f"block{block}" for block in range(1, 6)]
 LAYERS = ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]

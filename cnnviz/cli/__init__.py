@@ -11,17 +11,16 @@ import click
 from cnnviz.cli.app import app
 from cnnviz.cli.dreams import dream, invert, kernels
 from cnnviz.cli.evidence import evidence
+from cnnviz.cli.featuremaps import featuremaps
 from cnnviz.cli.filters import classimage, filters
 from cnnviz.cli.gallery import gallery
-from cnnviz.cli.maps import featuremaps
 from cnnviz.cli.networks import classes, layers, models, weights
-from cnnviz.cli.predictions import predict
+from cnnviz.cli.predict import predict
 from cnnviz.cli.records import inspect, rerun
 from cnnviz.cli.report import report
 from cnnviz.cli.saliency import saliency
 from cnnviz.cli.terminal import echo, printable, spell_out_what_cannot_be_encoded
-from cnnviz.errors import CnnvizError
-from cnnviz.machine import fault_of_machine
+from cnnviz.errors import CnnvizError, fault_of_machine
 
 INTERRUPTED = 130
 

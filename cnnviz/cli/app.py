@@ -41,7 +41,7 @@ def app(context: click.Context, port: int, browser: bool) -> None:
         raise click.ClickException("Streamlit is not installed; `pip install 'cnnviz[app]'` does that.")
     _check_free(port)
     settings = SETTINGS | {"server.port": str(port), "server.headless": str(not browser).lower()}
-    page = Path(cnnviz.__file__).with_name("app.py")
+    page = Path(cnnviz.__file__).with_name("web") / "app.py"
     options = [f"--{name}={value}" for name, value in settings.items()]
     # -P and cwd: modules and Streamlit's settings in the folder where somebody happens to be are none of ours
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), *options]

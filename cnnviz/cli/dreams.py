@@ -6,7 +6,7 @@ import click
 
 from cnnviz.cli.options import Chosen, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_apart, check_sheet, sheet_file
-from cnnviz.cli.running import waiting
+from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
 one_picture = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -33,7 +33,7 @@ def dream(
       cnnviz dream cat.jpg --layer block4_conv2 -o dream.png
     """
     file = _file(picture, output, "dream", layer)
-    from cnnviz.dreams import dream as dreamt
+    from cnnviz.synthesis.dreams import dream as dreamt
 
     network = chosen.load(quiet=quiet)
     with waiting("dreaming ...", quiet=quiet):
@@ -71,7 +71,7 @@ def invert(
       cnnviz invert cat.jpg --layer block2_conv2 --layer block4_conv2 -o kept.png
     """
     file = _file(picture, output, "invert", "_".join(layers))
-    from cnnviz.dreams import invert as inverted
+    from cnnviz.synthesis.dreams import invert as inverted
 
     network = chosen.load(quiet=quiet)
     with waiting("inverting ...", quiet=quiet):
@@ -94,7 +94,7 @@ def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool)
       cnnviz kernels --model alexnet -o kernels.png
     """
     check_sheet(output)
-    from cnnviz.kernels import kernel_sheet
+    from cnnviz.features.kernels import kernel_sheet
 
     network = chosen.load(quiet=quiet)
     file = output or sheet_file(network.name, layer or "first", "kernels")

@@ -6,7 +6,7 @@ import click
 
 from cnnviz.cli.options import Chosen, Finite, json_option, names, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_sheet, sheet_file
-from cnnviz.cli.running import waiting
+from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
 
 
@@ -70,7 +70,7 @@ def evidence(
       cnnviz evidence photographs --method grad-cam,guided-backprop,saliency
     """
     check_sheet(output)
-    from cnnviz.comparison import compare_methods
+    from cnnviz.attribution.comparison import compare_methods
 
     network = chosen.load(quiet=quiet)
     with waiting("reading pictures", quiet=quiet) as say:

@@ -11,19 +11,19 @@ import click
 from cnnviz.cli import options
 from cnnviz.cli.options import Chosen, Command, json_option, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
-from cnnviz.cli.running import run
+from cnnviz.cli.progress import run
 from cnnviz.cli.terminal import echo, say_json
-from cnnviz.recipes import RECIPES, summary
+from cnnviz.synthesis.recipes import RECIPES, summary
 
 if TYPE_CHECKING:
-    from cnnviz.jobs import Job
-    from cnnviz.synthesis import Synthesis
+    from cnnviz.synthesis.jobs import Job
+    from cnnviz.synthesis.results import Synthesis
 
 FIRST = 16  # filters that are drawn unless others are asked for
 
 
 @dataclass(frozen=True)
-class Delivery:
+class Outputs:
     """Where a synthesis goes, as it was asked for."""
 
     output: Path | None
@@ -109,7 +109,7 @@ def taken(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def synthesis_options(recipe: str) -> Callable[[Command], Command]:
-    """Give a command the options that all syntheses share, handed to it as `settings` and `delivery`.
+    """Give a command the options that all syntheses share, handed to it as `settings` and `outputs`.
 
     Args:
         recipe: the one by default.
@@ -120,9 +120,9 @@ def synthesis_options(recipe: str) -> Callable[[Command], Command]:
 def _with_options(recipe: str, command: Command) -> Command:
     def with_settings(**arguments: Any) -> None:
         settings = taken(arguments) | {name: arguments.pop(name) for name in ("references", "spectrum")}
-        delivery = Delivery(**{field.name: arguments.pop(field.name) for field in fields(Delivery)})
-        delivery.check()
-        command(settings=settings | {"film": delivery.film is not None}, delivery=delivery, **arguments)
+        outputs = Outputs(**{field.name: arguments.pop(field.name) for field in fields(Outputs)})
+        outputs.check()
+        command(settings=settings | {"film": outputs.film is not None}, outputs=outputs, **arguments)
 
     shared: list[Callable[[Command], Command]] = [
         *recipe_options(recipe),
@@ -166,7 +166,7 @@ def filters(
     numbers: tuple[int, ...] | Literal["all"] | None,
     settings: dict[str, Any],
     seed: int,
-    delivery: Delivery,
+    outputs: Outputs,
     chosen: Chosen,
 ) -> None:
     """Draw what filters of a layer look for.
@@ -179,21 +179,21 @@ def filters(
     Example:
       cnnviz filters --layer block5_conv3 --filters 0-15,41 -o filters.png
     """
-    from cnnviz.settings import canvas, filter_count
-    from cnnviz.synthesis import filter_job
+    from cnnviz.synthesis.maximization import filter_job
+    from cnnviz.synthesis.settings import canvas, filter_count
 
-    network = chosen.load(quiet=delivery.quiet)
+    network = chosen.load(quiet=outputs.quiet)
     if numbers is None:
         settings["size"] = settings["size"] or canvas(network, layer)
         numbers = tuple(range(min(FIRST, filter_count(network, network.before_relu(layer), settings["size"]))))
     job = filter_job(network, layer, None if numbers == "all" else list(numbers), seed=seed, **settings)
     climbed = network.before_relu(layer)
-    if climbed != layer and not (delivery.quiet or delivery.as_json):
+    if climbed != layer and not (outputs.quiet or outputs.as_json):
         echo(
             f"maximising {climbed}, the values before the ReLU: there even a filter that does not fire can climb",
             err=True,
         )
-    delivery.run(job, sheet_file(network.name, layer, "filters"))
+    outputs.run(job, sheet_file(network.name, layer, "filters"))
 
 
 @click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
@@ -206,7 +206,7 @@ def classimage(
     logit_alone: bool,
     settings: dict[str, Any],
     seed: int,
-    delivery: Delivery,
+    outputs: Outputs,
     chosen: Chosen,
 ) -> None:
     """Draw what the network takes for a class: images that maximise the logit of each CLASS, less half the runner-up's.
@@ -218,8 +218,8 @@ def classimage(
     Example:
       cnnviz classimage "tabby" goldfish -o classes.png
     """
-    from cnnviz.synthesis import class_job
+    from cnnviz.synthesis.maximization import class_job
 
-    network = chosen.load(quiet=delivery.quiet)
+    network = chosen.load(quiet=outputs.quiet)
     job = class_job(network, list(dict.fromkeys(names)), seed=seed, alone=logit_alone, **settings)
-    delivery.run(job, sheet_file(network.name, "_".join(names)[:60], "classimage"))
+    outputs.run(job, sheet_file(network.name, "_".join(names)[:60], "classimage"))

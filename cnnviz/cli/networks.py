@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnviz.cli.options import Chosen, json_option, network_options, quiet_option
-from cnnviz.cli.terminal import echo, printable, say_json
+from cnnviz.cli.terminal import echo, print_table, say_json
 
 if TYPE_CHECKING:
-    from cnnviz.architecture import Layer
+    from cnnviz.networks.layers import Layer
 
 
 @click.command()
@@ -30,8 +30,8 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     Example:
       cnnviz layers --model resnet18
     """
-    from cnnviz.architecture import layer_table
-    from cnnviz.network import count_parameters
+    from cnnviz.networks.layers import layer_table
+    from cnnviz.networks.network import count_parameters
 
     network = chosen.outline()
     shown = (size, size) if size else network.input_size
@@ -59,9 +59,9 @@ def models(word: str, as_json: bool) -> None:
     Example:
       cnnviz models resnet
     """
-    from cnnviz.models import shipped, zoo
+    from cnnviz.models import builtin, zoo
 
-    rows = [shipped.describe(), *(zoo.describe(name) for name in zoo.names())]
+    rows = [builtin.describe(), *(zoo.describe(name) for name in zoo.names())]
     rows = [row for row in rows if word.lower() in row["name"]]
     if as_json:
         say_json(rows)
@@ -113,10 +113,10 @@ def weights(names: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     Example:
       cnnviz weights vgg16
     """
-    from cnnviz.models import shipped, zoo
+    from cnnviz.models import builtin, zoo
 
-    if shipped.NAME in names:
-        raise click.UsageError(f"{shipped.NAME} is built in; there is nothing to download.")
+    if builtin.NAME in names:
+        raise click.UsageError(f"{builtin.NAME} is built in; there is nothing to download.")
     for name in names:
         zoo.published(name)
     for name in names:
@@ -159,17 +159,3 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
     for name in ("receptive_field", "step", "start"):
         row[name] = row[name] and ["all" if math.isinf(side) else side for side in row[name]]
     return row
-
-
-def print_table(columns: list[str], rows: list[list[str]], right: int) -> None:
-    """Print rows under the names of their columns, the last `right` of which are aligned on the right."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index >= len(columns) - right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(printable, row))
-    wanted = Console(width=10_000).measure(table).maximum
-    Console(highlight=False, markup=False, width=wanted).print(table)  # a narrow terminal wraps lines, never cuts them

@@ -13,11 +13,10 @@ import click
 from cnnviz.cli.terminal import echo
 
 if TYPE_CHECKING:
-    from cnnviz.network import Network
+    from cnnviz.networks.network import Network
 
 Command = Callable[..., None]
 LONGEST = 10_000_000  # letters of a file with the names of classes
-
 picture_argument = click.argument(
     "pictures",
     metavar="PICTURE...",
@@ -96,7 +95,7 @@ class Chosen:
 
     def name(self) -> str:
         """The network's name: the one given, or the default, or the embedded one where that is out of reach."""
-        from cnnviz.models import shipped, zoo
+        from cnnviz.models import builtin, zoo
 
         if self.model is not None:
             return self.model
@@ -104,11 +103,11 @@ class Chosen:
             return zoo.DEFAULT
         echo(
             f"warning: no internet and no cached weights of {zoo.DEFAULT}:"
-            f" using the small built-in {shipped.NAME} instead;"
+            f" using the small built-in {builtin.NAME} instead;"
             f" when online, `cnnviz weights {zoo.DEFAULT}` gets them (528 MB).",
             err=True,
         )
-        return shipped.NAME
+        return builtin.NAME
 
     def load(self, *, quiet: bool = False) -> "Network":
         """The network with its weights, on its device."""
@@ -131,7 +130,7 @@ class Chosen:
 
     def device_name(self) -> str:
         """The device asked for, or the best there is."""
-        from cnnviz.precision import devices
+        from cnnviz.networks.devices import devices
 
         if self.device == "auto":
             return devices()[0]

@@ -17,7 +17,7 @@ def sheet_file(*parts: str) -> Path:
 def check_sheet(output: Path | None) -> None:
     """Notice before any work that a sheet could not be written, for its ending or its place."""
     from cnnviz.files import check_writable
-    from cnnviz.sheets import picture_format
+    from cnnviz.pictures.sheets import picture_format
 
     if output is not None:
         picture_format(output)

@@ -9,11 +9,11 @@ import click
 
 from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_apart, check_sheet
-from cnnviz.cli.running import waiting
+from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
-    from cnnviz.reruns import Verdict
+    from cnnviz.cli.rerun import Verdict
 
 file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
@@ -28,7 +28,7 @@ def inspect(file: Path, as_json: bool) -> None:
     Example:
       cnnviz inspect cat_vgg16-mini_block4_conv2.png
     """
-    from cnnviz.provenance import read_record
+    from cnnviz.pictures.records import read_record
 
     made = read_record(file)
     if as_json:
@@ -77,8 +77,8 @@ def rerun(
     Example:
       cnnviz rerun cat_vgg16-mini_block4_conv2.png --picture cat.jpg
     """
-    from cnnviz.provenance import read_made
-    from cnnviz.reruns import Supplied, compared, remake
+    from cnnviz.cli.rerun import Supplied, compared, remake
+    from cnnviz.pictures.records import read_made
 
     check_sheet(output)
     if output is not None:
@@ -100,9 +100,9 @@ def rerun(
 
 def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
     """The network of a record, but for what the command line says of it."""
-    from cnnviz.models.weights import RANDOM
-    from cnnviz.provenance import given_weights
-    from cnnviz.reruns import check_record
+    from cnnviz.cli.rerun import check_record
+    from cnnviz.networks.network import RANDOM
+    from cnnviz.networks.provenance import given_weights
 
     check_record(made)
     network = made["network"]

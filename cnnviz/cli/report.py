@@ -6,7 +6,7 @@ import click
 
 from cnnviz.cli.options import Chosen, names, network_options, quiet_option
 from cnnviz.cli.output import check_apart, sheet_file
-from cnnviz.cli.running import waiting
+from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
 
@@ -47,7 +47,7 @@ def report(
       cnnviz report cat.jpg --model vgg16-mini -o report.html
     """
     from cnnviz.files import check_writable
-    from cnnviz.report import check_ending, make_report
+    from cnnviz.web.report import check_ending, make_report
 
     if output is not None:
         check_apart(check_ending(output), picture)

@@ -5,22 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import (
-    Chosen,
-    fit_option,
-    json_option,
-    names,
-    network_options,
-    output_option,
-    quiet_option,
-)
+from cnnviz.attribution.methods import DEFAULT, METHODS
+from cnnviz.cli.options import Chosen, fit_option, json_option, names, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
-from cnnviz.cli.running import waiting
+from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
-from cnnviz.methods import DEFAULT, METHODS
 
 if TYPE_CHECKING:
-    from cnnviz.explanations import Explanation
+    from cnnviz.attribution.explanations import Explanation
 
 _LISTED = "\n".join(
     f"  {name:21} {method.paper}, {method.cost}"
@@ -111,7 +103,7 @@ def saliency(
     check_npz(save_arrays)
     if classes and top > 1:
         raise click.UsageError("--class and --top both choose classes; give one of them.")
-    from cnnviz.explaining import explain
+    from cnnviz.attribution.explain import explain
 
     network = chosen.load(quiet=quiet)
     with waiting("explaining ...", quiet=quiet) as say:

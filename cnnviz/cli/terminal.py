@@ -37,3 +37,17 @@ def spell_out_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, UnsupportedOperation):  # closed ones are None, replaced ones may be anything
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def print_table(columns: list[str], rows: list[list[str]], right: int) -> None:
+    """Print rows under the names of their columns, the last `right` of which are aligned on the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index >= len(columns) - right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(printable, row))
+    wanted = Console(width=10_000).measure(table).maximum
+    Console(highlight=False, markup=False, width=wanted).print(table)  # a narrow terminal wraps lines, never cuts them

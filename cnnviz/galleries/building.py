@@ -9,9 +9,9 @@ from cnnviz.errors import OutputError
 from cnnviz.galleries.engines import Engine, InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, joined
 from cnnviz.galleries.store import Store
-from cnnviz.network import Network
-from cnnviz.recipes import Preset
-from cnnviz.settings import Precision
+from cnnviz.networks.network import Network
+from cnnviz.synthesis.recipes import Preset
+from cnnviz.synthesis.settings import Precision
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def build_gallery(
         layers: names from ``network.layers``; all convolutions by default.
         filters: their numbers, in each layer as far as it has them; all by default.
         seed: each filter draws from (seed, layer, number).
-        recipe, preset, steps, size, batch, precision: see `cnnviz.settings.Settings`; the recipe by its name.
+        recipe, preset, steps, size, batch, precision: see `cnnviz.synthesis.settings.Settings`; the recipe by its name.
 
     Returns:
         What the gallery holds.

@@ -1,49 +1,20 @@
 """What drawing costs, before anything is drawn: operations counted on shapes, and how many a second are done here."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnviz.images import Size
-from cnnviz.network import Network
-from cnnviz.objectives import Objective
-from cnnviz.precision import fast_dtype
-from cnnviz.unforeseen import FORWARD_ERRORS
-from cnnviz.views import Viewer
-
-if TYPE_CHECKING:
-    from cnnviz.galleries.plan import LayerPlan
+from cnnviz.errors import FORWARD_ERRORS
+from cnnviz.networks.devices import fast_dtype
+from cnnviz.networks.network import Network
+from cnnviz.synthesis.objectives import Objective
+from cnnviz.synthesis.parametrisations import Size
+from cnnviz.synthesis.views import Viewer
 
 ROUNDS, CHANNELS, SIDE, BATCH = 7, 256, 28, 4
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a plan takes, if every filter succeeds at the first try.
-
-    Attributes:
-        filters: how many.
-        flops: floating-point operations of all steps, an addition and a multiplication each counted.
-        pixels: bytes of all images, uncompressed; PNG files take about half to three quarters.
-    """
-
-    filters: int
-    flops: int
-    pixels: int
-
-
-def estimate(layers: "Sequence[LayerPlan]") -> Estimate:
-    """What some layers of a plan take."""
-    parts = [(layer, len(layer.filters), layer.settings) for layer in layers]
-    flops = sum(count * int(settings["steps"]) * layer.flops for layer, count, settings in parts)
-    pixels = sum(count * settings["size"][0] * settings["size"][1] * 3 for _, count, settings in parts)
-    return Estimate(sum(count for _, count, _ in parts), flops, pixels)
 
 
 def step_cost(network: Network, objective: Objective, size: Size) -> int:

@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 
-from cnnviz.architecture import all_convolutions
-from cnnviz.filtersheets import drawable
 from cnnviz.galleries.plan import Chunk
-from cnnviz.jobs import Job
-from cnnviz.network import Network
-from cnnviz.provenance import record, versions
-from cnnviz.sheets import Sheet
-from cnnviz.synthesis import filter_job
-from cnnviz.wiring import Wiring
+from cnnviz.galleries.wiring import Wiring
+from cnnviz.networks.layers import all_convolutions
+from cnnviz.networks.network import Network
+from cnnviz.networks.provenance import record
+from cnnviz.pictures.colours import drawable
+from cnnviz.pictures.records import versions
+from cnnviz.pictures.sheets import Sheet
+from cnnviz.synthesis.jobs import Job
+from cnnviz.synthesis.maximization import filter_job
 
 
 @dataclass(frozen=True)

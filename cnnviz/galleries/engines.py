@@ -1,4 +1,4 @@
-"""Where a gallery's work is done: in this process, or elsewhere (`cnnviz.galleries.onray`).
+"""Where a gallery's work is done: in this process, or elsewhere (`cnnviz.galleries.ray_engine`).
 
 An engine has a network and does three things with it, on whatever devices it has: `plan` decides what a request leaves
 open, `draw` draws chunks, `excite` shows pictures. To add another one, give it these.
@@ -10,8 +10,8 @@ from typing import Protocol
 from cnnviz.galleries.drawing import Advance, draw
 from cnnviz.galleries.excitation import Excitation, Shard, excite
 from cnnviz.galleries.plan import Chunk, Plan, Request, make_plan
-from cnnviz.machine import Room
-from cnnviz.network import Network
+from cnnviz.networks.devices import MemoryLimit
+from cnnviz.networks.network import Network
 
 
 class Engine(Protocol):
@@ -34,7 +34,7 @@ class InProcess:
     """Works here, on the network's device."""
 
     def __init__(self, network: Network) -> None:
-        self.network, self.room = network, Room()
+        self.network, self.memory = network, MemoryLimit()
 
     def plan(self, request: Request) -> Plan:
         return make_plan(self.network, request)
@@ -45,4 +45,4 @@ class InProcess:
 
     def excite(self, layers: Sequence[str], top: int, shards: Iterator[Shard]) -> Iterator[Excitation]:
         for shard in shards:
-            yield excite(self.network, layers, top, shard, self.room)
+            yield excite(self.network, layers, top, shard, self.memory)

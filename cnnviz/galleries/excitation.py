@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, PictureError
-from cnnviz.inputs import show
-from cnnviz.machine import Room
-from cnnviz.network import Network, forward_pass
-from cnnviz.pictures import picture_from_bytes
+from cnnviz.networks.devices import MemoryLimit
+from cnnviz.networks.inputs import show
+from cnnviz.networks.network import Network, forward_pass
+from cnnviz.pictures.reading import picture_from_bytes
 
 BATCH = 32  # pictures that the network is shown at a time
 BINS = 64
@@ -136,20 +136,22 @@ class Excitation:
 
 
 @torch.no_grad()
-def excite(network: Network, layers: Sequence[str], top: int, shard: Shard, room: Room | None = None) -> Excitation:
+def excite(
+    network: Network, layers: Sequence[str], top: int, shard: Shard, memory: MemoryLimit | None = None
+) -> Excitation:
     """Show a network the pictures of a shard, each as its published preprocessing cuts it.
 
     Args:
-        room: on the network's device, as far as it is known from other shards.
+        memory: on the network's device, as far as it is known from other shards.
 
     Raises:
         ShapeError, LayerError: if the network cannot take them, or a layer gives no maps.
     """
     found = Excitation()
     found.shards = {shard.start}
-    peaks, room = _Peaks(network, layers), room or Room()
+    peaks, memory = _Peaks(network, layers), memory or MemoryLimit()
     for numbers, images in _batches(network, shard, found):
-        seen = room.used(partial(peaks, images), BATCH)
+        seen = memory.run(partial(peaks, images), BATCH)
         found.count += len(numbers)
         for layer, (values, positions, width) in seen.items():
             if layer not in found.tallies:

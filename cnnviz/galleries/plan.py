@@ -8,20 +8,20 @@ another key than its record is drawn again.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from cnnviz.architecture import Layer, all_convolutions, layer_table
 from cnnviz.errors import OutputError, ShapeError
+from cnnviz.files import is_list, is_real, is_text, is_whole
 from cnnviz.galleries.costs import step_cost
-from cnnviz.network import Network
-from cnnviz.objectives import channel
-from cnnviz.provenance import describe
-from cnnviz.settings import filter_count
-from cnnviz.synthesis import filter_job
-from cnnviz.untrusted import is_list, is_real, is_text, is_whole
-from cnnviz.wiring import Wiring
+from cnnviz.galleries.wiring import Wiring
+from cnnviz.networks.layers import Layer, all_convolutions, layer_table
+from cnnviz.networks.network import Network
+from cnnviz.networks.provenance import describe
+from cnnviz.synthesis.maximization import filter_job
+from cnnviz.synthesis.objectives import channel
+from cnnviz.synthesis.settings import filter_count
 
 FORMAT = 1  # of the folder
 MOST_FILTERS = 10**6  # of a layer
@@ -37,7 +37,7 @@ class LayerPlan:
     Attributes:
         layer: its name, as it was asked for.
         filters: the numbers of those that are drawn.
-        settings: how, with nothing left to choose: what `cnnviz.synthesis.filter_job` is given.
+        settings: how, with nothing left to choose: what `cnnviz.synthesis.maximization.filter_job` is given.
         shape: (C, H, W) of its maps at the network's input size.
         receptive_field, step: (height, width) in input pixels; "all" where everything counts; None if unknown.
         inputs: the layer whose maps its convolution is given, if that is plain.
@@ -144,7 +144,7 @@ class Request:
     Attributes:
         layers: names of layers; all convolutions if empty.
         filters: their numbers, in every layer as far as it has them; all if None.
-        settings: of `cnnviz.settings.Settings`, the recipe by its name, and "seed".
+        settings: of `cnnviz.synthesis.settings.Settings`, the recipe by its name, and "seed".
     """
 
     layers: tuple[str, ...] = ()
@@ -258,3 +258,26 @@ def chunks(plan: Plan, done: Mapping[str, set[int]]) -> Iterator[Chunk]:
             some = tuple(left[start : start + length])
             keys = tuple(plan.key(layer, number) for number in some)
             yield Chunk(layer.layer, some, layer.settings, keys, layer.flops)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan takes, if every filter succeeds at the first try.
+
+    Attributes:
+        filters: how many.
+        flops: floating-point operations of all steps, an addition and a multiplication each counted.
+        pixels: bytes of all images, uncompressed; PNG files take about half to three quarters.
+    """
+
+    filters: int
+    flops: int
+    pixels: int
+
+
+def estimate(layers: "Sequence[LayerPlan]") -> Estimate:
+    """What some layers of a plan take."""
+    parts = [(layer, len(layer.filters), layer.settings) for layer in layers]
+    flops = sum(count * int(settings["steps"]) * layer.flops for layer, count, settings in parts)
+    pixels = sum(count * settings["size"][0] * settings["size"][1] * 3 for _, count, settings in parts)
+    return Estimate(sum(count for _, count, _ in parts), flops, pixels)

@@ -22,12 +22,11 @@ from typing import Any, Literal, get_args
 from filelock import FileLock, Timeout
 
 from cnnviz.errors import OutputError
-from cnnviz.files import PARTIAL, whole_file
+from cnnviz.files import PARTIAL, is_list, is_real, is_text, is_whole, parsed, whole_file
 from cnnviz.galleries.drawing import Drawn
 from cnnviz.galleries.plan import MOST_FILTERS, LayerPlan, Plan
-from cnnviz.judgement import Status
-from cnnviz.provenance import versions
-from cnnviz.untrusted import is_list, is_real, is_text, is_whole, parsed
+from cnnviz.pictures.records import versions
+from cnnviz.synthesis.judgement import Status
 
 PLAN, EXAMPLES, LOCK, WORKING = "gallery.json", "examples.json", ".lock", ".working.json"
 

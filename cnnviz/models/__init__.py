@@ -15,9 +15,8 @@ from typing import Any
 import torch
 
 from cnnviz.errors import ModelError
-from cnnviz.models import custom, shipped, zoo
-from cnnviz.models.weights import RANDOM
-from cnnviz.network import Network
+from cnnviz.models import builtin, custom, zoo
+from cnnviz.networks.network import RANDOM, Network
 
 
 def load(
@@ -60,7 +59,7 @@ def outline(name: str, *, weights: str | Path | None = None, **own: Any) -> Netw
 
     Nothing is downloaded, and a network of torchvision's holds no numbers at all, unless `weights` is a file.
     """
-    if ":" in name or name == shipped.NAME or weights not in (None, RANDOM):
+    if ":" in name or name == builtin.NAME or weights not in (None, RANDOM):
         return _built(name, weights, **own)
     _refuse(name, own)
     return zoo.outline(name)
@@ -71,8 +70,8 @@ def _built(name: str, weights: str | Path | None, *, progress: bool = True, **ow
     if ":" in name:
         settings = dict.fromkeys(("input_size", "mean", "std", "labels")) | own
         return custom.build(name, weights, **settings)
-    if name == shipped.NAME:
-        return shipped.build(weights)
+    if name == builtin.NAME:
+        return builtin.build(weights)
     return zoo.build(name, weights, progress=progress)
 
 

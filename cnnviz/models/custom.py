@@ -4,7 +4,6 @@ Naming a factory runs the user's code; nothing else in cnnviz does. The factory,
 ``nn.Module``, or a `Network` that `wrap` made.
 """
 
-import importlib
 import importlib.util
 import re
 import sys
@@ -19,10 +18,10 @@ import torch
 from torch import nn
 
 from cnnviz.errors import CnnvizError, ModelError, did_you_mean
-from cnnviz.inputs import LARGEST
-from cnnviz.models.weights import RANDOM, SEED, fill
-from cnnviz.network import Network, wrap
-from cnnviz.shared import seeded
+from cnnviz.isolation import seeded
+from cnnviz.models.weights import SEED, fill
+from cnnviz.networks.inputs import LARGEST
+from cnnviz.networks.network import RANDOM, Network, wrap
 
 
 def build(

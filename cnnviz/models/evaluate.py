@@ -11,13 +11,48 @@ import click
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
-from cnnviz.hooks import activations
-from cnnviz.inputs import show
-from cnnviz.models import load, shipped
-from cnnviz.models.calibration import expected_calibration_error
-from cnnviz.models.photographs import read_split
-from cnnviz.network import Network
+from cnnviz.models import builtin, load
+from cnnviz.models.tiny_imagenet import read_split
+from cnnviz.networks.activations import activations
+from cnnviz.networks.inputs import show
+from cnnviz.networks.network import Network
+
+BINS = 15
+
+
+def fitted_temperature(logits: Tensor, classes: Tensor) -> float:
+    """The number by which to divide logits (N, C) so that the classes (N,) that are true become most likely."""
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = functional.cross_entropy(logits.double() / log_temperature.exp(), classes)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return log_temperature.exp().item()
+
+
+def expected_calibration_error(logits: Tensor, classes: Tensor) -> float:
+    """How far, on average, the probability of the class on top lies from the share of cases in which it is right.
+
+    Args:
+        logits: (N, C).
+        classes: (N,), the true ones.
+
+    Returns:
+        A number in [0, 1]: over 15 bins of equal width in probability, the mean distance weighted by their cases.
+    """
+    confidence, guess = logits.double().softmax(1).max(1)
+    right = (guess == classes).double()
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, right - confidence)
+    return (gaps.abs().sum() / len(classes)).item()
+
 
 SIDES = (64, 80, 96, 112, 128, 160, 224)
 BATCH = 100
@@ -30,7 +65,7 @@ LISTED = 10  # classes and confusions that are named
 @click.option("--first", type=click.IntRange(min=1), help="Measure on this many pictures, spread evenly, only.")
 def main(data: Path, weights: Path | None, first: int | None) -> None:
     """Print how often the network is right on the validation pictures of DATA, where it errs, and its dead filters."""
-    network = load(shipped.NAME, weights=weights)
+    network = load(builtin.NAME, weights=weights)
     pictures, classes = read_split(data, "val")
     rows = torch.linspace(0, len(classes) - 1, first or len(classes)).round().long()
     images, classes = [_image(pictures[row]) for row in rows], classes[rows]
@@ -40,11 +75,11 @@ def main(data: Path, weights: Path | None, first: int | None) -> None:
         logits = logits_of(network, images, side)
         top1, top5 = (share_right(logits, classes, top) for top in (1, 5))
         click.echo(f"| {side} px | {top1:.1%} | {top5:.1%} | {expected_calibration_error(logits, classes):.1%} |")
-        if side == shipped.SIDE:
+        if side == builtin.SIDE:
             chosen = logits
-    click.echo(f"\nAt {shipped.SIDE} px:\n\n" + "\n".join(per_class(network, chosen, classes)))
+    click.echo(f"\nAt {builtin.SIDE} px:\n\n" + "\n".join(per_class(network, chosen, classes)))
     click.echo("\n| layer | filters | dead |\n|---|---|---|")
-    for layer, dead in dead_filters(network, images, shipped.SIDE).items():
+    for layer, dead in dead_filters(network, images, builtin.SIDE).items():
         click.echo(f"| {layer} | {len(dead)} | {int(dead.sum())} |")
 
 

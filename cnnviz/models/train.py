@@ -26,13 +26,11 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnviz.files import whole_file
-from cnnviz.models.calibration import fitted_temperature
-from cnnviz.models.evaluate import share_right
-from cnnviz.models.mini import VGGMini, folded, freeze, unfolded, vgg16_mini
-from cnnviz.models.photographs import class_names, read_split
-from cnnviz.models.shipped import MEAN, NAME, SIDE, STD, write_weights
+from cnnviz.models.builtin import MEAN, NAME, SIDE, STD, VGGMini, folded, freeze, unfolded, vgg16_mini, write_weights
+from cnnviz.models.evaluate import fitted_temperature, share_right
+from cnnviz.models.tiny_imagenet import class_names, read_split
 from cnnviz.models.weights import fill
-from cnnviz.precision import fast_dtype
+from cnnviz.networks.devices import fast_dtype
 
 
 class Cycle(NamedTuple):
@@ -67,7 +65,6 @@ LABEL_SMOOTHING = 0.1
 AVERAGING = 0.999
 COLOUR = 0.3  # brightness, contrast and saturation change by up to this factor
 VALIDATION_SAMPLE = 2000
-
 console = Console(stderr=True)
 
 

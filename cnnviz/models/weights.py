@@ -12,13 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import WeightsError
-from cnnviz.machine import out_of_memory
-from cnnviz.shared import quiet
+from cnnviz.errors import WeightsError, out_of_memory
+from cnnviz.isolation import quiet
+from cnnviz.networks.network import RANDOM
 
-RANDOM = "random"
 SEED = 0  # of weights that are drawn: the same every time
-
 Prepare = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
 
 

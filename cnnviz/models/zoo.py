@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import UnknownNameError, WeightsError, did_you_mean
+from cnnviz.isolation import seeded
 from cnnviz.models.weights import SEED, fill, fit, read_weights
-from cnnviz.network import Crop, Network, wrap
-from cnnviz.shared import seeded
+from cnnviz.networks.network import Crop, Network, wrap
 
 if TYPE_CHECKING:
     from torchvision.models._api import WeightsEnum

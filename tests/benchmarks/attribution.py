@@ -20,12 +20,11 @@ import torchvision
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz.attribution import attribute
-from cnnviz.captumcalls import Case
-from cnnviz.explainers import Scores, Target
-from cnnviz.methods import METHODS
-from cnnviz.network import Network
-from cnnviz.patches import superpixels
+from cnnviz.attribution.attribute import attribute
+from cnnviz.attribution.explainer import Scores, Target
+from cnnviz.attribution.methods import METHODS, Case
+from cnnviz.attribution.superpixels import superpixels
+from cnnviz.networks.network import Network
 
 TARGET, ROUNDS = 3, 3
 MANY, FEW = 16, 8  # steps or samples: of the methods with targets, and of the others

@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 import torch
 
 import cnnviz
-from cnnviz.galleries import examples
+from cnnviz.galleries import natural_examples as examples
 from cnnviz.galleries.building import build_gallery
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.excitation import BATCH, Excitation
 from cnnviz.galleries.store import Store, read_lines
-from cnnviz.inputs import show
-from cnnviz.network import Network
-from cnnviz.pictures import picture_files, picture_from_bytes
+from cnnviz.networks.inputs import show
+from cnnviz.networks.network import Network
+from cnnviz.pictures.reading import picture_files, picture_from_bytes
 
 CHECKED = {"block2_conv1": 32, "block4_conv3": 192, "block5_conv3": 192}  # layers, and their filters
 TOP = 9

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import cnnviz
-from cnnviz.featuremaps import FeatureMaps
-from cnnviz.sheets import columns_for, enlargement
+from cnnviz.features.maps import FeatureMaps
+from cnnviz.pictures.sheets import columns_for, enlargement
 
 CHANNELS, SIDE, ROUNDS = 512, 14, 3
 

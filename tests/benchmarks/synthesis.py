@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnviz
-from cnnviz.ascent import Glance, ascend
-from cnnviz.jobs import seed_of
-from cnnviz.judgement import as_shown
-from cnnviz.network import Network
-from cnnviz.objectives import channel
-from cnnviz.precision import fast_dtype
-from cnnviz.recipes import fourier
-from cnnviz.settings import canvas
-from cnnviz.transforms import draws
-from cnnviz.views import Viewer
+from cnnviz.networks.devices import fast_dtype
+from cnnviz.networks.network import Network
+from cnnviz.synthesis.ascent import Augmentation, ascend
+from cnnviz.synthesis.jobs import seed_of
+from cnnviz.synthesis.judgement import as_shown
+from cnnviz.synthesis.objectives import channel
+from cnnviz.synthesis.recipes import fourier
+from cnnviz.synthesis.settings import canvas
+from cnnviz.synthesis.transforms import draws
+from cnnviz.synthesis.views import Viewer
 
 FILTER = 3
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,9 +43,9 @@ def ours(network: Network, layer: str, size: int, steps: int, dtype: torch.dtype
     recipe, sides = fourier(), (size, size)
     seeds = [seed_of(number) for number in range(batch)]
     image = recipe.image(seeds, 3, sides, None)
-    glance = Glance(draws(recipe.transforms(sides), seeds, steps))
+    augmentation = Augmentation(draws(recipe.transforms(sides), seeds, steps))
     objective = channel(f"{layer}:pre", list(range(batch)))
-    for _ in ascend(network, objective, image, steps=steps, rate=recipe.rate, glance=glance, dtype=dtype):
+    for _ in ascend(network, objective, image, steps=steps, rate=recipe.rate, augmentation=augmentation, dtype=dtype):
         pass
 
 
@@ -202,7 +202,7 @@ def race(layer: str) -> None:
     recipe, sides = fourier(), canvas(network, layer)
     seeds, steps = [seed_of(0)], 512
     climbing = recipe.image(seeds, 3, sides, None)
-    glance = Glance(draws(recipe.transforms(sides), seeds, steps))
+    augmentation = Augmentation(draws(recipe.transforms(sides), seeds, steps))
     spent, reached, mark = 0.0, -math.inf, time.perf_counter()
     for step in ascend(
         network,
@@ -210,7 +210,7 @@ def race(layer: str) -> None:
         climbing,
         steps=steps,
         rate=recipe.rate,
-        glance=glance,
+        augmentation=augmentation,
         dtype=fast_dtype(network.device),
     ):
         if step.number % 4 == 3:

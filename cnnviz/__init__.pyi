@@ -1,0 +1,37 @@
+from .attribution.attribute import attribute as attribute
+from .attribution.comparison import Comparison as Comparison
+from .attribution.comparison import compare_methods as compare_methods
+from .attribution.explain import explain as explain
+from .attribution.explainer import Target as Target
+from .attribution.explanations import Explanation as Explanation
+from .errors import CnnvizError as CnnvizError
+from .features.kernels import kernel_sheet as kernel_sheet
+from .features.maps import FeatureMaps as FeatureMaps
+from .features.maps import feature_maps as feature_maps
+from .galleries.building import build_gallery as build_gallery
+from .models import load as load
+from .networks.activations import activations as activations
+from .networks.layers import Layer as Layer
+from .networks.layers import layer_table as layer_table
+from .networks.network import Network as Network
+from .networks.network import wrap as wrap
+from .networks.predictions import Prediction as Prediction
+from .networks.predictions import class_index as class_index
+from .networks.predictions import predict as predict
+from .pictures.reading import Picture as Picture
+from .pictures.reading import read_picture as read_picture
+from .pictures.records import read_record as read_record
+from .pictures.sheets import Sheet as Sheet
+from .pictures.sheets import Tile as Tile
+from .pictures.sheets import sheet as sheet
+from .synthesis.ascent import ascend as ascend
+from .synthesis.dreams import dream as dream
+from .synthesis.dreams import invert as invert
+from .synthesis.maximization import class_images as class_images
+from .synthesis.maximization import filter_images as filter_images
+from .synthesis.maximization import maximize as maximize
+from .synthesis.results import Synthesis as Synthesis
+from .web.report import Report as Report
+from .web.report import make_report as make_report
+
+__version__: str

@@ -1,0 +1,212 @@
+"""Why the class came out: how much each pixel speaks for it, by captum's methods.
+
+    attribute(network, images, 281, method="grad-cam")
+
+Everything runs in float32 on a copy of the network, in the layout that is fastest, whose weights ask for no gradients;
+the network itself stays as it came. captum sees normalised images, as it would if one called it on the module oneself.
+`cnnviz.attribution.methods` lists the methods; `cnnviz.attribution.suitability` knows which of them suit a network.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cnnviz.attribution.baselines import baseline_for
+from cnnviz.attribution.explainer import Explainer, Scores, Target, explainer
+from cnnviz.attribution.methods import DEFAULT, METHODS, Case, Method, method_named
+from cnnviz.attribution.suitability import check, layer_for
+from cnnviz.attribution.superpixels import superpixels
+from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, translated
+from cnnviz.isolation import quiet, seeded
+from cnnviz.networks.inputs import check_finite, check_range
+from cnnviz.networks.network import Network, wrap
+
+FRACTIONS = ("noise",)  # options that are no whole numbers
+LEAST = {"noise": 1e-9, "patches": 2}  # of options; of others 1
+MOST = {"steps": 4096}  # of options: captum weighs the steps by a matrix of that many rows and columns
+FEW = 100_000  # of other options, at most
+
+
+@torch.inference_mode(False)
+def attribute(
+    network: nn.Module,
+    images: Tensor,
+    targets: int | Target | Sequence[int | Target],
+    *,
+    method: str = DEFAULT,
+    layer: str | None = None,
+    baseline: str | Path | Tensor = "mean",
+    seed: int = 0,
+    batch: int | None = None,
+    passed: Callable[[int], None] | None = None,
+    **options: float | None,
+) -> Tensor:
+    """How much each pixel, or each position of a layer, speaks for a class.
+
+    Args:
+        network: a `Network`; or any ``nn.Module``, to which the images are then given as they are.
+        images: (N, C, H, W), in [0, 1] for a `Network`.
+        targets: a class by number, or N of them; or `Target`, for a class against another.
+        method: one of `cnnviz.attribution.methods.METHODS`.
+        layer: for methods of a layer; the last one with feature maps by default.
+        baseline: "mean", "black", "white", "blur", a picture's path or a tensor in [0, 1]; see
+            `cnnviz.attribution.baselines`.
+        seed: of methods that draw random numbers; every image gets the same draws, whatever its neighbours.
+        batch: images the network sees at a time; by default what its device has room for.
+        passed: called with the number of images, each time the network sees some.
+        options: the method's own, such as ``steps=100``.
+
+    Returns:
+        float32, on the network's device: (N, C, H, W), per colour channel of the normalised images; of methods of a
+        layer (N, 1, H', W'). `heat` makes maps of it.
+
+    Raises:
+        UnknownNameError: if there is no such method, option, layer or baseline.
+        ModelError: if captum would be wrong about this network with that method; says which methods are right.
+        ShapeError: if the network has no such class or takes no such images.
+        LayerError: if the layer gives no feature maps.
+    """
+    if images.ndim != 4 or not len(images):
+        given = " x ".join(map(str, images.shape))
+        raise ShapeError(f"images are N x C x H x W, with N at least 1, not {given}.")
+    if not isinstance(network, Network):
+        height, width = images.shape[2:]
+        check_finite(images)
+        network = wrap(network, name=type(network).__name__, input_size=(height, width))
+    elif images.shape[1] != network.channels != 1:
+        raise ShapeError(f"{network.name} takes images of {network.channels} channels, not {images.shape[1]}.")
+    else:
+        check_range(images)
+    images = images.clone() if images.is_inference() else images
+    ready, name = explainer(network), method_named(method)
+    chosen = METHODS[name]
+    settings = _settings(name, chosen, options)
+    check(network, ready.structure, name)
+    wanted = _targets(network, targets, len(images), ready.structure.classes)
+    looked_at, twin = layer_for(network, ready.structure, chosen, layer), ready.twin.twin()  # captum hooks into it
+    stands, _ = baseline_for(network, images, baseline)
+    inputs, empty = ready.normalised(images), ready.normalised(stands)
+    found = []
+    for row, target in enumerate(wanted):
+        one = images[row : row + 1]
+        case = Case(
+            model=Scores(twin.module, target, passed),
+            inputs=inputs[row : row + 1],
+            baseline=empty[row : row + 1],
+            patches=partial(_patches, one),
+            layer=None if looked_at is None else twin.layers[twin.qualified(looked_at)],
+            batch=1,
+            predicted=partial(_is_predicted, ready, one, target),
+            options=settings,
+        )
+        with _captum(ready, chosen, one), quiet(), torch.enable_grad():
+            found.append(ready.memory.run(partial(_run, chosen, case, seed), batch or ready.batch(images)))
+    attributions = torch.cat(found).float()
+    if not attributions.isfinite().all():
+        raise ModelError(f"{chosen.title} gives values for {network.name} that are not finite; take another method.")
+    return attributions
+
+
+def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
+    with seeded(seed, case.inputs.device):
+        return method.run(replace(case, batch=batch)).detach()
+
+
+def heat(attributions: Tensor, method: str, size: tuple[int, int]) -> Tensor:
+    """Attributions as maps: (N, C, H', W') to (N, height, width).
+
+    Colours add up where signs mean something; elsewhere the largest size counts (Simonyan et al. 2013). Maps of a
+    layer are enlarged linearly.
+    """
+    signed = METHODS[method_named(method)].signed
+    maps = attributions.sum(1, keepdim=True) if signed else attributions.abs().amax(1, keepdim=True)
+    if maps.shape[2:] != size:
+        maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+    return maps[:, 0]
+
+
+def check_methods(ready: Explainer, methods: Sequence[str], layer: str | None) -> None:
+    """Notice before any work what could not be done.
+
+    Raises:
+        ModelError: if captum would be wrong about the network with one of these methods.
+        UnknownNameError, LayerError: if there is no such layer, or it has no feature maps.
+    """
+    for name in methods:
+        check(ready.twin, ready.structure, name)
+        layer_for(ready.twin, ready.structure, METHODS[name], layer)
+
+
+def _settings(name: str, method: Method, options: Mapping[str, float | None]) -> Mapping[str, float | None]:
+    for option, value in options.items():
+        if option not in method.options:
+            known = f"its options are {', '.join(method.options)}" if method.options else "it has no options"
+            raise UnknownNameError(f"{name} has no option {option!r}; {known}.")
+        if value is None and method.options[option] is None:
+            continue
+        least, fraction = LEAST.get(option, 1), option in FRACTIONS
+        if value is None or not (least <= value < math.inf) or not (fraction or value == int(value)):
+            wanted = "greater than zero" if fraction else f"a whole number of at least {least}"
+            raise ShapeError(f"{option} must be {wanted}, not {value}.")
+        most = MOST.get(option, FEW)
+        if value > most and not fraction:
+            raise ShapeError(f"{option} can be {most} at most, not {value:g}.")
+    return {**method.options, **options}
+
+
+@contextmanager
+def _captum(ready: Explainer, method: Method, image: Tensor) -> Iterator[None]:
+    """Say in one line whether the image or the method is at fault when captum raises something unforeseen.
+
+    Raises:
+        ShapeError: if the network does not take the image.
+        ModelError: if it does.
+    """
+
+    def fault(reason: str) -> CnnvizError:
+        ready.logits(image)
+        return ModelError(f"{method.title} fails on {ready.twin.name} ({reason}); take another method.")
+
+    with translated(fault):
+        yield
+
+
+def _targets(
+    network: Network, targets: int | Target | Sequence[int | Target], count: int, classes: int
+) -> list[Target]:
+    """A target per image."""
+    single = isinstance(targets, Target | int | np.integer) or (isinstance(targets, Tensor) and not targets.ndim)
+    given = [targets] * count if single else list(cast("Sequence[int | Target]", targets))
+    wanted = [target if isinstance(target, Target) else Target(int(cast("int", target))) for target in given]
+    if len(wanted) != count:
+        raise ShapeError(f"{len(wanted)} classes are given for {count} images; give one, or one for each.")
+    check_targets(network, wanted, classes)
+    return wanted
+
+
+def check_targets(network: Network, targets: Sequence[Target], classes: int) -> None:
+    """Notice a class that the network does not have.
+
+    Raises:
+        ShapeError: says which there are.
+    """
+    for index in {number for target in targets for number in (target.index, target.versus) if number is not None}:
+        if not 0 <= index < classes:
+            raise ShapeError(f"{network.name} has no class {index}; its {classes} classes are 0 to {classes - 1}.")
+
+
+def _patches(image: Tensor, count: int) -> Tensor:
+    return superpixels(image[0], count).to(image.device)
+
+
+def _is_predicted(ready: Explainer, image: Tensor, target: Target) -> bool:
+    return target.versus is None and int(ready.logits(image).argmax()) == target.index

@@ -1,0 +1,62 @@
+"""What stands for nothing to be seen: the images that methods of attribution compare with."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnnviz.errors import PictureError, ShapeError, UnknownNameError
+from cnnviz.networks.inputs import show
+from cnnviz.networks.network import Network
+
+BASELINES = ("mean", "black", "white", "blur")
+BLUR = 0.1  # of the short side: the standard deviation
+
+
+def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor) -> tuple[Tensor, str]:
+    """A baseline for images, and what it is called in pictures.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        baseline: "mean", the colour that the network's normalisation takes for zero; "black", "white"; "blur", the
+            images themselves out of focus; the path of a picture; or a tensor in [0, 1] that fits the images.
+
+    Returns:
+        (N, C, H, W) in [0, 1], and its name.
+
+    Raises:
+        UnknownNameError: if it is neither a name nor a file.
+        PictureError, ShapeError: if the picture cannot be read, or a tensor does not fit.
+    """
+    if isinstance(baseline, Tensor):
+        try:
+            return baseline.to(images).expand_as(images), "a tensor of your own"
+        except RuntimeError:
+            given, wanted = (" x ".join(map(str, tensor.shape)) for tensor in (baseline, images))
+            raise ShapeError(f"a baseline of shape {given} does not fit images of {wanted}.") from None
+    if baseline == "mean":
+        return network.mean.to(images).expand_as(images), "the network's mean colour"
+    if baseline in ("black", "white"):
+        return torch.full_like(images, float(baseline == "white")), str(baseline)
+    if baseline == "blur":
+        return _blurred(images), "the picture, blurred"
+    if not Path(baseline).is_file():
+        raise UnknownNameError(f"no baseline named {str(baseline)!r}; take {', '.join(BASELINES)} or a picture's path.")
+    return _pictured(network, images, Path(baseline)), Path(baseline).name
+
+
+def _blurred(images: Tensor) -> Tensor:
+    from torchvision.transforms.functional import gaussian_blur
+
+    sigma = BLUR * min(images.shape[2:])
+    reach = min(round(3 * sigma), min(images.shape[2:]) - 1)
+    return gaussian_blur(images, [2 * reach + 1, 2 * reach + 1], [sigma, sigma]) if reach else images
+
+
+def _pictured(network: Network, images: Tensor, path: Path) -> Tensor:
+    """A picture, squeezed to the images' size."""
+    shown = show(network, path).images
+    if shown.shape[1] != images.shape[1]:
+        raise PictureError(f"{path.name} has another number of channels than the images.")
+    resized = torch.nn.functional.interpolate(shown.float(), images.shape[2:], mode="bilinear", antialias=True)
+    return resized.to(images).clamp(0, 1).expand_as(images)

@@ -1,0 +1,265 @@
+"""Methods of attribution compared on pictures where the truth is known: `compare_methods`.
+
+found = cnnviz.compare_methods(network, "photographs", methods=["grad-cam", "guided-backprop"])
+print(found.table())
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnviz.attribution.attribute import attribute, check_methods, heat
+from cnnviz.attribution.evidence import sanity, unmoved
+from cnnviz.attribution.explainer import explainer
+from cnnviz.attribution.methods import METHODS
+from cnnviz.attribution.pointing_game import CHANCE, CONFIDENCE, Example, examples, pairs, pointing_game
+from cnnviz.attribution.suitability import methods_named
+from cnnviz.errors import PictureError
+from cnnviz.networks.inputs import check_side
+from cnnviz.networks.network import Network
+from cnnviz.networks.predictions import check_labels
+from cnnviz.networks.provenance import record
+from cnnviz.pictures.colours import Pixels
+from cnnviz.pictures.sheets import Sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BARS, CORRELATIONS, VERDICT = "#3b6fb6", "Oranges", "#b03020"
+DARK = 0.6  # a correlation from which on its number is written in white
+WIDTH, ROW, REST = 12.0, 0.32, 1.9  # inches; the height of one method, and of all else
+DOTS = 110  # per inch
+
+
+def chart(found: "Comparison") -> Pixels:
+    """(H, W, 3): a row per method, the best at the top: its share, and at the right its correlations, if any."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, REST + ROW * len(found.methods)), dpi=DOTS, layout="constrained")
+    panels = figure.subplots(1, 2 if found.pictures else 1, sharey=True, squeeze=False)[0]
+    names = sorted(found.methods, key=lambda name: found.methods[name].share or 0)
+    _shares(panels[0], found, names)
+    if found.pictures:
+        _correlations(panels[1], found, names)
+    figure.suptitle(f"Methods of attribution on {found.network.name} ({found.network.weights})")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels: Pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    return pixels
+
+
+def _shares(axes: "Axes", found: "Comparison", names: list[str]) -> None:
+    shares = [100 * (found.methods[name].share or 0) for name in names]
+    within = [100 * (found.methods[name].within or 0) for name in names]
+    axes.barh(range(len(names)), shares, xerr=within, color=BARS, ecolor="black", capsize=2)
+    axes.axvline(100 * CHANCE, color="black", linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(names)), [METHODS[name].title for name in names])
+    axes.set_xlim(0, 100)
+    axes.set_title("Does the heat fall on the right one of two pictures?", fontsize=10)
+    axes.set_xlabel(f"% of positive attribution; dashed: knowing nothing\n{found.grids} pairs, 95 % intervals")
+
+
+def _correlations(axes: "Axes", found: "Comparison", names: list[str]) -> None:
+    rows = [list(found.methods[name].means.values()) for name in names]
+    layers = list(found.methods[names[0]].means)
+    axes.imshow(np.array(rows), cmap=CORRELATIONS, vmin=0, vmax=1, aspect="auto", origin="lower")
+    for row, name in enumerate(names):
+        for column, value in enumerate(rows[row]):
+            ink = "white" if value > DARK else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
+        if found.methods[name].unmoved:
+            axes.text(len(layers) - 0.4, row, "unmoved", va="center", color=VERDICT, fontsize=8)
+    axes.set_xticks(range(len(layers)), layers, fontsize=8)
+    axes.set_title("Does the map change when the network is randomized?", fontsize=10)
+    axes.set_xlabel(f"random from this layer up; rank correlation of the maps\nmean of {found.pictures} pictures")
+
+
+Watch = Callable[[str, float], None]
+WITHIN = 1.96  # standard errors on either side of a mean: 95 % of a normal distribution
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was measured of one method.
+
+    Attributes:
+        shares: of its positive attribution, how much fell on the right half of each grid, in [0, 1], float64 (grids,),
+            without grids where nothing was positive.
+        correlations: by lowest random layer, the rank correlation of every picture's map with that of the randomized
+            network, float64 (pictures,); the last layer is the lowest of all.
+    """
+
+    shares: Tensor
+    correlations: Mapping[str, Tensor]
+
+    @property
+    def share(self) -> float | None:
+        """The mean of `shares`."""
+        return self.shares.mean().item() if len(self.shares) else None
+
+    @property
+    def within(self) -> float | None:
+        """Half of the 95 % interval of `share`, by the normal approximation."""
+        count = len(self.shares)
+        return WITHIN * self.shares.std().item() / count**0.5 if count > 1 else None
+
+    @property
+    def unmoved(self) -> bool:
+        """Whether maps hardly change when the network is randomized: they do not explain the network."""
+        return bool(self.correlations) and unmoved(self.means.values())
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of `correlations`, by lowest random layer."""
+        return {layer: values.mean().item() for layer, values in self.correlations.items()}
+
+    def row(self) -> dict[str, object]:
+        """Its numbers by name."""
+        return {
+            "grids": len(self.shares),
+            "share": self.share,
+            "within": self.within,
+            "correlations": self.means,
+            "unmoved": self.unmoved if self.correlations else None,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What was measured of several methods.
+
+    Attributes:
+        network: that was explained.
+        methods: what was measured, by method.
+        grids, pictures: how many pairs of pictures were shown, and on how many pictures the network was randomized.
+        settings: what was asked for.
+    """
+
+    network: Network
+    methods: Mapping[str, Compared]
+    grids: int
+    pictures: int
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, object]]:
+        """A plain dictionary for each method."""
+        return [{"method": name, **compared.row()} for name, compared in self.methods.items()]
+
+    def table(self) -> str:
+        """Markdown: for each method the mean share with its 95 % interval, and mean correlations by random layer."""
+        layers = next(iter(self.methods.values())).correlations
+        rows = [["method", "on the right half", "grids", *layers]]
+        rows.append(["---"] * len(rows[0]))
+        for name, compared in self.methods.items():
+            share, within = ("-" if value is None else f"{value:.1%}" for value in (compared.share, compared.within))
+            means = [f"{value:.2f}" for value in compared.means.values()]
+            rows.append([METHODS[name].title, f"{share} ± {within}", str(len(compared.shares)), *means])
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+    def sheet(self) -> Sheet:
+        """A bar for every method."""
+        results = {"share": [compared.share or 0.0 for compared in self.methods.values()]}
+        return Sheet(chart(self), record("evidence", self.network, settings=self.settings, results=results))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the sheet; see `Sheet.save`."""
+        return self.sheet().save(path)
+
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.methods)} on {self.network.name}, {self.grids} grids)"
+
+    def _repr_png_(self) -> bytes:
+        return self.sheet()._repr_png_()
+
+
+def compare_methods(
+    network: Network,
+    folder: str | Path,
+    *,
+    methods: str | Sequence[str] = "all",
+    grids: int = 250,
+    pictures: int = 50,
+    confidence: float = CONFIDENCE,
+    size: int | None = None,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Comparison:
+    """Play the grid pointing game (`pointing_game`) and randomize the network (`cnnviz.attribution.evidence`).
+
+    Args:
+        folder: of pictures, as `cnnviz.attribution.pointing_game.examples` takes it.
+        methods: one or more of `cnnviz.attribution.methods.METHODS`, or "all" that are right about this network.
+        grids: pairs of pictures that are shown; fewer if the folder has not so many.
+        pictures: on which the maps of the network and of the randomized one are compared; none if 0.
+        confidence: the least probability of the right class, in [0, 1], for a picture to take part.
+        size: short side, in pixels, of each picture as the network sees it; the network's own by default.
+        seed: of the choice of pictures, the random networks, and methods that draw random numbers.
+        watch: called with what is being done, and the share of it that is done.
+
+    Raises:
+        PictureError: if there are no two pictures of different classes that the network is sure of.
+        UnknownNameError, ModelError, ShapeError: as `attribute` and `examples`.
+    """
+    ready = explainer(network)
+    names = methods_named(methods, ready.structure)
+    check_labels(network, ready.structure.classes)
+    check_methods(ready, names, None)
+    side = min(network.input_size) if size is None else size
+    check_side(side)
+    ready.logits(torch.zeros(1, network.channels, side, 2 * side, device=network.device))
+    seen: list[Example] = []
+    recognised = _kept(examples(network, folder, confidence=confidence, size=size, seed=seed), seen, watch)
+    chosen = list(islice(pairs(recognised), grids))
+    shown = [*seen, *islice(recognised, max(0, pictures - len(seen)))][:pictures]
+    if not chosen:
+        raise PictureError(
+            f"{network.name} is right about {len(seen)} pictures in {Path(folder).name} with at least"
+            f" {confidence:.0%}; two of different classes are needed. Lower the confidence or give more pictures."
+        )
+    shares = pointing_game(network, chosen, names, seed=seed, watch=watch)
+    correlations = _randomized(network, shown, names, seed, watch)
+    settings = {
+        "folder": Path(folder).resolve().name,
+        "methods": names,
+        "grids": grids,
+        "pictures": pictures,
+        "confidence": confidence,
+        "size": size,
+        "seed": seed,
+    }
+    compared = {name: Compared(shares[name][~shares[name].isnan()], correlations[name]) for name in names}
+    return Comparison(network, compared, len(chosen), len(shown), settings)
+
+
+def _kept(found: Iterator[Example], seen: list[Example], watch: Watch | None) -> Iterator[Example]:
+    """The same examples, noted down as they come."""
+    for example in found:
+        seen.append(example)
+        if watch:
+            watch(f"{len(seen)} pictures that are recognised", 0)
+        yield example
+
+
+def _randomized(
+    network: Network, shown: Sequence[Example], names: Sequence[str], seed: int, watch: Watch | None
+) -> dict[str, dict[str, Tensor]]:
+    """By method and lowest random layer, a correlation for each picture."""
+    again = [partial(_map, name, example, seed) for name in names for example in shown]
+    stages = sanity(network, [make(network) for make in again], again, seed, watch)
+    by_method = {layer: torch.tensor(values).view(len(names), -1) for layer, values in stages.items() if values}
+    return {name: {layer: each[row] for layer, each in by_method.items()} for row, name in enumerate(names)}
+
+
+def _map(method: str, example: Example, seed: int, network: Network) -> Tensor:
+    """(H, W) of one example."""
+    image = example.image.to(network.device)
+    values = attribute(network, image, example.index, method=method, seed=seed)
+    return heat(values, method, (image.shape[2], image.shape[3]))[0].cpu()

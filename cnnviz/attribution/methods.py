@@ -1,0 +1,401 @@
+"""The methods of attribution, every one of them captum's.
+
+A `Method` says what people call it, where it was published, what it costs, which options it has and what it needs of a
+network; `METHODS` holds them by name, for the command line, the documentation and the tests alike. To add one, write a
+function in `cnnviz.attribution.methods` and give it an entry. Nothing heavy is imported before a method runs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from cnnviz.errors import UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it for the predicted class
+STEPS = (50, 100, 200, 400)  # of integrated gradients, until it is complete
+LEAST_OVERLAPPING = 8  # images at a time, where parts of the steps overlap by one
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to explain, and all that a method may want to know.
+
+    Attributes:
+        model: normalised images (N, C, H, W) to scores (N, 1), float32; its leaf modules are the network's.
+        inputs: (1, C, H, W), normalised.
+        baseline: (1, C, H, W), normalised: what stands for nothing to be seen.
+        patches: gives (H, W), int64: for each pixel the number of its patch; so many patches as asked for.
+        layer: the module that methods of a layer look at.
+        batch: images the network sees at a time.
+        predicted: whether the score is the logit of the class that the network finds most probable.
+        options: the method's, by name.
+    """
+
+    model: "nn.Module"
+    inputs: "Tensor"
+    baseline: "Tensor"
+    patches: "Callable[[int], Tensor]"
+    layer: "nn.Module | None"
+    batch: int
+    predicted: "Callable[[], bool]"
+    options: Mapping[str, Any]
+
+
+def saliency(case: Case) -> "Tensor":
+    from captum.attr import Saliency
+
+    return Saliency(case.model).attribute(case.inputs, 0, abs=False)
+
+
+def input_x_gradient(case: Case) -> "Tensor":
+    from captum.attr import InputXGradient
+
+    return InputXGradient(case.model).attribute(case.inputs, 0)
+
+
+def integrated_gradients(case: Case) -> "Tensor":
+    """For the predicted class and without a number of steps, as many as make it complete to 1 %, at most 400."""
+    from captum.attr import IntegratedGradients
+
+    integrated = IntegratedGradients(case.model)
+    asked = case.options["steps"]
+    choices = [int(asked)] if asked else list(STEPS if case.predicted() else STEPS[:1])
+    for steps in choices:
+        found, missed = integrated.attribute(
+            case.inputs,
+            case.baseline,
+            0,
+            n_steps=steps,
+            internal_batch_size=case.batch,
+            return_convergence_delta=True,
+        )
+        if abs(missed.item()) <= COMPLETE_TO * abs(found.sum().item() - missed.item()):
+            break
+    attribution: Tensor = found
+    return attribution
+
+
+def noise_tunnel(kind: str) -> "Callable[[Case], Tensor]":
+    def run(case: Case) -> "Tensor":
+        from captum.attr import NoiseTunnel, Saliency
+
+        return NoiseTunnel(Saliency(case.model)).attribute(
+            case.inputs,
+            nt_type=kind,
+            nt_samples=int(case.options["samples"]),
+            nt_samples_batch_size=case.batch,
+            stdevs=_noise(case),
+            target=0,
+            abs=False,
+        )
+
+    return run
+
+
+def _noise(case: Case) -> float:
+    """The standard deviation of noise that is given as a share of the image's own range."""
+    span: float = (case.inputs.max() - case.inputs.min()).item()
+    return case.options["noise"] * span
+
+
+def guided_backprop(case: Case) -> "Tensor":
+    from captum.attr import GuidedBackprop
+
+    return GuidedBackprop(case.model).attribute(case.inputs, 0)
+
+
+def deconvolution(case: Case) -> "Tensor":
+    from captum.attr import Deconvolution
+
+    return Deconvolution(case.model).attribute(case.inputs, 0)
+
+
+def grad_cam(case: Case) -> "Tensor":
+    from captum.attr import LayerGradCam
+
+    assert case.layer is not None
+    return LayerGradCam(case.model, case.layer).attribute(case.inputs, 0, relu_attributions=True)
+
+
+def guided_grad_cam(case: Case) -> "Tensor":
+    from captum.attr import GuidedGradCam
+
+    assert case.layer is not None
+    return GuidedGradCam(case.model, case.layer).attribute(case.inputs, 0, interpolate_mode="bilinear")
+
+
+def gradient_x_activation(case: Case) -> "Tensor":
+    from captum.attr import LayerGradientXActivation
+
+    assert case.layer is not None
+    return LayerGradientXActivation(case.model, case.layer).attribute(case.inputs, 0).sum(1, keepdim=True)
+
+
+def conductance(case: Case) -> "Tensor":
+    """In parts that captum lets overlap by one step, so small ones would cost nearly twice the steps."""
+    from captum.attr import LayerConductance
+
+    assert case.layer is not None
+    conductance = LayerConductance(case.model, case.layer)
+    steps = int(case.options["steps"])
+    found: Tensor = conductance.attribute(
+        case.inputs, case.baseline, 0, n_steps=steps, internal_batch_size=max(case.batch, LEAST_OVERLAPPING)
+    )
+    return found.sum(1, keepdim=True)
+
+
+def deeplift(case: Case) -> "Tensor":
+    from captum.attr import DeepLift
+
+    return DeepLift(case.model).attribute(case.inputs, case.baseline, 0)
+
+
+def gradient_shap(case: Case) -> "Tensor":
+    """In parts of `batch` samples, so that memory does not grow with their number."""
+    import torch
+    from captum.attr import GradientShap
+
+    samples, shap = int(case.options["samples"]), GradientShap(case.model)
+    found = torch.zeros_like(case.inputs)
+    for start in range(0, samples, case.batch):
+        size = min(case.batch, samples - start)
+        part = shap.attribute(case.inputs, case.baseline, n_samples=size, stdevs=_noise(case), target=0)
+        found += part * (size / samples)
+    return found
+
+
+def occlusion(case: Case) -> "Tensor":
+    from captum.attr import Occlusion
+
+    channels, height, width = case.inputs.shape[1:]
+    window = int(case.options["window"] or max(1, round(min(height, width) / 7)))
+    window = min(window, height, width)
+    stride = int(case.options["stride"] or max(1, window // 2))
+    return Occlusion(case.model).attribute(
+        case.inputs,
+        sliding_window_shapes=(channels, window, window),
+        strides=(channels, stride, stride),
+        baselines=case.baseline,
+        target=0,
+        perturbations_per_eval=case.batch,
+    )
+
+
+def feature_ablation(case: Case) -> "Tensor":
+    from captum.attr import FeatureAblation
+
+    return FeatureAblation(case.model).attribute(case.inputs, **_over_patches(case))
+
+
+def lime(case: Case) -> "Tensor":
+    from captum.attr import Lime
+
+    return Lime(case.model).attribute(case.inputs, n_samples=int(case.options["samples"]), **_over_patches(case))
+
+
+def kernel_shap(case: Case) -> "Tensor":
+    from captum.attr import KernelShap
+
+    return KernelShap(case.model).attribute(case.inputs, n_samples=int(case.options["samples"]), **_over_patches(case))
+
+
+def _over_patches(case: Case) -> dict[str, Any]:
+    """What methods that take patches away are told."""
+    patches = case.patches(int(case.options["patches"])).expand(1, *case.inputs.shape[1:])
+    settings = {"baselines": case.baseline, "feature_mask": patches, "target": 0}
+    return settings | {"perturbations_per_eval": case.batch}
+
+
+def lrp(case: Case) -> "Tensor":
+    """The epsilon rule everywhere; on a copy, for captum writes into the weights."""
+    import copy
+
+    from captum.attr import LRP
+    from captum.attr._utils.lrp_rules import EpsilonRule
+    from torch import nn
+
+    model = copy.deepcopy(case.model)
+    for part in model.modules():
+        if isinstance(part, nn.Flatten | nn.Identity):
+            part.rule = EpsilonRule()  # type: ignore[assignment] # captum knows no rule for what only reshapes
+    return LRP(model).attribute(case.inputs, 0)
+
+
+Cost = Literal["one pass", "dozens of passes", "hundreds of passes"]
+Need = Literal["relu modules", "rescaled modules", "chain"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to attribute a score to pixels.
+
+    Attributes:
+        title: its name for people.
+        paper: where it was published.
+        cost: how often the network runs, forwards and mostly backwards.
+        run: (1, C, H, W) or, of a layer, (1, 1, H', W').
+        signed: whether positive and negative values speak for and against the class; otherwise only size matters.
+        options: names and defaults.
+        needs: what the network must be made of for captum to be right.
+        baseline: whether it compares with a baseline.
+        layer: whether it looks at a layer.
+        complete: whether its values promise to add up to the difference of scores between image and baseline.
+    """
+
+    title: str
+    paper: str
+    cost: Cost
+    run: "Callable[[Case], Tensor]"
+    signed: bool
+    options: Mapping[str, float | None] = field(default_factory=dict)
+    needs: Need | None = None
+    baseline: bool = False
+    layer: bool = False
+    complete: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "saliency": Method("gradient (saliency)", "Simonyan et al. 2013", "one pass", saliency, False),
+    "input-x-gradient": Method("input x gradient", "Shrikumar et al. 2016", "one pass", input_x_gradient, True),
+    "integrated-gradients": Method(
+        "integrated gradients",
+        "Sundararajan et al. 2017",
+        "dozens of passes",
+        integrated_gradients,
+        True,
+        {"steps": None},
+        baseline=True,
+        complete=True,
+    ),
+    "smoothgrad": Method(
+        "SmoothGrad",
+        "Smilkov et al. 2017",
+        "dozens of passes",
+        noise_tunnel("smoothgrad"),
+        False,
+        {"samples": 25, "noise": 0.15},
+    ),
+    "smoothgrad-squared": Method(
+        "SmoothGrad squared",
+        "Hooker et al. 2019",
+        "dozens of passes",
+        noise_tunnel("smoothgrad_sq"),
+        False,
+        {"samples": 25, "noise": 0.15},
+    ),
+    "vargrad": Method(
+        "VarGrad",
+        "Adebayo et al. 2018",
+        "dozens of passes",
+        noise_tunnel("vargrad"),
+        False,
+        {"samples": 25, "noise": 0.15},
+    ),
+    "guided-backprop": Method(
+        "guided backpropagation",
+        "Springenberg et al. 2014",
+        "one pass",
+        guided_backprop,
+        False,
+        needs="relu modules",
+    ),
+    "deconvolution": Method(
+        "deconvolution", "Zeiler and Fergus 2014", "one pass", deconvolution, False, needs="relu modules"
+    ),
+    "grad-cam": Method("Grad-CAM", "Selvaraju et al. 2017", "one pass", grad_cam, False, layer=True),
+    "guided-grad-cam": Method(
+        "guided Grad-CAM",
+        "Selvaraju et al. 2017",
+        "one pass",
+        guided_grad_cam,
+        False,
+        needs="relu modules",
+        layer=True,
+    ),
+    "gradient-x-activation": Method(
+        "gradient x activation", "Ancona et al. 2018", "one pass", gradient_x_activation, True, layer=True
+    ),
+    "conductance": Method(
+        "layer conductance",
+        "Dhamdhere et al. 2018",
+        "dozens of passes",
+        conductance,
+        True,
+        {"steps": 50},
+        baseline=True,
+        layer=True,
+        complete=True,
+    ),
+    "deeplift": Method(
+        "DeepLift",
+        "Shrikumar et al. 2017",
+        "one pass",
+        deeplift,
+        True,
+        needs="rescaled modules",
+        baseline=True,
+        complete=True,
+    ),
+    "gradient-shap": Method(
+        "GradientSHAP",
+        "Lundberg and Lee 2017",
+        "dozens of passes",
+        gradient_shap,
+        True,
+        {"samples": 20, "noise": 0.1},
+        baseline=True,
+    ),
+    "occlusion": Method(
+        "occlusion",
+        "Zeiler and Fergus 2014",
+        "hundreds of passes",
+        occlusion,
+        True,
+        {"window": None, "stride": None},
+        baseline=True,
+    ),
+    "feature-ablation": Method(
+        "ablation of patches",
+        "Zeiler and Fergus 2014",
+        "dozens of passes",
+        feature_ablation,
+        True,
+        {"patches": 50},
+        baseline=True,
+    ),
+    "lime": Method(
+        "LIME",
+        "Ribeiro et al. 2016",
+        "hundreds of passes",
+        lime,
+        True,
+        {"patches": 50, "samples": 200},
+        baseline=True,
+    ),
+    "kernel-shap": Method(
+        "KernelSHAP",
+        "Lundberg and Lee 2017",
+        "hundreds of passes",
+        kernel_shap,
+        True,
+        {"patches": 50, "samples": 200},
+        baseline=True,
+    ),
+    "lrp": Method("layer-wise relevance propagation", "Bach et al. 2015", "one pass", lrp, True, needs="chain"),
+}
+DEFAULT = "integrated-gradients"
+
+
+def method_named(name: str) -> str:
+    """The key in `METHODS` for a name, with underscores or blanks for dashes.
+
+    Raises:
+        UnknownNameError: if there is none; says which are close.
+    """
+    key = name.strip().lower().replace("_", "-").replace(" ", "-")
+    if key not in METHODS:
+        raise UnknownNameError(f"no method named {name!r}{did_you_mean(key, METHODS)} They are {', '.join(METHODS)}.")
+    return key

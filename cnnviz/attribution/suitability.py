@@ -1,0 +1,235 @@
+"""What a network is made of, as far as methods of attribution must know it.
+
+Found out on tensors without numbers, so it costs next to nothing. captum's hooks see modules only: what a forward does
+by functions of its own passes them unseen, and the result is wrong without a word.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cnnviz.attribution.methods import METHODS, Method, Need, method_named
+from cnnviz.errors import FORWARD_ERRORS, LayerError, ModelError
+from cnnviz.networks.network import Network, check_logits, forward_pass
+
+Kind = type[nn.Module]
+BY_NUMBER = "a factor"  # what stands for a product or a quotient of a tensor and a number
+# PyTorch's operations, without underscores around them and "with_indices" behind. What only moves numbers about:
+MOVING = frozenset(
+    [
+        *("alias", "as_strided", "cat", "clone", "contiguous", "copy", "detach", "empty", "expand", "flatten"),
+        *("permute", "pixel_shuffle", "reshape", "reshape_alias", "select", "slice", "split", "split_with_sizes"),
+        *("squeeze", "stack", "t", "to_copy", "transpose", "unbind", "unsafe_view", "unsqueeze", "view"),
+    ]
+)
+# What is linear in the image besides, so that attributions pass through it as they are:
+LINEAR = MOVING | frozenset(
+    [
+        *("adaptive_avg_pool2d", "add", "addmm", "avg_pool2d", "bmm", "constant_pad_nd", "convolution"),
+        *("cudnn_batch_norm", "mean", "mm", "native_batch_norm", "native_batch_norm_legit_no_training", "neg"),
+        *("reflection_pad2d", "replication_pad2d", "rsub", "sub", "sum", "upsample_bilinear2d", "upsample_nearest2d"),
+        BY_NUMBER,
+    ]
+)
+RECTIFYING = {"relu", "clamp", "clamp_min", "maximum", "threshold", "where"}  # what may be a ReLU
+RESCALED: set[Kind] = {nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool2d, nn.Softmax}
+PROPAGATED: set[Kind] = {nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d}
+PASSED_ON: set[Kind] = {nn.ReLU, nn.Tanh, nn.Dropout, nn.Flatten, nn.Identity}  # relevance goes through unchanged
+NO_DEFAULT = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d, nn.Dropout)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What one forward pass did.
+
+    Attributes:
+        operations: PyTorch's operations, each with the kind of the innermost module in which it ran.
+        leaves: kinds of modules that have no modules in them.
+        reused: kinds of such modules of which one is used more than once.
+        chain: whether every step has one predecessor: no sums of two branches, nothing concatenated.
+        classes: how many logits there are.
+        activations: how many numbers the modules give for one image of the network's own size.
+        maps: modules by name that give feature maps (N, C, H, W) of more than one position, in the order they end in.
+    """
+
+    operations: frozenset[tuple[str, Kind]]
+    leaves: frozenset[Kind]
+    reused: frozenset[Kind]
+    chain: bool
+    classes: int
+    activations: int
+    maps: tuple[str, ...]
+
+
+def structure(network: Network) -> Structure:
+    """What `network` is made of.
+
+    Raises:
+        ModelError, ShapeError: if it does not give a row of logits for an image of its own size.
+    """
+    try:
+        return _followed(network.on_meta(), torch.empty(1, network.channels, *network.input_size, device="meta"))
+    except FORWARD_ERRORS:  # a forward that looks at values
+        images = torch.full((1, network.channels, *network.input_size), 0.5, device=network.device)
+        with forward_pass(network, images):
+            return _followed(network.twin(), images)
+
+
+def check(network: Network, made: Structure, name: str) -> None:
+    """Notice that captum would be wrong about this network with that method.
+
+    Raises:
+        ModelError: says why, and which methods can.
+    """
+    reason = _reason(made, METHODS[name].needs)
+    if reason:
+        others = ", ".join(able(made))
+        raise ModelError(f"{METHODS[name].title} cannot explain {network.name}: {reason}; these methods can: {others}.")
+
+
+def able(made: Structure) -> list[str]:
+    """The methods that captum is right about, for a network of this structure."""
+    return [name for name, method in METHODS.items() if not _reason(made, method.needs)]
+
+
+def layer_for(network: Network, made: Structure, method: Method, asked: str | None) -> str | None:
+    """The layer a method looks at: the one asked for, or the last one with feature maps; None for most methods.
+
+    Raises:
+        UnknownNameError: if there is no layer of that name.
+        LayerError: if it gives no feature maps, or none does.
+    """
+    if not method.layer:
+        return None
+    if asked is not None:
+        if network.qualified(asked) not in made.maps:
+            raise LayerError(f"layer {asked!r} gives no feature maps that {method.title} could weigh; take another.")
+        return asked
+    blocks = [alias for alias in network.aliases if "conv" in alias and ":" not in alias]
+    chosen = blocks or [name for name in made.maps if not isinstance(network.layers[name], NO_DEFAULT)]
+    if chosen:
+        return chosen[-1]
+    raise LayerError(f"{network.name} has no layer with feature maps, which {method.title} needs.")
+
+
+def _reason(made: Structure, need: Need | None) -> str:
+    """Why captum would be wrong, or nothing."""
+    if need == "relu modules":
+        apart = {name for name, kind in made.operations if name in RECTIFYING and not issubclass(kind, nn.ReLU)}
+        if any(issubclass(kind, nn.ReLU) for kind in made.leaves) and not apart:
+            return ""
+        return _unseen(apart) if apart else "it has no ReLU modules"
+    if need == "rescaled modules":
+        return _without_rule(made, RESCALED, LINEAR) or _used_again(made, RESCALED)
+    if need == "chain" and not made.chain:
+        return "its layers are no chain (sums or concatenations of branches), for which captum's rules do not hold"
+    if need == "chain":
+        unknown = made.leaves - PROPAGATED - PASSED_ON
+        named = " and ".join(sorted(kind.__name__ for kind in unknown))
+        ruled = PROPAGATED | PASSED_ON
+        return (f"there is no rule for its {named}" if unknown else "") or (
+            _without_rule(made, ruled, MOVING) or _used_again(made, PROPAGATED)
+        )
+    return ""
+
+
+def _without_rule(made: Structure, ruled: set[Kind], harmless: frozenset[str]) -> str:
+    """What runs neither in a module that captum has a rule for nor leaves attributions as they are."""
+    strange = {(name, kind) for name, kind in made.operations if name not in harmless and kind not in ruled}
+    lacking = sorted({kind.__name__ for _, kind in strange if kind in made.leaves and _is_pytorchs(kind)})
+    if lacking:
+        return f"there is no rule for its {' and '.join(lacking)}"
+    return _unseen({name for name, _ in strange}) if strange else ""
+
+
+def _is_pytorchs(kind: Kind) -> bool:
+    return kind.__module__.startswith("torch.nn.")
+
+
+def _unseen(names: set[str]) -> str:
+    return f"its forward applies {' and '.join(sorted(names))} by functions, which captum's hooks cannot see"
+
+
+def _used_again(made: Structure, kinds: set[Kind]) -> str:
+    again = sorted(kind.__name__ for kind in made.reused & kinds)
+    return f"it uses one {again[0]} module in several places, which captum cannot tell apart" if again else ""
+
+
+class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes which operations run in which modules, which modules run, and what they give.
+
+    `module` is a copy of our own and keeps the hooks.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names = {part: name for name, part in module.named_modules()}
+        self.inside: list[nn.Module] = []
+        self.operations: set[tuple[str, Kind]] = set()
+        self.calls: Counter[nn.Module] = Counter()
+        self.activations = 0
+        self.maps: dict[str, None] = {}
+        for part in self.names:
+            part.register_forward_pre_hook(self._begin)
+            part.register_forward_hook(self._end)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.inside:  # else it is the normalisation
+            name = function._schema.name.removeprefix("aten::").strip("_").removesuffix("_with_indices")
+            by_number = name in ("mul", "div") and not all(isinstance(value, Tensor) for value in args[:2])
+            self.operations.add((BY_NUMBER if by_number else name, type(self.inside[-1])))
+        return function(*args, **(kwargs or {}))
+
+    def _begin(self, module: nn.Module, _: object) -> None:
+        self.inside.append(module)
+
+    def _end(self, module: nn.Module, _: object, output: object) -> None:
+        self.inside.pop()
+        self.calls[module] += 1
+        if isinstance(output, Tensor) and _is_leaf(module):
+            self.activations += output.numel()
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            self.maps.pop(self.names[module], None)  # the last time a module ends counts for its place
+            self.maps[self.names[module]] = None
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return not list(module.children())
+
+
+def _followed(network: Network, images: Tensor) -> Structure:
+    watched = _Watched(network.module)
+    with watched, torch.enable_grad():
+        logits = network(images.requires_grad_())
+    check_logits(logits[:, None] if isinstance(logits, Tensor) and logits.ndim == 1 else logits, 1, network.name)
+    return Structure(
+        operations=frozenset(watched.operations),
+        leaves=frozenset(type(part) for part in watched.names if _is_leaf(part)),
+        reused=frozenset(type(part) for part, times in watched.calls.items() if times > 1 and _is_leaf(part)),
+        chain=_is_chain(logits),
+        classes=logits.shape[1] if logits.ndim == 2 else 1,
+        activations=watched.activations,
+        maps=tuple(name for name in watched.maps if name),
+    )
+
+
+def _is_chain(logits: Tensor) -> bool:
+    """Whether each step of the graph behind some logits has one predecessor that depends on the image."""
+    step = logits.grad_fn
+    while step is not None:
+        before = [function for function, _ in step.next_functions if function is not None]
+        if len(before) > 1:
+            return False
+        step = before[0] if before else None
+    return True
+
+
+def methods_named(methods: str | Sequence[str], made: Structure) -> list[str]:
+    """Keys in `METHODS`, each once, for one name or several; for "all" those that captum is right about."""
+    asked = [methods] if isinstance(methods, str) else list(methods)
+    return able(made) if asked == ["all"] else list(dict.fromkeys(method_named(name) for name in asked))

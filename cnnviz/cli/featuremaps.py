@@ -1,0 +1,172 @@
+"""`cnnviz featuremaps`: what layers see in pictures."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument, quiet_option
+from cnnviz.cli.output import check_apart, check_npz, save_npz, sheet_file
+from cnnviz.cli.terminal import echo, say_json
+
+if TYPE_CHECKING:
+    from cnnviz.features.maps import FeatureMaps
+    from cnnviz.networks.network import Network
+
+
+@click.command()
+@picture_argument
+@click.option("--layer", "single", multiple=True, help="A layer, as `cnnviz layers` lists it; may be repeated.")
+@click.option("--layers", "listed", help="Several layers, separated by commas, or 'all' convolutions.")
+@click.option(
+    "--channels",
+    type=options.channels,
+    metavar="LIST",
+    help="Which channels to draw, such as 0-63,128; all by default.",
+)
+@click.option("--top", type=click.IntRange(min=1), help="Draw the N most active channels, the first one first.")
+@click.option("--by", type=click.Choice(["mean", "max"]), default="mean", show_default=True, help="What --top goes by.")
+@click.option(
+    "--scale",
+    type=click.Choice(["channel", "shared"]),
+    default="channel",
+    show_default=True,
+    help="Let each map use all colours, or give one scale to all.",
+)
+@click.option("--cmap", default="viridis", show_default=True, help="One of matplotlib's colour maps.")
+@click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
+@fit_option("whole")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="A .png, .jpg or .webp file; a folder for several."
+)
+@click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
+@network_options
+@json_option
+@quiet_option
+def featuremaps(
+    pictures: tuple[Path, ...],
+    single: tuple[str, ...],
+    listed: str | None,
+    channels: tuple[int, ...] | None,
+    top: int | None,
+    by: Any,
+    scale: Any,
+    cmap: str,
+    size: int | None,
+    fit: Any,
+    output: Path | None,
+    save_arrays: Path | None,
+    chosen: Chosen,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show what layers see in PICTURE: a sheet with a tile for each channel.
+
+    \b
+    Example:
+      cnnviz featuremaps cat.jpg --layer block4_conv2 --top 32 -o maps.png
+    """
+    if not single and listed is None:
+        raise click.UsageError("name a layer with --layer, or take --layers all; `cnnviz layers` lists them.")
+    if channels is not None and top is not None:
+        raise click.UsageError("--channels and --top both choose channels; give one of them.")
+    check_npz(save_arrays)
+    from cnnviz.features.maps import maps_of_layers
+    from cnnviz.files import check_writable
+    from cnnviz.networks.inputs import show
+    from cnnviz.pictures.colours import colour_map
+
+    colour_map(cmap)
+    network = chosen.load(quiet=quiet)
+    layers = _layers(network, single, listed)
+    files = _files(pictures, layers, network.name, output)
+    check_writable(next(iter(files.values())))
+    seen = {picture: show(network, picture, fit=fit, size=size) for picture in pictures}
+    arrays: dict[str, Any] = {}
+    rows = []
+    for picture, shown in seen.items():
+        found = maps_of_layers(network, shown, layers)
+        drawn = {layer: maps.order(by)[:top] if top else channels for layer, maps in found.items()}
+        sheets = {layer: maps.sheet(drawn[layer], scale=scale, cmap=cmap) for layer, maps in found.items()}
+        for layer, sheet in sheets.items():
+            file = sheet.save(files[picture, layer])
+            rows.append(_row(picture, found[layer], drawn[layer], file))
+            if not (quiet or as_json):
+                echo(_summary(rows[-1]))
+        if save_arrays:
+            kept = {"image": shown.images[0].cpu().numpy()} | {
+                layer: maps.maps[0].numpy() for layer, maps in found.items()
+            }
+            arrays |= {_key(picture, name, pictures): array for name, array in kept.items()}
+    if save_arrays:
+        save_npz(save_arrays, arrays)
+        if not (quiet or as_json):
+            echo(f"{save_arrays}: {len(arrays)} arrays, float32")
+    if as_json:
+        say_json(rows)
+
+
+def _layers(network: "Network", single: tuple[str, ...], listed: str | None) -> list[str]:
+    """The layers asked for, each once; unknown names are noticed before any work."""
+    from cnnviz.networks.layers import all_convolutions
+
+    named = [*single, *((listed or "").split(",") if listed != "all" else ())]
+    if listed == "all":
+        named += all_convolutions(network)
+    layers = list(dict.fromkeys(name.strip() for name in named if name.strip()))
+    if not layers and listed == "all":
+        raise click.UsageError(f"no 2-d convolution runs in {network.name}; name layers that `cnnviz layers` lists.")
+    if not layers:
+        raise click.UsageError("no layer is named; `cnnviz layers` lists them.")
+    for layer in layers:
+        network.qualified(layer)
+    return layers
+
+
+def _files(
+    pictures: tuple[Path, ...], layers: list[str], network: str, output: Path | None
+) -> dict[tuple[Path, str], Path]:
+    """Where each sheet goes."""
+    from cnnviz.pictures.sheets import picture_format
+
+    keys = [(picture, layer) for picture in dict.fromkeys(pictures) for layer in layers]
+    if output is not None and output.suffix and not output.is_dir():
+        picture_format(output)
+        if len(keys) > 1:
+            raise click.UsageError(f"{len(keys)} sheets do not fit into one file; give -o a folder.")
+        files = {keys[0]: output}
+    else:
+        names = [sheet_file(picture.stem, network, layer) for picture, layer in keys]
+        files = {key: (output or Path()) / name for key, name in zip(keys, names, strict=True)}
+    makers: dict[Path, Path] = {}
+    for (picture, _), file in files.items():
+        for each in pictures:
+            check_apart(file, each)
+        if file in makers:
+            raise click.UsageError(
+                f"the sheets of {makers[file]} and {picture} would both be {file}; take them in turn."
+            )
+        makers[file] = picture
+    return files
+
+
+def _key(picture: Path, layer: str, pictures: tuple[Path, ...]) -> str:
+    """The name of an array; a zip file's names are UTF-8, a file's need not be."""
+    return layer if len(pictures) == 1 else f"{os.fsencode(picture.stem).decode('utf-8', 'replace')}/{layer}"
+
+
+def _row(picture: Path, found: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:
+    network = {"name": found.network.name, "weights": found.network.weights}
+    channels = list(drawn) if drawn is not None else list(range(found.maps.shape[1]))
+    head = {"picture": str(picture), "network": network, "layer": found.layer}
+    return head | found.statistics() | {"channels": channels, "file": str(file)}
+
+
+def _summary(row: dict[str, Any]) -> str:
+    count, height, width = row["shape"]
+    return (
+        f"{row['file']}: {row['layer']} of {row['network']['name']}, {count} maps of {width} x {height},"
+        f" {row['silent']} silent, values {row['min']:.3g} to {row['max']:.3g}"
+    )

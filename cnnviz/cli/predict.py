@@ -1,0 +1,53 @@
+"""`cnnviz predict`: what a network takes pictures for."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument
+from cnnviz.cli.terminal import echo, say_json
+
+
+@click.command()
+@picture_argument
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to list.")
+@fit_option("crop")
+@click.option("--class", "names", multiple=True, help="Give the probability of this class instead; may be repeated.")
+@network_options
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="Draw no progress bar when weights are downloaded.")
+def predict(
+    pictures: tuple[Path, ...], top: int, fit: Any, names: tuple[str, ...], chosen: Chosen, as_json: bool, quiet: bool
+) -> None:
+    """List the classes a network finds most probable for PICTURE.
+
+    \b
+    Example:
+      cnnviz predict cat.jpg --top 3
+      cnnviz predict cat.jpg --class tabby --class "Egyptian cat"
+    """
+    from cnnviz.networks.predictions import class_index
+    from cnnviz.networks.predictions import predict as predicted
+
+    network = chosen.load(quiet=quiet)
+    indices = [class_index(network, name) for name in names]
+    found = {}
+    for picture in pictures:
+        ranks = predicted(network, picture, top=sys.maxsize if indices else top, fit=fit)
+        found[picture] = [one for index in indices for one in ranks if one.index == index] or ranks
+    if as_json:
+        about = {"name": network.name, "weights": network.weights}
+        say_json(
+            [
+                {"picture": str(picture), "network": about, "classes": [asdict(one) for one in ranks]}
+                for picture, ranks in found.items()
+            ]
+        )
+        return
+    for picture, ranks in found.items():
+        echo(f"{picture}, {'its centre' if fit == 'crop' else 'all of it'} ({network.name}, {network.weights})")
+        for one in ranks:
+            echo(f"  {one.probability:6.1%}  {one.label}")

@@ -1,0 +1,264 @@
+"""Making a picture again from the record inside it, and saying whether it came out the same.
+
+To add a command, write a function of a network, the record's settings and what the user supplies that gives a `Sheet`,
+and enter it in `MAKERS`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from cnnviz.attribution.baselines import BASELINES
+from cnnviz.attribution.comparison import compare_methods
+from cnnviz.attribution.explain import explain
+from cnnviz.errors import CnnvizError, PictureError, translated
+from cnnviz.features.kernels import kernel_sheet
+from cnnviz.features.maps import feature_maps
+from cnnviz.files import is_list, is_real, is_text, is_whole
+from cnnviz.networks.network import Network
+from cnnviz.pictures.colours import Pixels, drawable
+from cnnviz.pictures.reading import Picture, read_picture
+from cnnviz.pictures.sheets import Sheet
+from cnnviz.synthesis.dreams import dream, invert
+from cnnviz.synthesis.maximization import class_images, filter_images
+from cnnviz.synthesis.recipes import RECIPES
+from cnnviz.synthesis.results import Synthesis
+
+EXACT, CLIMBED = 1e-3, 0.02  # how far results may differ by rounding; ascents carry it along
+ASCENTS = ("filters", "classimage", "dream", "invert", "gallery")
+MOST_THREADS = 1024
+PARTS = {"command": str, "network": dict, "settings": dict, "versions": dict, "results": dict}
+
+
+@dataclass(frozen=True)
+class Supplied:
+    """What a record does not hold: the user's picture, and the folder of other pictures that took part."""
+
+    picture: Path | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a picture that was made again compares.
+
+    Attributes:
+        identical: whether all pixels are the same.
+        close: whether its numbers are, but for rounding.
+        difference: the largest relative difference of the numbers; None if there are none to compare.
+        reasons: what is not as it was then, in words.
+    """
+
+    identical: bool
+    close: bool
+    difference: float | None
+    reasons: tuple[str, ...]
+
+
+def remake(record: Mapping[str, Any], network: Network, supplied: Supplied) -> Sheet:
+    """The picture that a record is about, made again.
+
+    Raises:
+        PictureError: if the record is of something that cannot be made again, something is missing for it, or the
+            picture supplied is another one.
+    """
+    check_record(record)
+    own = _Own(network, record["settings"], _picture(record, supplied.picture), supplied.folder)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(record.get("threads", before))  # sums over other parts would round otherwise
+        with translated(_unfollowed):
+            return MAKERS[record["command"]](own)
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_record(record: Mapping[str, Any]) -> None:
+    """Notice a record that cnnviz did not write, or from which nothing can be made again.
+
+    Raises:
+        PictureError: says what is the matter.
+    """
+    for part, kind in PARTS.items():
+        if not isinstance(record.get(part), kind):
+            raise PictureError(f"this record has no {part}; only PNGs by this version of cnnviz can be made again.")
+    command, network, picture = record["command"], record["network"], record.get("picture")
+    if command not in MAKERS:
+        raise PictureError(f"pictures by {command!r} cannot be made again from their record: run what made them.")
+    odd = [name for name, value in record["results"].items() if not is_list(value, _is_number)]
+    odd += [name for name in ("name", "weights") if not is_text(network.get(name))]
+    odd += [name for name in ("mean", "std") if not is_list(network.get(name), is_real)]
+    odd += [] if is_list(network.get("input_size"), lambda side: is_whole(side, 1), 2) else ["input_size"]
+    odd += [] if is_whole(record.get("threads", 1), 1, MOST_THREADS + 1) else ["threads"]
+    odd += [] if picture is None or (isinstance(picture, dict) and is_text(picture.get("name"))) else ["picture"]
+    if odd:
+        raise PictureError(f"the record's {odd[0]!r} makes no sense; it was not written by cnnviz.")
+
+
+def _is_number(value: object) -> bool:
+    """Whether NumPy takes this for a real number; some measures are NaN where there is nothing to measure."""
+    return isinstance(value, float) or is_real(value)
+
+
+def compared(record: Mapping[str, Any], pixels: Pixels, again: Sheet) -> Verdict:
+    """How a picture that was made again compares with the one that holds the record."""
+    reasons = tuple(_reasons(record, again.made))
+    identical = pixels.shape == again.pixels.shape and bool(np.array_equal(pixels, again.pixels))
+    difference = _difference(record["results"], cast("Mapping[str, Any]", again.made["results"]))
+    allowed = CLIMBED if record["command"] in ASCENTS else EXACT
+    return Verdict(identical, identical or (difference is not None and difference <= allowed), difference, reasons)
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> float | None:
+    """The largest difference, in shares of the largest number of its kind."""
+    found = []
+    for name in before.keys() & now.keys():
+        one, other = np.asarray(before[name], dtype=float), np.asarray(now[name], dtype=float)
+        if one.shape != other.shape:
+            return np.inf
+        if one.size:
+            found.append(float(np.abs(one - other).max() / max(np.abs(one).max(), np.finfo(float).tiny)))
+    return max(found, default=None)
+
+
+def _reasons(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    found = []
+    if before["network"].get("sha256") != now["network"]["sha256"]:
+        found.append("the network has other weights")
+    elif before["network"].get("structure") != now["network"]["structure"]:
+        found.append("the network computes otherwise with the same weights")
+    versions = [
+        f"{name} {was}, now {now['versions'].get(name)}"
+        for name, was in before["versions"].items()
+        if now["versions"].get(name) != was
+    ]
+    found += [f"other versions: {'; '.join(versions)}"] if versions else []
+    for name in ("device", "threads"):
+        if before.get(name) != now[name]:
+            found.append(f"{name}: {before.get(name)}, now {now[name]}")
+    return found
+
+
+def _unfollowed(reason: str) -> CnnvizError:
+    return PictureError(f"this cannot be made again from its record ({reason}); was it written by this cnnviz?")
+
+
+def _picture(record: Mapping[str, Any], path: Path | None) -> Picture | None:
+    """The picture that the record names, which the user supplies."""
+    wanted = record.get("picture")
+    if wanted is None:
+        return None
+    if not wanted.get("sha256"):
+        raise PictureError(f"this was made from {wanted['name']}, which no file holds; it cannot be made again.")
+    if path is None:
+        raise PictureError(f"this was made from {wanted['name']}; say where that is with --picture PATH.")
+    found = read_picture(path)
+    if found.sha256 != wanted["sha256"]:
+        raise PictureError(f"{path} is not the {wanted['name']} that this was made from: its sha256 is another.")
+    return found
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What makers work with."""
+
+    network: Network
+    settings: Mapping[str, Any]
+    found: Picture | None
+    folder: Path | None
+
+    @property
+    def picture(self) -> Picture:
+        if self.found is None:
+            raise PictureError("the record names no picture, without which it cannot be made again.")
+        return self.found
+
+    def pictures(self, name: str) -> Path:
+        """The folder that the record calls by its name, or of the picture that it names."""
+        if name != Path(name).name:
+            raise PictureError(f"the record names {name!r}, and never would cnnviz have written a path.")
+        if self.folder is None:
+            raise PictureError(
+                f"this was made with {name!r}; give that folder, or the one it lies in, as --folder PATH."
+            )
+        return self.folder
+
+    def climb(self) -> dict[str, Any]:
+        """How an ascent was set up."""
+        settings = self.settings
+        if settings["recipe"] not in RECIPES:
+            raise PictureError("this was made by a recipe of one's own, which its record does not hold.")
+        if isinstance(settings["batch"], list):
+            raise PictureError("memory ran out while this was made; its parts cannot be made again together.")
+        kept = {name: settings[name] for name in ("recipe", "steps", "batch", "precision", "tries", "seed")}
+        folders = {name: self.pictures(settings[name]) for name in ("references", "spectrum") if settings.get(name)}
+        return kept | {"size": tuple(settings["size"])} | folders
+
+
+def _maps(own: _Own) -> Sheet:
+    asked = own.settings
+    found = feature_maps(own.network, own.picture, asked["layer"], fit=asked["fit"], size=asked["size"])
+    return found.sheet(asked["channels"], scale=asked["scale"], cmap=asked["cmap"])
+
+
+def _filters(own: _Own) -> Sheet:
+    return filter_images(own.network, own.settings["layer"], own.settings["filters"], **own.climb()).sheet()
+
+
+def _gallery(own: _Own) -> Sheet:
+    asked = own.settings
+    found: Synthesis = filter_images(own.network, asked["layer"], [asked["filter"]], **own.climb())
+    return Sheet(drawable(found.images[0]), {**found.sheet().made, "command": "gallery", "settings": asked})
+
+
+def _classes(own: _Own) -> Sheet:
+    asked = own.settings
+    return class_images(own.network, asked["classes"], alone=asked["alone"], **own.climb()).sheet()
+
+
+def _dream(own: _Own) -> Sheet:
+    asked = own.settings
+    kept = {name: asked[name] for name in ("size", "steps", "seed")}
+    return dream(own.network, own.picture, asked["layer"], **kept).sheet()
+
+
+def _invert(own: _Own) -> Sheet:
+    asked = own.settings
+    kept = {name: asked[name] for name in ("size", "steps", "seed")}
+    return invert(own.network, own.picture, asked["layers"], **kept).sheet()
+
+
+def _kernels(own: _Own) -> Sheet:
+    return kernel_sheet(own.network, own.settings["layer"])
+
+
+def _saliency(own: _Own) -> Sheet:
+    asked = own.settings
+    kept = {name: asked[name] for name in ("methods", "versus", "layer", "fit", "size", "seed", "checks")}
+    name = asked["baseline"]
+    baseline = name if name in BASELINES else own.pictures(name) / Path(name).name  # in that folder and nowhere else
+    found = explain(own.network, own.picture, asked["classes"], baseline=baseline, **kept, **asked["options"])
+    return found.sheet() if asked.get("overlay") is None else found.overlay(asked["overlay"])
+
+
+def _evidence(own: _Own) -> Sheet:
+    asked = own.settings
+    kept = {name: asked[name] for name in ("methods", "grids", "pictures", "confidence", "size", "seed")}
+    return compare_methods(own.network, own.pictures(asked["folder"]), **kept).sheet()
+
+
+MAKERS: Mapping[str, Callable[[_Own], Sheet]] = {
+    "featuremaps": _maps,
+    "filters": _filters,
+    "gallery": _gallery,
+    "classimage": _classes,
+    "dream": _dream,
+    "invert": _invert,
+    "kernels": _kernels,
+    "saliency": _saliency,
+    "evidence": _evidence,
+}

@@ -1,0 +1,109 @@
+"""What a unit saw of a picture: its receptive field in the picture's own pixels, cut out as a square tile."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from cnnviz.networks.inputs import show
+from cnnviz.networks.layers import Layer
+from cnnviz.networks.network import Network
+from cnnviz.pictures.reading import Picture
+
+TILE = 80  # pixels a side
+BESIDE = (128, 128, 128)  # where a receptive field that the border cuts leaves a tile empty
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Place:
+    """A position (row, column) of a layer's maps, for the picture of that number."""
+
+    picture: int
+    position: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A square tile of `TILE` pixels, and the box in the picture's pixels that it shows."""
+
+    tile: Image.Image
+    box: Box
+
+
+def cut_out(
+    network: Network, row: Layer | None, places: Sequence[Place], pictures: Callable[[int], Picture]
+) -> list[Cut]:
+    """What the units at some places of a layer saw; every picture is opened once.
+
+    Args:
+        row: of the table of layers; without one, or a known receptive field, all that the network saw is cut.
+        pictures: gives a picture by its number.
+    """
+    by_picture: dict[int, list[int]] = defaultdict(list)
+    for index, place in enumerate(places):
+        by_picture[place.picture].append(index)
+    cuts: dict[int, Cut] = {}
+    for number, indices in by_picture.items():
+        picture = pictures(number)
+        shown = show(network, picture, fit="crop")
+        for index in indices:
+            box = _box(row, places[index].position, shown.seen, shown.images.shape)
+            cuts[index] = Cut(_tile(picture.image, box), box)
+    return [cuts[index] for index in range(len(places))]
+
+
+def strip(tiles: Sequence[Image.Image]) -> Image.Image:
+    """Tiles side by side."""
+    image = Image.new("RGB", (TILE * len(tiles), TILE), BESIDE)
+    for number, tile in enumerate(tiles):
+        image.paste(tile, (number * TILE, 0))
+    return image
+
+
+def _box(row: Layer | None, position: tuple[int, int], seen: Box, shape: Sequence[int]) -> Box:
+    """The receptive field of a position, in the picture's pixels, as far as the network saw it."""
+    left, top, right, bottom = seen
+    vertical = _span(row, 0, position[0], shape[2])
+    horizontal = _span(row, 1, position[1], shape[3])
+    wide, high = (right - left) / shape[3], (bottom - top) / shape[2]
+    return (
+        left + horizontal[0] * wide,
+        top + vertical[0] * high,
+        left + horizontal[1] * wide,
+        top + vertical[1] * high,
+    )
+
+
+def _span(row: Layer | None, axis: int, position: int, side: int) -> tuple[float, float]:
+    """From where to where a unit looks along an axis of `side` input pixels."""
+    if row is None or row.start is None or row.step is None or row.receptive_field is None:
+        return 0, side
+    if math.isinf(row.receptive_field[axis]):
+        return 0, side
+    low = row.start[axis] + position * row.step[axis]
+    first = min(max(0.0, low), side - 1.0)  # a field that lies wholly in the padding is given the nearest pixel
+    return first, max(first + 1, min(float(side), low + row.receptive_field[axis]))
+
+
+def part_of(image: Image.Image, box: Box, side: int, *, squares: bool = False) -> Image.Image:
+    """A part of a picture, as far as it is inside, scaled so that its longer side is `side` pixels.
+
+    Args:
+        squares: whether the picture's own pixels stay squares where they are enlarged.
+    """
+    inside = max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3])
+    factor = side / max(inside[2] - inside[0], inside[3] - inside[1])
+    width, height = (max(1, round((inside[axis + 2] - inside[axis]) * factor)) for axis in (0, 1))
+    how = Image.Resampling.NEAREST if squares and factor > 1 else Image.Resampling.LANCZOS
+    return image.resize((width, height), how, box=inside)
+
+
+def _tile(image: Image.Image, box: Box) -> Image.Image:
+    """A part of a picture in the middle of a square."""
+    part = part_of(image.convert("RGB"), box, TILE, squares=True)
+    tile = Image.new("RGB", (TILE, TILE), BESIDE)
+    tile.paste(part, ((TILE - part.width) // 2, (TILE - part.height) // 2))
+    return tile

@@ -1,0 +1,65 @@
+"""A first layer's kernels, drawn as they are: the only filters that can be read without synthesis."""
+
+import numpy as np
+from torch import nn
+
+from cnnviz.errors import LayerError
+from cnnviz.networks.layers import layer_table
+from cnnviz.networks.network import Network
+from cnnviz.networks.provenance import record
+from cnnviz.pictures.sheets import Sheet, Tile, sheet
+
+
+def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
+    """The weights of a convolution over colours, or over grey values, as a tile per filter.
+
+    Grey is zero. Each kernel is scaled by its largest weight, so brightness is not to be compared between kernels.
+
+    Args:
+        layer: a convolution, or the batch norm or ReLU behind it; the network's first convolution by default.
+
+    Raises:
+        UnknownNameError: if there is no such layer.
+        LayerError: if there is no convolution, or one over more than three channels, whose weights are no colours, or
+            one whose weights are not finite.
+    """
+    name = _convolution(network, layer)
+    shown = layer or next((each.removesuffix(":pre") for each, own in network.aliases.items() if own == name), name)
+    convolution = network.layers[name]
+    assert isinstance(convolution, nn.Conv2d)
+    channels = convolution.in_channels
+    if channels not in (1, 3):
+        raise LayerError(
+            f"the kernels of {shown} are over {channels} channels, not colours; only those of a first layer can"
+            f" be drawn as they are. For what its filters look for, take `cnnviz filters --layer {shown}`."
+        )
+    weight = convolution.weight.float().cpu().numpy()
+    if not np.isfinite(weight).all():
+        raise LayerError(f"the kernels of {shown} are not finite; look for NaN among the weights of {network.name}.")
+    count, _, height, width = weight.shape
+    largest = np.abs(weight).max(axis=(1, 2, 3))
+    values = 0.5 + 0.5 * weight / np.maximum(largest, np.finfo(np.float32).tiny)[:, None, None, None]
+    pixels = np.rint(values * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    tiles = [
+        Tile(np.broadcast_to(each, (height, width, 3)), str(number), f"{size:.2g}")
+        for number, (each, size) in enumerate(zip(pixels, largest, strict=True))
+    ]
+    lines = [
+        f"{shown} of {network.name}: its {count} kernels of {width} x {height} over"
+        f" {'colours' if channels == 3 else 'grey values'}",
+        "grey is zero; each kernel is scaled by its largest weight, which stands below it",
+        f"weights: {network.weights}",
+    ]
+    return sheet(tiles, lines=lines, made=record("kernels", network, settings={"layer": shown}))
+
+
+def _convolution(network: Network, layer: str | None) -> str:
+    """The convolution that runs last up to a layer, or first of all."""
+    rows = [row.name for row in layer_table(network) if row.output]
+    if layer is not None:
+        name = network.qualified(layer)
+        rows = rows[: rows.index(name) + 1][::-1] if name in rows else []
+    found = next((row for row in rows if isinstance(network.layers[row], nn.Conv2d)), None)
+    if found is None:
+        raise LayerError(f"{layer or network.name} has no convolution whose kernels could be drawn.")
+    return found

@@ -1,0 +1,179 @@
+"""Natural examples: of a folder of pictures, what excites each filter of a gallery most.
+
+    examples.json                       which pictures they are from
+    examples/block4_conv2.jsonl         a line per filter: the pictures, values and places, and a histogram
+    examples/block4_conv2/0041.webp     those places as a row of square tiles
+
+One pass over the pictures finds them; it can be interrupted at any time and goes on where it was. Tiles are cut at the
+receptive field out of the picture itself, in its own pixels, as far as the network saw it. People predict what a
+unit does from such examples better than from synthesized images (Borowski et al. 2021, *Exemplary Natural Images
+Explain CNN Activations Better than State-of-the-Art Feature Visualization*).
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from PIL import Image
+
+from cnnviz.errors import OutputError, PictureError
+from cnnviz.features.crops import TILE, Place, cut_out, strip
+from cnnviz.files import whole_file
+from cnnviz.galleries.engines import Engine
+from cnnviz.galleries.excitation import Excitation, Shard, Tally
+from cnnviz.galleries.plan import LayerPlan, Plan, digest
+from cnnviz.galleries.store import EXAMPLES, Store, write_json, write_lines
+from cnnviz.networks.layers import layer_table
+from cnnviz.networks.network import Network
+from cnnviz.networks.provenance import describe
+from cnnviz.pictures.reading import picture_files, read_picture
+
+TOP = 9
+SHARD = 128  # pictures
+QUALITY = 75  # of the tiles
+UNFINISHED = ".examples.state"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """How far the pass is: pictures done, of how many, and how many of them could not be used."""
+
+    done: int
+    total: int
+    unreadable: int
+
+
+def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) -> Iterator[Passed]:
+    """Find the pictures of a folder, and of the folders in it, that excite the filters of a gallery most.
+
+    Args:
+        engine: with the network that the gallery is about.
+        top: how many per filter.
+
+    Yields:
+        How far the pass is, after each part.
+
+    Raises:
+        PictureError: if there is no picture, or none that can be used.
+        OutputError: if the gallery is about another network, or cannot be written.
+    """
+    plan = store.planned()
+    if Plan(describe(engine.network), ()).seen != plan.seen:
+        raise OutputError(f"the gallery in {store.folder} is of another network, or of other weights or preprocessing.")
+    files = picture_files(folder)
+    layers = [layer.layer for layer in plan.layers]
+    names = [os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace") for path in files]
+    with store.writing():
+        identity = _identity(plan, layers, top, files, names)
+        found = _resumed(store, identity)
+        for part in engine.excite(layers, top, _shards(files, names, found.shards)):
+            found.merge(part)
+            store.check_there()
+            _keep(store, identity, found)
+            yield Passed(found.count + len(found.unreadable), len(files), len(found.unreadable))
+        if not found.count:
+            raise PictureError(
+                f"none of the {len(files)} pictures in {folder} can be used; the first: {found.unreadable[0][1]}"
+            )
+        (store.folder / EXAMPLES).unlink(missing_ok=True)  # until all is written, there are no examples
+        for layer in plan.layers:
+            store.check_there()
+            _write_layer(store, engine.network, layer, found, files, names)
+        summary = {"folder": folder.resolve().name, "pictures": found.count, "top": top, "tile": TILE}
+        unreadable = [{"picture": name, "why": why} for name, why in found.unreadable]
+        write_json(store.folder / EXAMPLES, summary | {"seen": plan.seen, "layers": layers, "unreadable": unreadable})
+        (store.folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def _shards(files: list[Path], names: list[str], done: set[int]) -> Iterator[Shard]:
+    """Pictures as bytes, so that nobody else needs the folder; what cannot be read has none."""
+    for start in range(0, len(files), SHARD):
+        if start not in done:
+            some = zip(names[start : start + SHARD], files[start : start + SHARD], strict=True)
+            yield Shard(start, tuple((name, _bytes(path)) for name, path in some))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _identity(plan: Plan, layers: list[str], top: int, files: list[Path], names: list[str]) -> str:
+    """What an interrupted pass must have in common with one that goes on."""
+    return digest([plan.seen, layers, top, SHARD, names, [_size(path) for path in files]])
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link that leads nowhere, a file that was just removed
+        return None
+
+
+def _resumed(store: Store, identity: str) -> Excitation:
+    """The interrupted pass over the same pictures, or a new one."""
+    path = store.folder / UNFINISHED
+    try:
+        kept = torch.load(path, weights_only=True)
+        if kept["identity"] == identity:
+            return Excitation.from_state(kept["found"])
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError):
+        pass  # there is none, or it is damaged
+    return Excitation()
+
+
+def _keep(store: Store, identity: str, found: Excitation) -> None:
+    buffer = io.BytesIO()  # of a disk that is full, torch.save tells only that a position is unexpected
+    torch.save({"identity": identity, "found": found.state()}, buffer)
+    with whole_file(store.folder / UNFINISHED) as file:
+        file.write(buffer.getvalue())
+
+
+def _write_layer(
+    store: Store, network: Network, layer: LayerPlan, found: Excitation, files: Sequence[Path], names: Sequence[str]
+) -> None:
+    tally, width = found.tallies[layer.layer], found.widths[layer.layer]
+    best = {number: _best(tally, number, width) for number in layer.filters}
+    places = [place for each in best.values() for place, _ in each]
+    rows = {row.name: row for row in layer_table(network)}
+    cuts = iter(
+        cut_out(network, rows.get(network.qualified(layer.layer)), places, lambda number: read_picture(files[number]))
+    )
+    lines = {}
+    for number, each in best.items():
+        mine = [(*pair, next(cuts)) for pair in each]
+        told = [
+            {"picture": names[place.picture], "value": value, "box": [round(side, 2) for side in cut.box]}
+            for place, value, cut in mine
+        ]
+        histogram = {"top": 2.0 ** int(tally.powers[number]), "counts": tally.counts[number].tolist()}
+        written = _write_strip(store, layer.layer, number, [cut.tile for _, _, cut in mine])
+        lines[number] = {"filter": number, **written, "top": told, "histogram": histogram}
+    write_lines(store.example_lines(layer.layer), lines)
+
+
+def _best(tally: Tally, number: int, width: int) -> list[tuple[Place, float]]:
+    """Where a filter was excited most, and how much."""
+    each = (tally.pictures[number], tally.positions[number], tally.values[number])
+    found = zip(*(values.tolist() for values in each), strict=True)
+    return [(Place(picture, divmod(at, width)), value) for picture, at, value in found if value > 0]
+
+
+def _write_strip(store: Store, layer: str, number: int, tiles: Sequence[Image.Image]) -> dict[str, str | None]:
+    """The tiles as a file; there is none for a filter that no picture excites."""
+    path = store.example_strip(layer, number)
+    if not tiles:
+        path.unlink(missing_ok=True)
+        return {"file": None, "sha256": None}
+    buffer = io.BytesIO()
+    strip(tiles).save(buffer, "WEBP", quality=QUALITY, method=2)
+    with whole_file(path) as file:
+        file.write(buffer.getvalue())
+    return {"file": store.name(path), "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}

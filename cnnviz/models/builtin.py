@@ -1,0 +1,178 @@
+"""The embedded network: its weights file inside the package, how it is read and how it is written.
+
+``vgg16-mini.safetensors`` holds the folded network in half precision. Its metadata holds everything else a `Network`
+must know, so that file and code cannot disagree.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from cnnviz.files import whole_file
+from cnnviz.isolation import seeded
+from cnnviz.models.weights import SEED, fill
+from cnnviz.networks.network import Crop, Network, count_parameters, wrap
+
+CONVOLUTIONS = (2, 2, 3, 3, 3)  # per block, as in VGG16
+WIDTHS = (16, 32, 64, 192, 192)  # VGG16 has 64, 128, 256, 512, 512
+CLASSES = 200
+
+
+class VGGMini(nn.Module):
+    """VGG's blocks, the mean over positions, one linear layer: images (N, 3, H, W) to logits (N, classes)."""
+
+    def __init__(self, features: nn.Sequential, channels: int, classes: int) -> None:
+        super().__init__()
+        self.features, self.classes = features, classes
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(OrderedDict(flatten=nn.Flatten(), linear=nn.Linear(channels, classes)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.avgpool(self.features(images)))
+        return logits
+
+    @torch.no_grad()
+    def divide_logits(self, temperature: float) -> None:
+        """Make the network as much less sure of its classes as dividing its logits does, for good."""
+        for parameter in self.classifier.parameters():
+            parameter.div_(temperature)
+
+
+def vgg16_mini(*, batch_norm: bool = False, classes: int = CLASSES) -> VGGMini:
+    """The network with PyTorch's default initialisation, in training mode."""
+    return VGGMini(nn.Sequential(*_blocks(batch_norm)), WIDTHS[-1], classes)
+
+
+def _blocks(batch_norm: bool) -> Iterator[nn.Module]:
+    channels = 3
+    for convolutions, width in zip(CONVOLUTIONS, WIDTHS, strict=True):
+        for _ in range(convolutions):
+            yield nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=not batch_norm)
+            if batch_norm:
+                yield nn.BatchNorm2d(width)
+            yield nn.ReLU(inplace=True)
+            channels = width
+        yield nn.MaxPool2d(2)
+
+
+def folded(trained: VGGMini) -> VGGMini:
+    """The same function without batch normalisation: each one merged into the convolution before it.
+
+    Args:
+        trained: a network made with ``batch_norm=True``, in eval mode.
+    """
+    layers: list[nn.Module] = []
+    for layer in trained.features:
+        if isinstance(layer, nn.BatchNorm2d):
+            layers[-1] = fuse_conv_bn_eval(cast("nn.Conv2d", layers[-1]), layer)
+        else:
+            layers.append(layer)
+    plain = vgg16_mini(classes=trained.classes)
+    plain.features.load_state_dict(nn.Sequential(*layers).state_dict())
+    plain.classifier.load_state_dict(trained.classifier.state_dict())
+    return plain.eval()
+
+
+@torch.no_grad()
+def unfolded(plain: VGGMini, images: Tensor) -> VGGMini:
+    """The same function with batch normalisation, ready to be trained on: `folded` turned round.
+
+    Args:
+        plain: a network without batch normalisation.
+        images: (N, 3, H, W), normalised, whose means and variances at every convolution the layers start with.
+    """
+    trained = vgg16_mini(batch_norm=True, classes=plain.classes)
+    layers, maps = iter(trained.features), images
+    for part in plain.features:
+        layer = next(layers)
+        if isinstance(part, nn.Conv2d) and isinstance(layer, nn.Conv2d):
+            norm = cast("nn.BatchNorm2d", next(layers))
+            size = part.weight.flatten(1).norm(dim=1).clamp(min=norm.eps)
+            layer.weight.copy_(part.weight / size.view(-1, 1, 1, 1))
+            raw = layer(maps)
+            variance, mean = torch.var_mean(raw, (0, 2, 3))
+            for own, value in ((norm.running_mean, mean), (norm.running_var, variance)):
+                cast("Tensor", own).copy_(value)
+            norm.weight.copy_(size * (variance + norm.eps).sqrt())
+            norm.bias.copy_(cast("Tensor", part.bias) + size * mean)
+        maps = part(maps)
+    trained.classifier.load_state_dict(plain.classifier.state_dict())
+    return trained.eval()
+
+
+def freeze(network: VGGMini, blocks: int) -> None:
+    """Keep the first blocks as they are, whatever the rest learns."""
+    pools = [index for index, layer in enumerate(network.features) if isinstance(layer, nn.MaxPool2d)]
+    kept = network.features[: pools[blocks - 1]] if blocks else nn.Sequential()
+    kept.eval().requires_grad_(False)
+
+
+NAME = "vgg16-mini"
+SIDE = 112  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
+FILE = Path(__file__).with_name("vgg16-mini.safetensors")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's own, as torchvision's networks use
+
+
+def write_weights(path: Path, network: VGGMini, labels: Mapping[str, str], top1: float) -> None:
+    """Write a folded network, in half precision, with what belongs to it.
+
+    Args:
+        labels: WordNet id to synonyms, in the order of the logits.
+        top1: share of validation photographs it gets right, in per cent.
+    """
+    tensors = {
+        name: tensor.detach().cpu().to(torch.float16).contiguous() for name, tensor in network.state_dict().items()
+    }
+    metadata = {"classes": json.dumps(labels), "top1": f"{top1:.2f}"}
+    with whole_file(path) as file:
+        file.write(save(tensors, metadata=metadata))
+
+
+def class_names() -> dict[str, str]:
+    """The 200 classes in the order of the logits: WordNet id to synonyms, "n02123045" to "tabby, tabby cat"."""
+    with safe_open(FILE, framework="pt") as file:
+        return dict(json.loads(file.metadata()["classes"]))
+
+
+def build(weights: str | Path | None) -> Network:
+    """The embedded network with its own weights, or others."""
+    classes = class_names()
+    with seeded(SEED):
+        module = vgg16_mini()
+    source = fill(module, FILE if weights is None else weights, NAME)
+    return wrap(
+        module,
+        name=NAME,
+        input_size=SIDE,
+        mean=MEAN,
+        std=STD,
+        labels=tuple(classes.values()),
+        wnids=tuple(classes),
+        weights="built in" if weights is None else source,
+        crop=Crop(resize=SIDE, side=SIDE, interpolation="BILINEAR"),
+    )
+
+
+def describe() -> dict[str, Any]:
+    """The embedded network's row in the list of models."""
+    with safe_open(FILE, framework="pt") as file:
+        top1 = float(file.metadata()["top1"])
+    with torch.device("meta"):
+        module = vgg16_mini()
+    return {
+        "name": NAME,
+        "parameters": count_parameters(module),
+        "top1": top1,
+        "classes": len(class_names()),
+        "here": "built in",
+        "file": None,
+        "megabytes": FILE.stat().st_size / 1e6,
+    }

@@ -1,0 +1,91 @@
+"""Activations of chosen layers, by forward hooks that never outlive one call."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from cnnviz.errors import LayerError
+from cnnviz.networks.network import Network, check_logits
+
+
+class _AllSeen(BaseException):
+    """Ends a forward pass once every layer asked for has run; no ``except Exception`` of a user's forward stops it."""
+
+
+def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """What chosen layers give for a batch of images.
+
+    The network itself is not hooked, so threads may share it; a twin of it runs, no further than the last of these
+    layers to run. A module that is used more than once gives its
+    first output. Outputs are safe from in-place operations behind the layer, and carry gradients where `images` does.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], on any device.
+        layers: names that `network` answers to.
+
+    Returns:
+        The outputs by the names that were asked for, in that order: (N, C', H', W') for layers with feature maps.
+
+    Raises:
+        TypeError: if `images` is no tensor, or `layers` a single name.
+        UnknownNameError: if a name is not among ``network.layers``.
+        LayerError: if a layer gives no tensor or does not run.
+    """
+    if isinstance(layers, str) or not isinstance(images, Tensor):
+        raise TypeError("activations() takes a tensor of images and a list of layer names")
+    names = {layer: network.qualified(layer) for layer in layers}
+    twin = network.twin()
+    modules = {layer: twin.layers[name] for layer, name in names.items()}
+    seen = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
+    return {layer: seen[module] for layer, module in modules.items()}
+
+
+def capture(
+    network: Network, images: Tensor, names: Mapping[nn.Module, str], before: nn.Module | None = None
+) -> dict[nn.Module, Tensor]:
+    """What modules of `network` give for images on its device, in the order in which they run.
+
+    Args:
+        network: nobody else's, for it has hooks meanwhile.
+        names: the modules, with the names to call them in errors.
+        before: the one among them that is not run any more: what it would be given is kept instead. It must be the
+            last one to run.
+
+    Raises:
+        LayerError: if a module gives no tensor or does not run.
+    """
+    seen: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, _: object, output: object) -> Tensor | None:
+        if module in seen:
+            return None
+        if module is network.module:
+            check_logits(output, len(images), network.name)
+        if not isinstance(output, Tensor):
+            kind = type(output).__name__
+            raise LayerError(f"layer {names[module]!r} gives a {kind}, not a tensor; choose a layer inside it.")
+        if len(seen) + 1 == len(names):
+            seen[module] = output
+            raise _AllSeen
+        # What follows may write into what it is given, as F.relu(x, inplace=True) does, or into what the layer was
+        # given, which is the same tensor behind nn.Dropout. The kept one is in between, for gradients to reach it.
+        seen[module] = output.clone()
+        return seen[module].clone()
+
+    def stop(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen[module] = arguments[0]
+        raise _AllSeen
+
+    handles = [module.register_forward_hook(keep) for module in names if module is not before]
+    handles += [before.register_forward_pre_hook(stop)] if before else []
+    try:
+        network(images)
+    except _AllSeen:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    for module, layer in names.items():
+        if module not in seen:
+            raise LayerError(f"layer {layer!r} of {network.name} does not run when the network classifies a picture.")
+    return seen

@@ -1,0 +1,50 @@
+"""Which devices there are, and which numbers they are fast in."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from cnnviz.errors import out_of_memory
+
+Result = TypeVar("Result")
+LOG = logging.getLogger("cnnviz")
+
+
+def devices() -> list[str]:
+    """The devices that PyTorch computes on here, the fastest first."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, there in here.items() if there]
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies in it, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    native = device.type == "cpu" and any(probe() for probe in probes if probe)
+    return torch.bfloat16 if native else torch.float32
+
+
+class MemoryLimit:
+    """How many images at a time there is memory for, as far as is known."""
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+
+    def run(self, work: Callable[[int], Result], batch: int) -> Result:
+        """What `work` gives with `batch` images at a time; if memory runs out with half as many, and so on.
+
+        Raises:
+            RuntimeError, MemoryError: if there is not even room for one.
+        """
+        batch = batch if self._most is None else min(batch, self._most)
+        while True:
+            try:
+                return work(batch)
+            except (RuntimeError, MemoryError) as error:
+                if batch == 1 or not out_of_memory(error):
+                    raise
+            batch = self._most = batch // 2
+            LOG.warning("memory ran out: going on with %d images at a time", batch)

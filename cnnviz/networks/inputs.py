@@ -1,0 +1,208 @@
+"""What a network is shown of a picture.
+
+By default the whole of it, its aspect kept, its short side at the network's size; squeezed to that size where the
+network takes no other. ``fit="crop"`` is the network's published preprocessing, the one its accuracy was measured with.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from cnnviz.errors import PictureError, ShapeError
+from cnnviz.networks.network import Network
+from cnnviz.pictures.colours import Pixels
+from cnnviz.pictures.reading import Picture, picture_of, read_picture
+
+Fit = Literal["whole", "crop"]
+Source = str | Path | Picture | Image.Image | NDArray[np.uint8] | Tensor
+Seen = tuple[float, float, float, float]
+LARGEST = 4096  # pixels; the maps of a larger picture would not fit into memory
+LONGEST = 8  # times the short side; a longer picture is refused, or it would not fit into memory
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a network is shown of one or more pictures.
+
+    Attributes:
+        images: (N, C, H, W) in [0, 1], on the network's device.
+        names: of the pictures, N.
+        pictures: as 8-bit pixels (H', W', 3) in their own size, N.
+        sha256: of the picture's file, where there is one.
+        seen: (left, top, right, bottom) in the picture's pixels: the part that is in `images`.
+        how: "whole", "squeezed", "cropped" or "as it is".
+        settings: what was asked for, fit and size.
+    """
+
+    images: Tensor
+    names: tuple[str, ...]
+    pictures: tuple[Pixels, ...]
+    sha256: str | None
+    seen: Seen
+    how: str
+    settings: Mapping[str, object]
+
+
+def show(
+    network: Network,
+    picture: Source,
+    *,
+    fit: Fit = "whole",
+    size: int | None = None,
+) -> Shown:
+    """Make of a picture what `network` is to see.
+
+    Args:
+        picture: a file, a `Picture`, a PIL image, an array (H, W) or (H, W, 3), uint8; or a tensor (C, H, W) or
+            (N, C, H, W) in [0, 1], shown as it is.
+        fit: "whole" or "crop", see above; does not concern tensors.
+        size: short side, in pixels, of what the network sees; the network's own by default.
+
+    Raises:
+        PictureError: if the picture cannot be read, or is too long and narrow to be seen whole.
+        ShapeError: if a tensor has another shape or range, or the network takes no picture of that size.
+    """
+    if isinstance(picture, Tensor):
+        shown = as_it_is(network, picture)
+        check_range(picture)
+        return shown
+    if isinstance(picture, np.ndarray):
+        picture = _from_array(picture)
+    if isinstance(picture, Image.Image):
+        picture = picture_of(picture)
+    if isinstance(picture, str | Path):
+        picture = read_picture(picture)
+    if not isinstance(picture, Picture):
+        kind = type(picture).__name__
+        raise PictureError(f"a picture is a file, a PIL image, an array (H, W, 3) or a tensor, not a {kind}.")
+    check_side(min(network.input_size) if size is None else size)
+    if size is not None and (size, size) != network.input_size and not network.takes_any_size:
+        own = " x ".join(map(str, network.input_size))
+        raise ShapeError(f"{network.name} takes pictures of {own} px (height x width) only; leave out the size.")
+    image = picture.image.convert("L" if network.channels == 1 else "RGB")
+    squeezed = fit == "whole" and not network.takes_any_size
+    if max(image.size) > LONGEST * min(image.size) and not squeezed:
+        given = f"{picture.name} is {image.width} x {image.height}"
+        raise PictureError(f"{given}: more than {LONGEST} times as long as it is narrow; cut a part out of it.")
+    fitted, seen = _crop(network, image, size) if fit == "crop" else _whole(network, image, size)
+    kept = fitted.width * image.height == fitted.height * image.width
+    how = "cropped" if fit == "crop" else "squeezed" if squeezed and not kept else "whole"
+    return Shown(
+        images=_tensor(fitted, network),
+        names=(picture.name,),
+        pictures=(picture.pixels(),),
+        sha256=picture.sha256 or None,
+        seen=seen,
+        how=how,
+        settings={"fit": fit, "size": size},
+    )
+
+
+def as_it_is(network: Network, images: Tensor) -> Shown:
+    """A tensor (C, H, W) or (N, C, H, W) of any finite values, as a plain module is shown it; errors as `show`."""
+    batch = images[None] if images.ndim == 3 else images
+    if batch.ndim != 4 or batch.shape[1] != network.channels or 0 in batch.shape:
+        given, wanted = " x ".join(map(str, images.shape)), f"(N x) {network.channels} x H x W"
+        raise ShapeError(f"{network.name} takes images of shape {wanted}; this tensor is {given}.")
+    if not batch.is_floating_point():
+        raise ShapeError(f"images are real numbers in [0, 1]; this tensor is {batch.dtype}; divide by 255 first.")
+    check_finite(batch)
+    pixels = (batch.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    names = tuple(f"image {number}" for number in range(len(batch)))
+    height, width = batch.shape[2:]
+    drawn = 3 if network.channels >= 3 else 1
+    colours = tuple(np.broadcast_to(image[:, :, :drawn], (height, width, 3)) for image in pixels.numpy())
+    return Shown(batch.to(network.device), names, colours, None, (0, 0, width, height), "as it is", {})
+
+
+def check_side(side: int) -> None:
+    """Notice a picture that memory could not hold.
+
+    Raises:
+        ShapeError: if the side is not 1 to `LARGEST` pixels.
+    """
+    if not 1 <= side <= LARGEST:
+        raise ShapeError(f"the size must be 1 to {LARGEST} pixels, not {side}.")
+
+
+def check_finite(images: Tensor) -> None:
+    """Notice images that would make every number NaN.
+
+    Raises:
+        ShapeError: if there is a NaN or an infinity among the values.
+    """
+    broken = int((~images.isfinite()).sum())
+    if broken:
+        raise ShapeError(f"{broken} of the {images.numel()} values of this tensor are NaN or infinite; replace them.")
+
+
+def check_range(images: Tensor) -> None:
+    """Notice images that a `Network` would take for something else.
+
+    Raises:
+        ShapeError: if values lie outside [0, 1].
+    """
+    check_finite(images)
+    if images.numel() and (images.amin() < 0 or images.amax() > 1):
+        low, high = images.amin().item(), images.amax().item()
+        raise ShapeError(
+            f"images lie in [0, 1]; this tensor goes from {low:.3g} to {high:.3g} (the network normalises by itself)."
+        )
+
+
+def _whole(network: Network, image: Image.Image, size: int | None) -> tuple[Image.Image, Seen]:
+    height, width = network.input_size
+    if network.takes_any_size:
+        factor = (size or min(height, width)) / min(image.size)
+        height, width = (max(1, round(side * factor)) for side in (image.height, image.width))
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    return resized, (0, 0, image.width, image.height)
+
+
+def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image.Image, Seen]:
+    """Short side resized, the centre cut out, in torchvision's own rounding."""
+    from torchvision.transforms import functional
+
+    published: Any = functional  # annotated for tensors only, made for PIL images too
+
+    target = (size, size) if size else network.input_size
+    factor = max(target[0] / image.height, target[1] / image.width)
+    resize, interpolation = round(factor * min(image.size)), Image.Resampling.BILINEAR
+    if network.crop:
+        resize = round(network.crop.resize * min(target) / network.crop.side)
+        interpolation = Image.Resampling[network.crop.interpolation]
+    resized = published.resize(image, resize, published.InterpolationMode(interpolation.name.lower()))
+    scale = image.width / resized.width, image.height / resized.height
+    top, left = (round((side - cut) / 2) for side, cut in zip(resized.size[::-1], target, strict=True))
+    seen = (left * scale[0], top * scale[1], (left + target[1]) * scale[0], (top + target[0]) * scale[1])
+    return published.center_crop(resized, list(target)), seen
+
+
+def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+        given = f"{pixels.dtype}, {' x '.join(map(str, pixels.shape))}"
+        raise PictureError(f"an array of pixels is uint8 and H x W, H x W x 3 or H x W x 4; this one is {given}.")
+    return Image.fromarray(pixels)
+
+
+def _tensor(image: Image.Image, network: Network) -> Tensor:
+    values = np.array(image, dtype=np.float32).reshape(image.height, image.width, -1) / 255
+    if network.channels != values.shape[2]:
+        raise ShapeError(f"{network.name} takes {network.channels} channels; a picture file cannot give them.")
+    return torch.from_numpy(values).permute(2, 0, 1)[None].contiguous().to(network.device)
+
+
+def unseen_dimmed(shown: "Shown", image: int) -> Pixels:
+    """The picture, with whatever the network did not see of it nearly white."""
+    pixels = shown.pictures[image]
+    left, top, right, bottom = (round(edge) for edge in shown.seen)
+    dimmed = (255 - (255 - pixels.astype(np.uint16)) // 4).astype(np.uint8)
+    dimmed[max(top, 0) : bottom, max(left, 0) : right] = pixels[max(top, 0) : bottom, max(left, 0) : right]
+    return dimmed

@@ -1,0 +1,147 @@
+"""The table of layers: kernels, output shapes, parameters, receptive fields, for any CNN.
+
+Nothing is looked up: the network runs once on tensors that have shapes but no numbers, while
+`cnnviz.networks.receptive_fields` follows what depends on what. What comes out are the textbook's formulas,
+(H - F + 2P) / S + 1 for the size of a map and K (F F D + 1) for the parameters of a convolution.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.errors import FORWARD_ERRORS
+from cnnviz.networks.inputs import check_side
+from cnnviz.networks.network import Network, count_parameters, forward_pass
+from cnnviz.networks.receptive_fields import Field, Fields
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the table.
+
+    Attributes:
+        name, alias: PyTorch's name and, in the VGG family, the one like block4_conv2.
+        kind: the module's class.
+        kernel, stride, padding: (height, width) in positions, or None where the layer has none.
+        output: shape without the batch: (C, H, W) for maps; empty if the layer did not run.
+        parameters: how many numbers it learns; shared ones count at the first layer that has them.
+        receptive_field: (height, width) in input pixels, not cut at the picture's border; infinite where every output
+            depends on the whole picture; None where it is not known.
+        step: (height, width) in input pixels between neighbouring outputs, likewise.
+        start: (row, column) of the input pixel at which the first output's receptive field begins, negative where that
+            is beyond the border, likewise.
+    """
+
+    name: str
+    alias: str
+    kind: str
+    kernel: tuple[int, int] | None
+    stride: tuple[int, int] | None
+    padding: tuple[int, int] | None
+    output: tuple[int, ...]
+    parameters: int
+    receptive_field: tuple[float, float] | None
+    step: tuple[float, float] | None
+    start: tuple[float, float] | None
+
+
+def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> list[Layer]:
+    """Every layer without sublayers, in the order in which they run, then those with parameters that do not run.
+
+    Modules with sublayers get a row as well if they hold parameters of their own. A module that is used more than once
+    is listed at its first use.
+
+    Args:
+        input_size: (height, width) in pixels of the picture; the network's own by default.
+
+    Raises:
+        ShapeError: if the network does not take pictures of that size.
+    """
+    height, width = input_size or network.input_size
+    check_side(max(height, width))
+    shape = (1, network.channels, height, width)
+    try:
+        traced, seen = _trace(network.on_meta(), torch.empty(shape, device="meta"))
+    except FORWARD_ERRORS:  # a network that looks at values needs some
+        images = torch.zeros(shape, device=network.device)
+        with forward_pass(network, images):
+            traced, seen = _trace(network.twin(), images)
+    names = {part: name for name, part in traced.module.named_modules() if name}
+    aliases = {name: alias for alias, name in network.aliases.items()}
+    idle = (part for part in _rows(traced) if part not in seen and count_parameters(part))
+    order = [*seen, *idle]
+    counted: set[nn.Parameter] = set()
+    rows = []
+    for part in order:
+        own = set(part.parameters(recurse=False)) - counted
+        counted |= own
+        parameters = sum(parameter.numel() for parameter in own)
+        rows.append(_row(names[part], aliases.get(names[part], ""), part, parameters, *seen.get(part, ((), None))))
+    return rows
+
+
+def all_convolutions(network: Network) -> list[str]:
+    """The layers that "all" stands for: blockX_convY in the VGG family, elsewhere every convolution that runs."""
+    blocks = [alias for alias in network.aliases if re.fullmatch(r"block\d+_conv\d+", alias)]
+    return blocks or [row.name for row in layer_table(network) if row.kind == "Conv2d" and row.output]
+
+
+Seen = dict[nn.Module, tuple[tuple[int, ...], Field | None]]
+
+
+@torch.no_grad()
+def _trace(network: Network, images: Tensor) -> tuple[Network, Seen]:
+    """Shapes and fields of all rows that run; `network` is a copy of our own and keeps the hooks."""
+    seen: Seen = {}
+    fields = Fields()
+    fields.start(images)
+
+    def note(module: nn.Module, _: object, output: object) -> None:
+        first = output[0] if isinstance(output, tuple | list) and output else output
+        if isinstance(first, Tensor):
+            seen.setdefault(module, (tuple(first.shape[1:]), fields.known.get(first)))
+
+    for part in _rows(network):
+        part.register_forward_hook(note)
+    with fields:
+        network(images)
+    return network, seen
+
+
+def _rows(network: Network) -> list[nn.Module]:
+    parts = [part for name, part in network.module.named_modules() if name]
+    return [part for part in parts if not list(part.children()) or list(part.parameters(recurse=False))]
+
+
+def _row(
+    name: str, alias: str, module: nn.Module, parameters: int, output: tuple[int, ...], field: Field | None
+) -> Layer:
+    return Layer(
+        name=name,
+        alias=alias,
+        kind=type(module).__name__,
+        kernel=_pair(getattr(module, "kernel_size", None)),
+        stride=_pair(getattr(module, "stride", None)),
+        padding=_padding(module),
+        output=output,
+        parameters=parameters,
+        receptive_field=(field.spans[0].size, field.spans[1].size) if field else None,
+        step=(field.spans[0].step, field.spans[1].step) if field else None,
+        start=(field.spans[0].low, field.spans[1].low) if field else None,
+    )
+
+
+def _padding(module: nn.Module) -> tuple[int, int] | None:
+    padding = getattr(module, "padding", None)
+    if isinstance(padding, str) and isinstance(module, nn.Conv2d):
+        before = [d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+        return (before[0], before[1]) if padding == "same" else (0, 0)
+    return _pair(padding)
+
+
+def _pair(value: object) -> tuple[int, int] | None:
+    if isinstance(value, int):
+        return (value, value)
+    return (int(value[0]), int(value[1])) if isinstance(value, tuple) and len(value) == 2 else None

@@ -1,0 +1,355 @@
+"""Network: an image classifier as the rest of cnnviz sees it.
+
+Whatever it was made from, a `Network` takes images in [0, 1], is frozen and in eval mode, overwrites no tensor it has
+given away, and names its layers. `wrap` makes one of any ``nn.Module``; `cnnviz.load` makes the known ones.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from cnnviz.errors import (
+    FORWARD_ERRORS,
+    CnnvizError,
+    ModelError,
+    ShapeError,
+    UnknownNameError,
+    did_you_mean,
+    translated,
+)
+from cnnviz.networks.layer_names import vgg_aliases
+
+RANDOM = "random"
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A network's published preprocessing: short side resized, then the centre cut out. Lengths in pixels."""
+
+    resize: int
+    side: int
+    interpolation: str  # the name of a ``PIL.Image.Resampling``
+
+
+class Network(nn.Module):
+    """A frozen classifier over images in [0, 1].
+
+    Made by `wrap` or `cnnviz.load`, not by its constructor.
+
+    Attributes:
+        name: what the user calls it.
+        input_size: (height, width) in pixels of the images it was made for.
+        channels: colour channels of its images, 1 or 3 as a rule.
+        labels: a name per class, synonyms separated by commas; or None where none are known.
+        wnids: a WordNet id per class, where they are known.
+        weights: where the weights came from, for people.
+        crop: its published preprocessing, or None where there is none.
+        computes_in: the kind of numbers that its module is given, if not that of its first weights.
+        layers: its modules by name: PyTorch's qualified names (``features.19``) and, for the VGG family,
+            ``block4_conv2`` (after the ReLU), ``block4_conv2:pre`` (before it) and ``block4_pool``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        input_size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        labels: Sequence[str] | None,
+        wnids: Sequence[str] | None,
+        weights: str,
+        crop: Crop | None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
+        self.computes_in: torch.dtype | None = None
+        self._hashed: tuple[tuple[int, ...], str] | None = None
+        # Here from the start: a thread that copies these attributes walks over them.
+        self._any_size: bool | None = None
+        self._normalisation: tuple[Sequence[float], Sequence[float]] | None = None
+        self.labels = tuple(labels) if labels is not None else None
+        self.wnids = tuple(wnids) if wnids is not None else None
+        self.channels = _colour_channels(module, mean)
+        self.register_buffer("mean", _per_channel(mean, self.channels, "mean"), persistent=False)
+        self.register_buffer("std", _per_channel(std, self.channels, "std"), persistent=False)
+        modules = {layer: found for layer, found in module.named_modules() if layer}
+        self.aliases: Mapping[str, str] = vgg_aliases(module)
+        named = modules | {alias: modules[layer] for alias, layer in self.aliases.items()}
+        self.layers: Mapping[str, nn.Module] = named
+
+    mean: Tensor
+    std: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) with values in [0, 1].
+
+        Raises:
+            ShapeError: if the images have another number of dimensions or channels.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            given = "x".join(map(str, images.shape))
+            raise ShapeError(f"{self.name} takes images of shape N x {self.channels} x H x W; these are {given}.")
+        normalised = (images.to(self.mean) - self.mean) / self.std
+        logits: Tensor = self.module(normalised.to(self.dtype))
+        return logits
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The kind of numbers that the module is given."""
+        weights = (tensor.dtype for tensor in self.module.parameters() if tensor.is_floating_point())
+        return self.computes_in or next(weights, self.mean.dtype)
+
+    @property
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and deviation of each colour channel."""
+        if self._normalisation is None:
+            self._normalisation = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return self._normalisation
+
+    def before_relu(self, layer: str) -> str:
+        """The name of what enters the ReLU, ``block4_conv2:pre``, where `layer` is a ReLU that has such a name."""
+        name = self.qualified(layer)
+        before = (f"{alias}:pre" for alias, own in self.aliases.items() if own == name and not alias.endswith(":pre"))
+        return next((pre for pre in before if pre in self.aliases), layer)
+
+    def called(self, layer: str) -> str:
+        """A layer's name for people: the one like block4_conv2, if it has one, whichever it is given by."""
+        name = self.qualified(layer)
+        return next((alias for alias, own in self.aliases.items() if own == name), name)
+
+    def qualified(self, layer: str) -> str:
+        """PyTorch's name of a layer that may be given by any of its names.
+
+        Raises:
+            UnknownNameError: if there is none of that name; says which are close.
+        """
+        name = layer.replace("-", "_") if layer.startswith("block") else layer
+        if name in self.aliases:
+            return self.aliases[name]
+        if layer in self.layers:
+            return layer
+        hint = did_you_mean(name, [*self.aliases, *self.layers])
+        raise UnknownNameError(
+            f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers`, or network.layers in Python, lists them."
+        )
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether images of other sizes than `input_size` give logits too; found out by shapes alone."""
+        if self._any_size is None:
+            self._any_size = self._bears_another_size()
+        return self._any_size
+
+    def _bears_another_size(self) -> bool:
+        traced, (height, width) = self.on_meta(), self.input_size
+        try:
+            with torch.no_grad():
+                sizes = ((height, width), (height + 32, width + 64))
+                own, larger = (traced(torch.empty(1, self.channels, *size, device="meta")) for size in sizes)
+        except FORWARD_ERRORS:
+            return False
+        return not isinstance(own, Tensor) or own.shape[:2] == larger.shape[:2]
+
+    def on_meta(self) -> "Network":
+        """The same network without numbers: tensors have shapes only, so a forward pass costs nothing."""
+        return structural_copy(self, lambda tensor: tensor.to("meta"))
+
+    def twin(self) -> "Network":
+        """The same network in modules of its own, to hook as one likes; the weights are shared."""
+        return structural_copy(self, Tensor.detach)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, in hexadecimal, of the names and bytes of all weights and buffers as they are now."""
+        versions = self.versions
+        if self._hashed is None or self._hashed[0] != versions:
+            self._hashed = versions, self._hash()
+        return self._hashed[1]
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Numbers that change when weights or buffers are written into."""
+        return tuple(tensor._version for _, tensor in self._tensors())
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._tensors()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        """Weights and buffers; what else a module of the user's keeps with them may be anything."""
+        return [(name, held) for name, held in self.module.state_dict().items() if isinstance(held, Tensor)]
+
+    def label(self, index: int) -> str:
+        """The name of a class for people: its first synonym, or its number."""
+        return self.labels[index].split(", ")[0] if self.labels else f"class {index}"
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    name: str,
+    input_size: int | tuple[int, int],
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    labels: Sequence[str] | None = None,
+    wnids: Sequence[str] | None = None,
+    weights: str = "as given",
+    crop: Crop | None = None,
+) -> Network:
+    """Any image classifier as a `Network`; the module itself stays exactly as it is.
+
+    Works on a structural copy that shares the weights' storage. The copy is frozen, in eval mode, and its in-place
+    activations write elsewhere; hooks, flags, gradients and modes of the original are not touched. Hooks that the
+    module brings along are part of what it computes, and run.
+
+    Args:
+        module: takes images (N, C, H, W) normalised by `mean` and `std`, gives logits (N, classes).
+        name: what to call it in pictures and messages.
+        input_size: side, or (height, width), in pixels of the images it was made for.
+        mean, std: one number per colour channel, or one for all, in units of the [0, 1] range.
+        labels: a name per class; synonyms may follow, separated by commas.
+        wnids: a WordNet id per class.
+        weights: where the weights came from, for people.
+        crop: the preprocessing that its accuracy was measured with.
+
+    Raises:
+        ModelError: if a size, mean or std makes no sense, or the module cannot be looked into or copied.
+    """
+    module = getattr(module, "_orig_mod", module)  # of what torch.compile made, whose layers are compiled away
+    check_open(module, name)
+    size = (input_size, input_size) if isinstance(input_size, int) else (int(input_size[0]), int(input_size[1]))
+    if min(size) < 1:
+        raise ModelError(f"the input size of {name} must be at least 1 pixel, not {size[0]} x {size[1]}.")
+    frozen = structural_copy(module, lambda tensor: tensor.detach()).eval()
+    for part in frozen.modules():
+        if getattr(part, "inplace", False) is True:
+            setattr(part, "inplace", False)  # noqa: B010 - an attribute that nn.Module does not declare
+    network = Network(
+        frozen,
+        name=name,
+        input_size=size,
+        mean=[mean] if isinstance(mean, int | float) else mean,
+        std=[std] if isinstance(std, int | float) else std,
+        labels=labels,
+        wnids=wnids,
+        weights=weights,
+        crop=crop,
+    )
+    home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point()), None)
+    network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))
+    return network.eval()
+
+
+def structural_copy(module: Module, convert: Callable[[Tensor], Tensor]) -> Module:
+    """A copy of the modules in which every tensor is `convert` of the original's; no parameter asks for gradients."""
+    memo: dict[int, object] = {}
+    for part in module.modules():
+        held = {**part._parameters, **part._buffers, **vars(part)}
+        for tensor in held.values():
+            if isinstance(tensor, nn.Parameter):
+                memo[id(tensor)] = nn.Parameter(convert(tensor.detach()), requires_grad=False)
+            elif isinstance(tensor, Tensor):
+                memo[id(tensor)] = convert(tensor)
+    try:
+        copied = copy.deepcopy(module, memo)
+        if not isinstance(copied, type(module)):
+            raise TypeError("its __deepcopy__ gives something else")
+    except Exception as error:  # a user's class may raise anything
+        raise ModelError(f"{type(module).__name__} holds something that cannot be copied: {error}.") from error
+    return copied
+
+
+@contextmanager
+def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
+    """Say in one line that a network cannot take these images, when its own code raises something unforeseen.
+
+    Raises:
+        ShapeError: for what PyTorch or the network's forward raises.
+    """
+
+    def fault(reason: str) -> CnnvizError:
+        height, width = images.shape[2:]
+        untold = not any(isinstance(part, nn.Conv2d) for part in network.module.modules())
+        colours = f", or give as many means as it takes colours, if these are not {network.channels}" * untold
+        return ShapeError(
+            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size{colours}."
+        )
+
+    with translated(fault):
+        yield
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers the module learns, each counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _colour_channels(module: nn.Module, mean: Sequence[float]) -> int:
+    """As many as there are means; where one serves all, as many as the convolution that is defined first takes."""
+    taken = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
+    if len(mean) > 1 and taken and len(mean) not in taken:
+        raise ModelError(f"mean has {len(mean)} numbers; the network has {taken[0]} colour channels.")
+    return len(mean) if len(mean) > 1 or not taken else taken[0]
+
+
+def _per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:
+    if len(values) not in (1, channels):
+        raise ModelError(f"{what} has {len(values)} numbers; the network has {channels} colour channels.")
+    numbers = torch.tensor([float(value) for value in values])
+    if not numbers.isfinite().all() or (what == "std" and bool((numbers <= 0).any())):
+        raise ModelError(f"{what} must be finite numbers{', above zero' * (what == 'std')}, not {list(values)}.")
+    return numbers.expand(channels).reshape(1, channels, 1, 1).clone()
+
+
+def check_open(module: nn.Module, name: str) -> None:
+    """Notice a module that has no layers to be hooked, no gradients or no weights.
+
+    Raises:
+        ModelError: says what to give instead.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(f"{name} is TorchScript, whose layers cannot be looked into; give the module it was made of.")
+    if any("quantized" in type(part).__module__.split(".") for part in module.modules()):
+        raise ModelError(f"{name} is quantized and has no gradients; give the network as it was before.")
+    if any(is_lazy(tensor) for tensor in chain(module.parameters(), module.buffers())):
+        raise ModelError(f"{name} has lazy layers that have no weights yet; let its factory show it some images first.")
+
+
+def check_logits(output: object, count: int, name: str) -> Tensor:
+    """What a network gave for `count` images, if that is a row of real numbers for each.
+
+    Raises:
+        ModelError: says what it is instead.
+    """
+    if isinstance(output, Tensor):
+        rows = output.ndim == 2 and len(output) == count and output.shape[1] > 0
+        if rows and output.is_floating_point():
+            return output
+        given = (
+            f"{str(output.dtype).removeprefix('torch.')} of shape {' x '.join(map(str, output.shape)) or 'one number'}"
+        )
+    else:
+        given = f"a {type(output).__name__}"
+    raise ModelError(
+        f"{name} is no classifier of single pictures: it gives no single row of logits but {given}; look at its layers"
+        " and filters, or name a factory of a module that gives logits alone."
+    )

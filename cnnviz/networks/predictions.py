@@ -1,0 +1,116 @@
+"""What a network takes a picture for."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.networks.inputs import Fit, Source, show
+from cnnviz.networks.network import Network, check_logits, forward_pass
+
+SHOWN = 8  # how many of several matching names an error lists
+
+
+def class_index(network: Network, name: str | int) -> int:
+    """The class that a name stands for.
+
+    Names are tried in this order, capitals or not: the class's number, its WordNet id, any of its synonyms as a whole
+    ("tabby cat"), a word of a synonym and the beginning of one; the last two if they are of one class only.
+
+    Args:
+        name: such as 30, "30", "n02123045", "tabby", "Tabby cat", "tabb".
+
+    Raises:
+        ShapeError: if there is no class of that number.
+        UnknownNameError: if no class has that name, which then says what is close; or if several might be meant.
+    """
+    text = str(name).strip().lower()
+    if text.lstrip("-").isdecimal():
+        return _by_number(network, int(text))
+    if network.labels is None:
+        raise UnknownNameError(
+            f"{network.name} has no class names; give the number of a class, or names with --labels."
+        )
+    synonyms = {
+        index: [synonym.strip().lower() for synonym in label.split(",")] for index, label in enumerate(network.labels)
+    }
+    if network.wnids is not None and text in network.wnids:
+        return network.wnids.index(text)
+    exact = [index for index, names in synonyms.items() if text in names]
+    worded = [index for index, names in synonyms.items() if any(text in each.split() for each in names)]
+    begun = [index for index, names in synonyms.items() if text and any(each.startswith(text) for each in names)]
+    for found in (exact, worded, begun):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(f"{network.label(index)} ({index})" for index in found[:SHOWN])
+            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            raise UnknownNameError(f"{name!r} may be {listed}{more}; give the number of the class you mean.")
+    hint = did_you_mean(text, [each for names in synonyms.values() for each in names])
+    raise UnknownNameError(f"{network.name} knows no class {name!r}{hint} List them with `cnnviz classes`.")
+
+
+def check_labels(network: Network, classes: int) -> None:
+    """Notice class names that belong to another network.
+
+    Raises:
+        ModelError: if there are not as many as classes.
+    """
+    if network.labels is not None and len(network.labels) != classes:
+        given = f"{len(network.labels)} class names for {classes} classes"
+        raise ModelError(f"{network.name} has {given}; give one name for each.")
+
+
+def _by_number(network: Network, index: int) -> int:
+    count = len(network.labels) if network.labels is not None else None
+    if index < 0 or (count is not None and index >= count):
+        known = f"its {count} classes are 0 to {count - 1}" if count else "classes are counted from 0"
+        raise ShapeError(f"{network.name} has no class {index}; {known}.")
+    return index
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class by number and label, and its probability in [0, 1]."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@torch.no_grad()
+def predict(
+    network: Network,
+    picture: Source,
+    *,
+    top: int = 5,
+    fit: Fit = "crop",
+) -> list[Prediction]:
+    """The most probable classes of one picture, the first one first.
+
+    Args:
+        picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) in [0, 1].
+        top: how many classes; all of them if there are fewer.
+        fit: "crop", the network's published preprocessing, or "whole"; see `cnnviz.networks.inputs`.
+
+    Raises:
+        PictureError, ShapeError: if the picture cannot be read or shown to the network.
+        ModelError: if the network's output is not one row of finite logits, one for each label.
+    """
+    if top < 1:
+        raise ShapeError(f"the number of classes to show must be at least 1, not {top}.")
+    images = show(network, picture, fit=fit).images
+    with forward_pass(network, images):
+        logits = check_logits(network(images), 1, network.name)
+    if not logits.isfinite().all():
+        raise ModelError(f"{network.name} gives logits that are not finite; look for NaN among its weights.")
+    check_labels(network, logits.shape[1])
+    probabilities, indices = probabilities_of(logits.float())[0].topk(min(top, logits.shape[1]))
+    pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
+    return [Prediction(index, network.label(index), probability) for index, probability in pairs]
+
+
+def probabilities_of(logits: Tensor) -> Tensor:
+    """(N, classes) in [0, 1]; of a network with a single output what the logistic function makes of it."""
+    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()

@@ -1,0 +1,93 @@
+"""How a picture was made, as JSON inside the picture.
+
+What is recorded makes the picture again: the command and its settings, the network and the sha256 of its weights, the
+sha256 of the user's picture with its base name, and versions. Never a path, a user or a machine.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+
+from cnnviz.networks.network import RANDOM, Network
+from cnnviz.pictures.records import versions
+
+_sources = Lock()  # Python's parser, of which `inspect.getsource` makes use, is for one thread at a time
+
+
+def record(
+    command: str,
+    network: Network,
+    *,
+    settings: Mapping[str, object],
+    picture: str | None = None,
+    sha256: str | None = None,
+    results: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, object]:
+    """What to keep in a picture made by `command`.
+
+    Args:
+        results: numbers that come out the same, but for rounding, when the picture is made again; kept at six digits.
+        settings: everything else the result depends on; must be plain enough for JSON.
+        picture: base name of the user's picture, if there is one.
+        sha256: of the picture's file, where there is one.
+    """
+    return {
+        "command": command,
+        "network": describe(network),
+        "picture": None if picture is None else {"name": picture, "sha256": sha256},
+        "settings": dict(settings),
+        "results": {name: [float(f"{value:.6g}") for value in values] for name, values in (results or {}).items()},
+        "device": network.device.type,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def describe(network: Network) -> dict[str, object]:
+    """What identifies a network: its name, its weights, and what it does to images before they reach it."""
+    mean, std = network.normalisation
+    return {
+        "name": network.name,
+        "weights": network.weights,
+        "sha256": network.fingerprint,
+        "structure": structure(network),
+        "input_size": list(network.input_size),
+        "mean": list(mean),
+        "std": list(std),
+    }
+
+
+def model_words(described: Mapping[str, Any]) -> list[str]:
+    """The options of a command line that name a network, as `describe` tells of it."""
+    name, weights = str(described["name"]), given_weights(described)
+    words = ["--model", name, *(["--weights", weights] if weights else [])]
+    if ":" in name:
+        words += ["--input-size", "x".join(map(str, described["input_size"]))]
+        for each in ("mean", "std"):  # as short as float32, which the network normalises in, allows
+            words.append(f"--{each}={','.join(str(np.float32(value)) for value in described[each])}")
+    return words
+
+
+def given_weights(described: Mapping[str, Any]) -> str | None:
+    """What was given as weights: "random", the base name of a file, or nothing."""
+    weights = str(described.get("weights", ""))
+    if weights.startswith(RANDOM):
+        return RANDOM
+    return weights if weights.endswith((".pth", ".pt", ".safetensors")) else None
+
+
+def structure(network: Network) -> str:
+    """sha256, in hexadecimal, of what a network does with its weights: of its modules, and the code of a user's own."""
+    kinds = {type(part) for part in network.module.modules()}
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("cnnviz", "torch", "torchvision")]
+    told = [repr(network.module)]
+    for kind in sorted(own, key=lambda kind: kind.__qualname__):
+        with _sources, suppress(OSError, TypeError):  # code that was typed in, and is kept nowhere
+            told.append(inspect.getsource(kind))
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()

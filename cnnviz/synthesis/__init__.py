@@ -1,0 +1,1 @@
+"""What a filter looks for: images made by gradient ascent, and whether they succeeded."""

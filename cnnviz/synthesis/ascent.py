@@ -1,0 +1,146 @@
+"""The gradient ascent loop.
+
+`ascend` is a generator: whoever runs it breaks off, films and draws progress bars. It is the one place where a score
+becomes a loss, and it never waits for the device.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnviz.errors import CnnvizError, LayerError, ShapeError, translated
+from cnnviz.networks.network import Network
+from cnnviz.synthesis.objectives import Objective
+from cnnviz.synthesis.parametrisations import Parametrisation, Size
+from cnnviz.synthesis.transforms import Outside, warp
+from cnnviz.synthesis.views import Viewer
+
+Optimiser = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the ascent is.
+
+    Attributes:
+        number: counted from 0.
+        scores: (N,), on the image's device: of the images as the network saw them, before this step moved them.
+        image: moved by this step.
+    """
+
+    number: int
+    scores: Tensor
+    image: Parametrisation
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How the network looks at the images while they climb.
+
+    Attributes:
+        matrices: (steps, N, 2, 3), what `cnnviz.synthesis.transforms.draws` gives; None to look at them as they are.
+        size: (height, width) to which images are enlarged on the way; their own by default.
+        outside: what the network sees beyond an image's edge.
+    """
+
+    matrices: Tensor | None = None
+    size: Size | None = None
+    outside: Outside = "reflection"
+
+    def at(self, step: int, images: Tensor) -> Tensor:
+        """What of images (N, C, H, W) the network sees at a step."""
+        if self.matrices is not None:
+            return warp(images, self.matrices[step], self.size, self.outside)
+        if self.size in (None, tuple(images.shape[2:])):
+            return images
+        still = torch.eye(2, 3, dtype=images.dtype, device=images.device)
+        return warp(images, still.expand(len(images), 2, 3), self.size)
+
+    def on(self, device: torch.device) -> "Augmentation":
+        """The same with its matrices on a device."""
+        matrices = None if self.matrices is None else self.matrices.to(device)
+        return Augmentation(matrices, self.size, self.outside)
+
+
+def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=rate)
+
+
+def nadam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.NAdam(parameters, lr=rate)
+
+
+class GradientAscent(torch.optim.Optimizer):
+    """Plain gradient steps of root mean square `rate` for each image: gradients differ by orders of magnitude."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], rate: float) -> None:
+        super().__init__(parameters, {"lr": rate})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad
+                size = gradient.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(gradient.dtype).tiny)
+                parameter.sub_(group["lr"] * gradient / size.view(-1, *(1,) * (gradient.ndim - 1)))
+
+
+@torch.inference_mode(False)  # gradients are what it is about, whatever mode the caller is in
+def ascend(
+    network: Network,
+    objective: Objective,
+    image: Parametrisation,
+    *,
+    steps: int = 256,
+    rate: float = 0.05,
+    optimiser: Optimiser = adam,
+    augmentation: Augmentation | None = None,
+    rows: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    redirected_steps: int = 0,
+) -> Iterator[Step]:
+    """Climb an objective by the gradient with respect to an image's parameters.
+
+    Args:
+        network: stays as it is, without hooks.
+        image: whose parameters move; on the network's device.
+        steps, rate: how many and how large, in the optimiser's own measure.
+        optimiser: makes the optimiser of the parameters and the rate.
+        augmentation: how the network looks at the images; as they are by default.
+        rows: (N,), which of the objective's images these are; all of them in order by default.
+        dtype: what the network computes in; bfloat16 for more speed at three digits. Images stay float32.
+        redirected_steps: for how many steps at first ReLUs without any gradient let one through that opens them.
+
+    Yields:
+        After each step, where the ascent is.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError: if layers, channels or the image's size do not fit the network.
+    """
+    rows = torch.arange(objective.count or len(image())) if rows is None else rows
+    if len(rows) != len(image()):
+        raise ShapeError(f"the objective is for {len(rows)} images; these are {len(image())}.")
+    augmentation = (augmentation or Augmentation()).on(network.device)
+    stepper = optimiser(image.parameters(), rate)
+    viewer: Viewer | None = None
+    for number in range(steps):
+        stepper.zero_grad()
+        seen = augmentation.at(number, image())
+        if viewer is None or number == redirected_steps:
+            redirected = number < redirected_steps
+            viewer = Viewer(network, objective.layers, seen.detach(), dtype=dtype, redirected=redirected)
+        scores = objective.score(viewer(seen, rows))
+        with translated(partial(_no_gradient, network)):
+            (-scores.sum()).backward()  # type: ignore[no-untyped-call]
+        stepper.step()
+        image.project()
+        yield Step(number, scores.detach(), image)
+
+
+def _no_gradient(network: Network, reason: str) -> CnnvizError:
+    return LayerError(f"{network.name} gives no gradient ({reason}), so nothing can be climbed; look at its maps.")

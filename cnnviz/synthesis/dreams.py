@@ -1,0 +1,202 @@
+"""Images that start from a picture or aim at one: DeepDream and feature inversion."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cnnviz.networks.activations import activations
+from cnnviz.networks.inputs import Source, show, unseen_dimmed
+from cnnviz.networks.network import Network, forward_pass
+from cnnviz.synthesis.ascent import Augmentation, GradientAscent, ascend
+from cnnviz.synthesis.jobs import seed_of
+from cnnviz.synthesis.judgement import as_shown
+from cnnviz.synthesis.maximization import maximize
+from cnnviz.synthesis.objectives import Objective, match, total_variation
+from cnnviz.synthesis.objectives import layer as everything_of
+from cnnviz.synthesis.parametrisations import PixelImage, Size
+from cnnviz.synthesis.recipes import Recipe, fourier, pixel
+from cnnviz.synthesis.results import Synthesis, joined
+from cnnviz.synthesis.settings import check_number
+from cnnviz.synthesis.transforms import draws
+from cnnviz.synthesis.views import Viewer
+
+OCTAVES, OCTAVE = 3, 1.4  # scales at which a picture is dreamt over, and the factor between them
+SMALLEST = 48  # pixels; the short side of the first octave
+_KEPT = "share of the energy of a layer's maps that is matched"
+DREAM_SIZE = 2  # times the network's own, where it takes any
+
+
+def dream(
+    network: Network, picture: Source, layer: str, *, size: int | None = None, steps: int = 20, seed: int = 0
+) -> Synthesis:
+    """A picture in which a layer sees more and more of what it already sees: DeepDream.
+
+    From small to large, the picture climbs the layer's mean squared activation; the detail that was lost by making it
+    small is put back at the next scale.
+
+    Args:
+        picture: as for `cnnviz.feature_maps`.
+        layer: a name from ``network.layers``.
+        size: short side of the result in pixels; twice the network's own by default.
+        steps: at each of three scales.
+        seed: of the small shifts on the way.
+
+    Raises:
+        PictureError, UnknownNameError, LayerError, ShapeError: if picture, layer or size do not fit.
+
+    References:
+        Mordvintsev, Olah and Tyka (2015), *Inceptionism: Going Deeper into Neural Networks*.
+    """
+    check_number("steps", steps)
+    if size is None and network.takes_any_size and not isinstance(picture, Tensor):
+        size = DREAM_SIZE * min(network.input_size)
+    shown = show(network, picture, size=size)
+    original = shown.images[:1].cpu()
+    sides = _octaves(original, network.takes_any_size)
+    dreamt = _resized(original, sides[0])
+    for octave, side in enumerate(sides):
+        lost = _resized(original, side) - _resized(_resized(original, sides[max(octave - 1, 0)]), side)
+        start = (_resized(dreamt, side) + lost).clamp(0, 1)
+        if side == sides[-1]:
+            break
+        dreamt = _climbed(network, layer, start, steps, seed_of(seed, layer, octave))
+    found = _single(network, everything_of(layer), _dreaming(), steps, seed_of(seed, layer), start=start)
+    viewer = Viewer(network, [layer], original, elided=False)
+    with torch.no_grad():
+        before = everything_of(layer).score(viewer(as_shown(original).to(network.device))).cpu()
+    return replace(
+        found,
+        starts=before,
+        labels=(layer,),
+        title=f"{shown.names[0]} as {layer} of {network.name} dreams it",
+        settings={
+            **found.settings,
+            "command": "dream",
+            "recipe": "dream",
+            "layer": layer,
+            "seed": seed,
+            **shown.settings,
+        },
+        picture=(shown.names[0], shown.sha256, unseen_dimmed(shown, 0)),
+    )
+
+
+def invert(
+    network: Network,
+    picture: Source,
+    layers: Sequence[str],
+    *,
+    size: int | None = None,
+    steps: int = 384,
+    seed: int = 0,
+) -> Synthesis:
+    """What layers keep of a picture: from noise, an image whose maps at a layer are like the picture's; one per layer.
+
+    The score is 1 less the share of the maps' energy that is missed: 1 for maps that are equal.
+
+    Args:
+        picture: as for `cnnviz.feature_maps`.
+        layers: names from ``network.layers``.
+        size: short side, in pixels, of what the network is shown; the network's own by default.
+        steps: how many.
+        seed: of the noise.
+
+    Raises:
+        PictureError, UnknownNameError, LayerError, ShapeError: if picture, layers or size do not fit.
+
+    References:
+        Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*; the parametrisation
+        is that of Olah et al. (2017).
+    """
+    shown = show(network, picture, size=size)
+    images = shown.images[:1]
+    with torch.no_grad(), forward_pass(network, images):
+        wanted = activations(network, images, layers)
+    made = [
+        _single(network, match(layer, wanted[layer]), _inverting(), steps, seed_of(seed, layer), size=images.shape[2:])
+        for layer in layers
+    ]
+    what = f"{len(layers)} layers of {network.name} keep" if len(layers) > 1 else f"{layers[0]} of {network.name} keeps"
+    return replace(
+        joined(made),
+        labels=tuple(layers),
+        title=f"{shown.names[0]}: what {what} of it",
+        settings={
+            **made[0].settings,
+            "command": "invert",
+            "recipe": "invert",
+            "objective": _KEPT,
+            "layers": list(layers),
+            "seed": seed,
+            **shown.settings,
+        },
+        picture=(shown.names[0], shown.sha256, unseen_dimmed(shown, 0)),
+    )
+
+
+def _single(
+    network: Network,
+    objective: Objective,
+    recipe: Recipe,
+    steps: int,
+    seed: int,
+    *,
+    start: Tensor | None = None,
+    size: Sequence[int] | None = None,
+) -> Synthesis:
+    sides = None if size is None else (size[0], size[1])
+    return maximize(
+        network,
+        objective,
+        seeds=[seed],
+        start=start,
+        recipe=recipe,
+        steps=steps,
+        size=sides,
+        batch=1,
+        precision="float32",
+        tries=1,
+    )
+
+
+def _climbed(network: Network, layer: str, start: Tensor, steps: int, seed: int) -> Tensor:
+    """One octave of a dream."""
+    recipe, image = _dreaming(), PixelImage(start).to(network.device)
+    matrices = draws(recipe.transforms((start.shape[2], start.shape[3])), [seed], steps)
+    for _ in ascend(
+        network,
+        everything_of(layer),
+        image,
+        steps=steps,
+        rate=recipe.rate,
+        optimiser=recipe.optimiser,
+        augmentation=Augmentation(matrices),
+    ):
+        pass
+    climbed: Tensor = image().detach().cpu()
+    return climbed
+
+
+def _dreaming() -> Recipe:
+    """Small equal steps of the picture's own pixels, shifted about."""
+    return replace(pixel(), optimiser=GradientAscent, rate=0.006, penalty=None)
+
+
+def _inverting() -> Recipe:
+    """A spectrum seen as it stands, for positions matter; total variation fills in what the layer does not see."""
+    return replace(fourier(), transforms=lambda _: (), penalty=0.5 * total_variation())
+
+
+def _octaves(picture: Tensor, any_size: bool) -> list[Size]:
+    """(height, width) of each scale, the smallest first; only one where the network takes no other."""
+    height, width = picture.shape[2:]
+    factors = [OCTAVE**-number for number in reversed(range(OCTAVES))] if any_size else [1.0]
+    sides = [(round(height * factor), round(width * factor)) for factor in factors]
+    return [side for side in sides if min(side) >= SMALLEST or side == sides[-1]]
+
+
+def _resized(images: Tensor, size: Size) -> Tensor:
+    return functional.interpolate(images, size, mode="bilinear", antialias=True)

@@ -1,0 +1,237 @@
+"""Making many images: in batches of one shape, again by rule where one fails, and without losing what is finished.
+
+Every image draws from its own seed, and batches all have the same shape (a short one is filled up), so an image does
+not depend on its neighbours; on one processor, not by a bit.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnviz.errors import LayerError, out_of_memory
+from cnnviz.networks.network import Network
+from cnnviz.synthesis.ascent import Augmentation, Step, ascend
+from cnnviz.synthesis.judgement import Judge, Judgement, as_shown, natural_references, noise_references
+from cnnviz.synthesis.objectives import Objective
+from cnnviz.synthesis.parametrisations import Parametrisation, Size
+from cnnviz.synthesis.recipes import Recipe
+from cnnviz.synthesis.transforms import draws
+
+TRIES = 4
+OPENING_STEPS = 16  # at first, with redirected ReLUs, from the third try on
+FRAMES = 40  # of a film
+PATIENCE, SETTLED = 10, 1e-3  # a score has settled that gained less than this share in so many steps
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        done, total: steps of single images; the total grows if images have to be made again.
+        finished: images that can be had.
+        batch: images at a time.
+    """
+
+    done: int
+    total: int
+    finished: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """One image.
+
+    Attributes:
+        image: (C, H, W), float32 in [0, 1], as 8 bits make it.
+        start: what it scored before the first step.
+        curve: (steps,): what it scored as the network saw it, moved about and less the penalty.
+        judgement: of one row.
+        tries: how many it took.
+        batch: how many images were made at a time.
+        film: (C, H, W), uint8, on the way.
+    """
+
+    image: Tensor
+    start: float
+    curve: Tensor
+    judgement: Judgement
+    tries: int
+    batch: int
+    film: Sequence[Tensor]
+
+
+@dataclass
+class Job:
+    """Images to be made; `run` makes them and `made` holds them.
+
+    Attributes:
+        objective: without the recipe's penalty.
+        seeds: one per image.
+        start: (N, C, H, W), pictures to start from, if any.
+        references: a folder of pictures to compare with; noise without one.
+        tries: how often an image may be made until it is "ok".
+        labels: a name per image.
+        settings: everything that determines the images, for the record.
+        made: by image, what is finished.
+    """
+
+    network: Network
+    objective: Objective
+    recipe: Recipe
+    steps: int
+    size: Size
+    seeds: Sequence[int]
+    batch: int
+    dtype: torch.dtype
+    start: Tensor | None = None
+    references: Path | None = None
+    tries: int = TRIES
+    film: bool = False
+    labels: Sequence[str] = ()
+    title: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    made: dict[int, Made] = field(default_factory=dict)
+    compared: str = ""
+    _done: int = 0
+    _total: int = 0
+
+    @torch.inference_mode(False)  # what is made inside could not be differentiated
+    def run(self) -> Iterator[Progress]:
+        """Make the images; whoever stops early keeps what is finished.
+
+        Raises:
+            LayerError: if the network gives values that are not finite.
+            ShapeError: if there is no such channel, or images of this size do not fit.
+        """
+        channels = self.network.channels
+        if self.references is None:
+            references = noise_references(channels, self.size)
+        else:
+            references = natural_references(self.references, channels, self.size)
+        self.compared = references.text
+        judge: Judge | None = None
+        for attempt in range(self.tries):
+            rows = [row for row in range(len(self.seeds)) if row not in self.made or not self.good(row)]
+            self._total += len(rows) * self.steps
+            while rows:
+                now, before = rows[: self.batch], self._done
+                try:
+                    judge = judge or Judge(self.network, self.objective, references, len(self.seeds), self.batch)
+                    yield from self._make(now, attempt, judge)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or self.batch == 1:
+                        raise
+                    self.batch, self._done, judge = self.batch // 2, before, None
+                    continue
+                rows = rows[len(now) :]
+
+    def good(self, row: int) -> bool:
+        """Whether a finished image is "ok", so that nothing changes it any more."""
+        return self.made[row].judgement.status == ("ok",)
+
+    def _make(self, rows: Sequence[int], attempt: int, judge: Judge) -> Iterator[Progress]:
+        """One batch of images, once; each replaces what was made before if it scores more."""
+        filled = torch.tensor([*rows, *[rows[-1]] * (self.batch - len(rows))])
+        seeds = [seed_of(self.seeds[row], attempt) for row in filled.tolist()]
+        start = None if self.start is None else self.start[filled]
+        image = self.recipe.image(seeds, self.network.channels, self.size, start).to(self.network.device)
+        starts = judge.scores(as_shown(image()), filled)
+        self._check_finite(starts)
+        climb = _Climb(image, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None)
+        for step in self._ascent(image, filled, seeds, attempt):
+            climb.note(step)
+            self._done += len(rows)
+            yield Progress(self._done, self._total, len(self.made), self.batch)
+            if climb.settled:
+                self._done += len(rows) * (self.steps - 1 - step.number)
+                break
+        curves, shown = climb.curves(), climb.shown()
+        self._check_finite(torch.cat(curves))
+        for place, row in enumerate(rows):
+            judgement = judge(shown[place : place + 1], filled[place : place + 1])
+            film = [frame[place] for frame in climb.frames]
+            made = Made(
+                shown[place].cpu(), starts[place].item(), curves[place], judgement, attempt + 1, self.batch, film
+            )
+            better = row not in self.made or judgement.scores > self.made[row].judgement.scores
+            self.made[row] = made if better else replace(self.made[row], tries=attempt + 1)
+        yield Progress(self._done, self._total, len(self.made), self.batch)
+
+    def _check_finite(self, scores: Tensor) -> None:
+        if not scores.isfinite().all():
+            raise LayerError(f"{self.network.name} gives values that are not finite; look for NaN among its weights.")
+
+    def _ascent(self, image: Parametrisation, rows: Tensor, seeds: Sequence[int], attempt: int) -> Iterator[Step]:
+        """The recipe's way up; in later tries with ReLUs that open, in the last one with larger steps."""
+        recipe = self.recipe
+        matrices = draws(recipe.transforms(self.size), [seed_of(seed, "draws") for seed in seeds], self.steps)
+        seen = (round(self.size[0] * recipe.enlarged), round(self.size[1] * recipe.enlarged))
+        return ascend(
+            self.network,
+            self.objective if recipe.penalty is None else self.objective - recipe.penalty,
+            image,
+            steps=self.steps,
+            rate=recipe.rate * (2 if attempt > 2 else 1),
+            optimiser=recipe.optimiser,
+            augmentation=Augmentation(matrices, seen, recipe.outside),
+            rows=rows,
+            dtype=self.dtype,
+            redirected_steps=OPENING_STEPS if attempt > 1 else 0,
+        )
+
+
+class _Climb:
+    """What happens to a batch: its scores, frames of a film, and images kept as they were when their score settled."""
+
+    def __init__(self, image: Parametrisation, *, settles: bool, every: int | None) -> None:
+        self.image, self.settles, self.every = image, settles, every
+        self.frames: list[Tensor] = []
+        self._scores: list[Tensor] = []
+        self._settled: dict[int, tuple[int, Tensor]] = {}
+
+    def note(self, step: Step) -> None:
+        self._scores.append(step.scores)
+        if self.every and step.number % self.every == 0:
+            self.frames.append((self.shown() * 255).to(torch.uint8).cpu())
+        if self.settles and step.number >= PATIENCE:
+            gained = step.scores - self._scores[step.number - PATIENCE]
+            for place in (gained < SETTLED * step.scores.abs()).nonzero().flatten().tolist():
+                if place not in self._settled:
+                    self._settled[place] = step.number + 1, as_shown(self.image()[place])
+
+    @property
+    def settled(self) -> bool:
+        """Whether every image has."""
+        return bool(self._scores) and len(self._settled) == len(self._scores[0])
+
+    def shown(self) -> Tensor:
+        """(N, C, H, W) in [0, 1], at 8 bits."""
+        shown = as_shown(self.image())
+        for place, (_, image) in self._settled.items():
+            shown[place] = image
+        return shown
+
+    def curves(self) -> list[Tensor]:
+        """The scores of each image, as long as it climbed."""
+        scores = torch.stack(self._scores, 1).cpu()
+        return [
+            curve[: self._settled[place][0] if place in self._settled else None] for place, curve in enumerate(scores)
+        ]
+
+
+def frame_distance(steps: int) -> int:
+    """How many steps lie between two frames of a film."""
+    return steps // FRAMES + 1
+
+
+def seed_of(*parts: object) -> int:
+    """A seed in [0, 2**63) that belongs to these parts: another one if any of them is another."""
+    text = "\0".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

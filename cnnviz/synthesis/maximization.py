@@ -1,0 +1,202 @@
+"""Images that excite a network, with the evidence that they do.
+
+`maximize` climbs any objective, `filter_images` the filters of a layer, `class_images` classes. Each gives a
+`Synthesis`. What they share is in `Settings`; a progress bar takes the `Job` (`filter_job`, `class_job`), runs it
+itself, and has `collect` make the `Synthesis`.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from cnnviz.errors import LayerError, ModelError, ShapeError
+from cnnviz.networks.network import Network
+from cnnviz.networks.predictions import class_index
+from cnnviz.synthesis.jobs import Job, seed_of
+from cnnviz.synthesis.objectives import Objective, channel, logit
+from cnnviz.synthesis.results import Synthesis
+from cnnviz.synthesis.settings import Settings, canvas, filter_count, prepare, side_pair
+
+_PER_IMAGE = {"filters", "classes", "seeds"}  # settings with an entry per image
+
+
+def maximize(
+    network: Network,
+    objective: Objective,
+    *,
+    seeds: Sequence[int] | None = None,
+    start: Tensor | None = None,
+    **settings: Unpack[Settings],
+) -> Synthesis:
+    """Images that score high.
+
+    Args:
+        objective: what for; see `cnnviz.synthesis.objectives`.
+        seeds: one per image; 0, 1, 2, ... by default, as many as the objective is for.
+        start: (N, C, H, W) in [0, 1], pictures to start from instead of noise; their size is then the images'.
+        settings: see `Settings`.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError: if a name, a layer, a channel or a size does not fit the network.
+        PictureError: if the folder of references has no picture.
+    """
+    _check(network)
+    wanted = objective.count or (1 if start is None else len(start))
+    seeds = range(wanted) if seeds is None else seeds
+    count = len(seeds)
+    if count == 1:
+        settings.setdefault("batch", 1)
+    job = prepare(network, objective, seeds, start, **settings)
+    job.labels, job.title = tuple(map(str, range(count))), f"{network.name}: {objective.text}"
+    return finished(job)
+
+
+def filter_images(
+    network: Network,
+    layer: str,
+    filters: int | Sequence[int] | None = None,
+    *,
+    seed: int = 0,
+    **settings: Unpack[Settings],
+) -> Synthesis:
+    """What filters of a layer look for: for each an image that maximises its mean activation.
+
+    ``blockX_convY`` is optimised before its ReLU, where a filter that does not fire still has a gradient.
+
+    Args:
+        layer: a name from ``network.layers``, with feature maps.
+        filters: their numbers, all by default.
+        seed: each filter draws from (seed, layer, number).
+        settings: see `Settings`.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError, PictureError: as `maximize`.
+    """
+    return finished(filter_job(network, layer, filters, seed=seed, **settings))
+
+
+def class_images(
+    network: Network,
+    classes: int | str | Sequence[int | str],
+    *,
+    seed: int = 0,
+    alone: bool = False,
+    **settings: Unpack[Settings],
+) -> Synthesis:
+    """What a class looks like to the network: for each an image that maximises its logit less half the runner-up's.
+
+    Such images fool the network: they are like no photograph, and it is surer of them than of any (Nguyen et al. 2015,
+    *Deep Neural Networks are Easily Fooled*). The recipe is "soft" by default.
+
+    Args:
+        classes: their numbers or names; see `cnnviz.class_index`.
+        alone: whether to maximise the logit alone, as Simonyan et al. (2014) do.
+        settings: see `Settings`.
+
+    Raises:
+        ShapeError, UnknownNameError: if there is no such class.
+    """
+    return finished(class_job(network, classes, seed=seed, alone=alone, **settings))
+
+
+def filter_job(
+    network: Network,
+    layer: str,
+    filters: int | Sequence[int] | None = None,
+    *,
+    seed: int = 0,
+    **settings: Unpack[Settings],
+) -> Job:
+    """The job of `filter_images`, not yet run."""
+    _check(network)
+    climbed = network.before_relu(layer)
+    settings["size"] = size = side_pair(settings.get("size")) or canvas(network, layer)
+    count = filter_count(network, climbed, size)
+    filters = [filters] if isinstance(filters, int) else filters
+    filters = range(count) if filters is None else [operator.index(number) for number in filters]
+    wrong = [number for number in filters if not 0 <= number < count]
+    if wrong or len(filters) == 0:
+        given = f"has no filter {wrong[0]}" if wrong else "is asked for no filter"
+        raise ShapeError(f"{layer} of {network.name} {given}; its {count} filters are 0 to {count - 1}.")
+    seeds = [seed_of(seed, network.qualified(layer), number) for number in filters]
+    job = prepare(network, channel(climbed, list(filters)), seeds, **settings)
+    number = f"all {count}" if len(filters) == count else f"{len(filters)} of {count}"
+    what = f"filter {filters[0]} looks" if len(filters) == 1 else f"{number} filters look"
+    job.labels, job.title = tuple(map(str, filters)), f"{layer} of {network.name}: what {what} for"
+    job.settings |= {"command": "filters", "objective": f"mean of {climbed}", "layer": layer, "filters": list(filters)}
+    job.settings["seed"] = seed
+    return job
+
+
+def class_job(
+    network: Network,
+    classes: int | str | Sequence[int | str],
+    *,
+    seed: int = 0,
+    alone: bool = False,
+    **settings: Unpack[Settings],
+) -> Job:
+    """The job of `class_images`, not yet run."""
+    _check(network)
+    numbers = [class_index(network, name) for name in ([classes] if isinstance(classes, str | int) else classes)]
+    seeds = [seed_of(seed, "logits", number) for number in numbers]
+    objective = logit(numbers)
+    if not alone:
+        margin = logit(numbers, versus="runner-up")
+        objective = replace(0.5 * objective + 0.5 * margin, unit=objective.unit)
+    settings.setdefault("recipe", "soft")
+    job = prepare(network, objective, seeds, **settings)
+    job.labels = tuple(network.label(number) for number in numbers)
+    job.title = f"{network.name}: what it takes for {job.labels[0] if len(numbers) == 1 else f'{len(numbers)} classes'}"
+    job.settings |= {"command": "classimage", "classes": numbers, "seed": seed, "alone": alone}
+    job.settings["objective"] = "logit" if alone else "logit less half the runner-up's"
+    return job
+
+
+def _check(network: Network) -> None:
+    """Not everything that is a module can be climbed: sizes and colours must be known."""
+    if not isinstance(network, Network):
+        raise ModelError(f"a {type(network).__name__} has to become a network of cnnviz's first, by cnnviz.wrap().")
+
+
+def finished(job: Job) -> Synthesis:
+    """Run a job to its end."""
+    for _ in job.run():
+        pass
+    return collect(job)
+
+
+def collect(job: Job) -> Synthesis:
+    """What a job has made so far.
+
+    Raises:
+        LayerError: if that is nothing.
+    """
+    rows = sorted(job.made)
+    if not rows:
+        raise LayerError(f"no image of {job.network.name} is finished yet.")
+    made = [job.made[row] for row in rows]
+    batches = {each.batch for each in made}
+    settings = job.settings | {"batch": batches.pop() if len(batches) == 1 else [each.batch for each in made]}
+    for name in _PER_IMAGE & settings.keys():
+        settings[name] = [settings[name][row] for row in rows]
+    return Synthesis(
+        network=job.network,
+        images=torch.stack([each.image for each in made]),
+        starts=torch.tensor([each.start for each in made]),
+        scores=torch.cat([each.judgement.scores for each in made]),
+        fired=torch.cat([each.judgement.fired for each in made]),
+        percentiles=torch.cat([each.judgement.percentiles for each in made]),
+        status=tuple(each.judgement.status[0] for each in made),
+        curves=tuple(each.curve for each in made),
+        tries=tuple(each.tries for each in made),
+        references=job.compared,
+        labels=tuple(job.labels[row] for row in rows),
+        title=job.title if len(rows) == len(job.seeds) else f"{job.title} ({len(rows)} are finished)",
+        settings=settings,
+        films=tuple(each.film for each in made),
+    )

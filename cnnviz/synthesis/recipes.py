@@ -1,0 +1,150 @@
+"""Recipes: ways of making an image, put together from parametrisations, transforms, penalties and an optimiser.
+
+Each function is one recipe; its docstring says what it is for and where it comes from, and `cnnviz filters --help`
+shows the first line. To add one, write a function that returns a `Recipe` and enter it in `RECIPES`. Nothing heavy is
+imported before a recipe is made.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cnnviz.synthesis.ascent import Optimiser
+    from cnnviz.synthesis.objectives import Objective
+    from cnnviz.synthesis.parametrisations import Parametrisation, Size
+    from cnnviz.synthesis.transforms import Outside, Transform
+
+Preset = Literal["draft", "default", "fine"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images are made.
+
+    Attributes:
+        image: from seeds, channels, size and, if they are to be pictures, the starts (N, C, H, W) to the images.
+        optimiser, rate: what moves their parameters, and how far.
+        steps: how many, by preset.
+        transforms: from the size to what moves the network's eye.
+        outside: what it sees beyond the edge.
+        enlarged: by which factor images are enlarged for the network.
+        penalty: what is subtracted from the objective.
+        settles: whether an image stops climbing once its score does.
+    """
+
+    image: "Callable[[Sequence[int], int, Size, Tensor | None], Parametrisation]"
+    optimiser: "Optimiser"
+    rate: float
+    steps: Mapping[str, int]
+    transforms: "Callable[[Size], Sequence[Transform]]" = field(default=lambda _: ())
+    outside: "Outside" = "reflection"
+    enlarged: float = 1.0
+    penalty: "Objective | None" = None
+    settles: bool = False
+
+
+def fourier() -> Recipe:
+    """A spectrum in natural proportions, seen from everywhere: clear images of most filters.
+
+    Olah et al. (2017), *Feature Visualization*, as in lucid, but for what an ablation decided (gallery/ablation.md):
+    frequencies are scaled down by a higher power, which takes grain away, steps are larger, and images are shifted but
+    neither turned nor scaled.
+    """
+    from cnnviz.synthesis.ascent import adam
+    from cnnviz.synthesis.parametrisations import Fourier, noise
+    from cnnviz.synthesis.transforms import jitter
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
+        image = Fourier(0.01 * noise(seeds, (channels, size[0], size[1] // 2 + 1, 2)), size, decay=1.5)
+        return image if start is None else image.start_from(start)
+
+    def transforms(size: "Size") -> "Sequence[Transform]":
+        return jitter(min(size) / 16), jitter(min(size) / 32)
+
+    return Recipe(image, adam, 0.3, {"draft": 64, "default": 256, "fine": 1024}, transforms)
+
+
+def soft() -> Recipe:
+    """The same in smaller steps: gentler colours, lower scores; for classes and for show."""
+    return replace(fourier(), rate=0.1)
+
+
+def erhan() -> Recipe:
+    """The textbook's four steps: noise, gradient, step, again until the score settles.
+
+    Plain gradient ascent on the mean activation, with the contrast held as the norm is in Erhan et al. (2009),
+    *Visualizing Higher-Layer Features of a Deep Network*. What comes out of deep layers is high-frequency noise that
+    the network sees and people do not: the reason why all other recipes exist.
+    """
+    from cnnviz.synthesis.ascent import GradientAscent
+    from cnnviz.synthesis.parametrisations import PixelImage, noise
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
+        return PixelImage(0.5 + 0.1 * noise(seeds, (channels, *size)) if start is None else start, contrast=0.15)
+
+    return Recipe(image, GradientAscent, 0.03, {"draft": 64, "default": 256, "fine": 1024}, settles=True)
+
+
+def pixel() -> Recipe:
+    """Pixels kept smooth by a penalty on total variation: what most tutorials draw.
+
+    Total variation as in Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*;
+    small shifts as in Mordvintsev et al. (2015), *Inceptionism*.
+    """
+    from cnnviz.synthesis.ascent import adam
+    from cnnviz.synthesis.objectives import total_variation
+    from cnnviz.synthesis.parametrisations import PixelImage, noise
+    from cnnviz.synthesis.transforms import jitter
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
+        return PixelImage(0.5 + 0.05 * noise(seeds, (channels, *size)) if start is None else start)
+
+    def transforms(size: "Size") -> "Sequence[Transform]":
+        return (jitter(min(size) / 16),)
+
+    steps = {"draft": 64, "default": 256, "fine": 1024}
+    return Recipe(image, adam, 0.02, steps, transforms, penalty=20.0 * total_variation())
+
+
+def maco(magnitudes: "Tensor | None" = None) -> Recipe:
+    """Only the phases of a natural spectrum move: for deep layers and classes.
+
+    Fel et al. (2023), *Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization*.
+    One random part of the image is looked at per step, where the article takes the mean of 32.
+
+    Args:
+        magnitudes: (C, H, W // 2 + 1), of natural pictures, as `natural_magnitudes` gives them; 1 / frequency by
+            default.
+    """
+    import torch
+
+    from cnnviz.synthesis.ascent import nadam
+    from cnnviz.synthesis.parametrisations import Phases, natural_magnitudes, noise
+    from cnnviz.synthesis.transforms import zoom
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
+        held = natural_magnitudes(channels, size) if magnitudes is None else magnitudes
+        image = Phases(torch.pi * noise(seeds, held.shape), held, size)
+        return image if start is None else image.start_from(start)
+
+    def transforms(size: "Size") -> "Sequence[Transform]":
+        return (zoom(0.9, 0.4, size),)
+
+    return Recipe(image, nadam, 0.2, {"draft": 128, "default": 512, "fine": 2048}, transforms)
+
+
+def summary(recipe: Callable[[], Recipe]) -> str:
+    """The first line of a recipe's docstring."""
+    return (recipe.__doc__ or "\n").splitlines()[0]
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = {
+    "fourier": fourier,
+    "soft": soft,
+    "erhan": erhan,
+    "pixel": pixel,
+    "maco": maco,
+}

@@ -1,0 +1,217 @@
+"""How a synthesis is set up: from what a caller asks for to a `Job`."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, TypedDict, TypeVar, Unpack
+
+import torch
+from torch import Tensor
+
+from cnnviz.errors import LayerError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.networks.devices import fast_dtype
+from cnnviz.networks.inputs import check_side
+from cnnviz.networks.layers import layer_table
+from cnnviz.networks.network import Network, count_parameters
+from cnnviz.synthesis.jobs import TRIES, Job
+from cnnviz.synthesis.judgement import natural_references
+from cnnviz.synthesis.objectives import Objective
+from cnnviz.synthesis.parametrisations import Size, natural_magnitudes
+from cnnviz.synthesis.recipes import RECIPES, Preset, Recipe, maco
+from cnnviz.synthesis.views import Viewer
+
+Precision = Literal["auto", "float32", "bfloat16"]
+Value = TypeVar("Value")
+MOST = {"steps": 100_000, "batch": 1024, "tries": 100, "filters": 100_000}  # of more, the memory would be full at once
+BATCH_ON_GPU, BATCH_OF_SMALL, SMALL = 64, 4, 10_000_000  # images at a time; weights of a network that is small
+SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are multiples of so many pixels
+
+
+class Settings(TypedDict, total=False):
+    """What all syntheses can be told.
+
+    recipe: a name from `cnnviz.synthesis.recipes.RECIPES`, "fourier" by default, or a `Recipe`.
+    preset: "draft", "default" or "fine": how many steps the recipe takes.
+    steps: how many instead.
+    size: side, or (height, width), in pixels; the network's own by default, and for the filters of a layer 1.3
+        receptive fields, at least 64, at most the network's.
+    batch: images at a time. By default 64 on a GPU; on a processor 1, or 4 if the network has less than ten million
+        weights. Every batch is filled up to that shape, so that an image is the same whatever is made with it; a single
+        one then costs as much as a batch.
+    precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it. Judged is in float32.
+    references: a folder of pictures to compare the scores with; noise by default.
+    spectrum: a folder of pictures whose mean spectrum the recipe "maco" holds; 1 / frequency by default.
+    tries: how often an image may be made until it is "ok"; 4 by default.
+    film: whether to keep images on the way.
+    """
+
+    recipe: str | Recipe
+    preset: Preset
+    steps: int | None
+    size: int | tuple[int, int] | None
+    batch: int | None
+    precision: Precision
+    references: str | Path | None
+    spectrum: str | Path | None
+    tries: int
+    film: bool
+
+
+def prepare(
+    network: Network,
+    objective: Objective,
+    seeds: Sequence[int],
+    start: Tensor | None = None,
+    **settings: Unpack[Settings],
+) -> Job:
+    """A job to climb an objective, not yet run; without labels and title.
+
+    Args:
+        seeds: one per image.
+        start: (N, C, H, W) in [0, 1], pictures to start from.
+
+    Raises:
+        UnknownNameError: if there is no such recipe, preset or precision.
+        ShapeError: if a number makes no sense, or objective, seeds and starts are for different numbers of images.
+    """
+    counts = {len(seeds), objective.count or len(seeds), len(seeds) if start is None else len(start)}
+    if len(counts) > 1 or not seeds:
+        starts = "" if start is None else f" and {len(start)} starts"
+        given = f"an objective for {objective.count or 'any number of'} images, with {len(seeds)} seeds{starts}"
+        raise ShapeError(f"{given}; they must agree, and there must be one at least.")
+    named = settings.get("recipe", "fourier")
+    size = side_pair(settings.get("size")) or network.input_size
+    if start is not None:
+        size = start.shape[2], start.shape[3]
+    recipe = named if isinstance(named, Recipe) else _known(RECIPES, named, "recipe")()
+    spectrum = settings.get("spectrum")
+    if spectrum is not None:
+        if named != "maco":
+            raise UnknownNameError("a folder for the mean spectrum goes with the recipe 'maco' only.")
+        pictures = natural_references(Path(spectrum), network.channels, size).images
+        recipe = maco(natural_magnitudes(network.channels, size, pictures))
+    steps = settings.get("steps")
+    if steps is None:
+        steps = _known(recipe.steps, settings.get("preset", "default"), "preset")
+    batch = settings.get("batch")
+    if batch is None:
+        batch = _batch(network)
+    precision = settings.get("precision", "auto")
+    numbers = {"steps": steps, "batch": batch, "tries": settings.get("tries", TRIES)}
+    for name, number in numbers.items():
+        check_number(name, number)
+    dtypes = {"auto": fast_dtype(network.device), "float32": torch.float32, "bfloat16": torch.bfloat16}
+    dtype = _known(dtypes, precision, "precision")
+    if precision == "auto" and not _computes_in(dtype, network, objective, size):
+        dtype = torch.float32
+    references = settings.get("references")
+    kept = {
+        "command": "maximize",
+        "objective": objective.text,
+        "recipe": named if isinstance(named, str) else f"own ({recipe.rate:g} a step, enlarged {recipe.enlarged:g} x)",
+        "steps": steps,
+        "size": list(size),
+        "precision": str(dtype).removeprefix("torch."),
+        "tries": numbers["tries"],
+        "references": None if references is None else Path(references).resolve().name,
+        "spectrum": None if spectrum is None else Path(spectrum).resolve().name,
+        "start": None if start is None else hashlib.sha256(start.cpu().contiguous().numpy().tobytes()).hexdigest(),
+        "seeds": list(seeds),
+    }
+    return Job(
+        network=network,
+        objective=objective,
+        recipe=recipe,
+        steps=steps,
+        size=size,
+        seeds=seeds,
+        batch=batch,
+        dtype=dtype,
+        start=start,
+        references=None if references is None else Path(references),
+        tries=numbers["tries"],
+        film=settings.get("film", False),
+        settings=kept,
+    )
+
+
+def canvas(network: Network, layer: str) -> Size:
+    """(height, width) in pixels of an image for the filters of a layer: 1.3 receptive fields, if that is not too much.
+
+    Below 64 pixels there is little to see; more than the network was made for means little to it.
+    """
+    name = network.qualified(layer)
+    fields = (row.receptive_field for row in layer_table(network) if row.name == name)
+    field = max(next(fields, None) or (math.inf,))
+    height, width = network.input_size
+    if math.isinf(field):
+        return height, width
+    side = max(SMALLEST, GRAIN * math.ceil(FIELDS * field / GRAIN))
+    fitting = min(side, height), min(side, width)
+    try:
+        filter_count(network, layer, fitting)
+    except ShapeError:  # a network that takes its own size only, and looks at it before the layer
+        return height, width
+    return fitting
+
+
+@torch.no_grad()
+def filter_count(network: Network, layer: str, size: Size) -> int:
+    """How many filters a layer has.
+
+    Raises:
+        LayerError: if it gives no feature maps.
+        ShapeError: if the network cannot take images of that size.
+    """
+    images = torch.full((1, network.channels, *size), 0.5, device=network.device)
+    maps = Viewer(network, [layer], images, elided=False)(images).map(layer)
+    if maps.ndim != 4:
+        raise LayerError(f"layer {layer!r} has no feature maps; for what classes look like, take `cnnviz classimage`.")
+    return maps.shape[1]
+
+
+def _batch(network: Network) -> int:
+    """On a processor, only networks that leave it idle gain from several images at a time."""
+    if network.device.type != "cpu":
+        return BATCH_ON_GPU
+    return BATCH_OF_SMALL if count_parameters(network) < SMALL else 1
+
+
+@torch.no_grad()
+def _computes_in(dtype: torch.dtype, network: Network, objective: Objective, size: Size) -> bool:
+    """Whether the network works in these numbers: one that makes float32 of its own on the way does not in others."""
+    try:
+        Viewer(network, objective.layers, torch.full((1, network.channels, *size), 0.5), dtype=dtype)
+    except ShapeError:
+        return False
+    return True
+
+
+def side_pair(size: int | tuple[int, int] | None) -> Size | None:
+    """(height, width) of a side or a pair.
+
+    Raises:
+        ShapeError: if there is not a pixel, or there are more than memory could hold.
+    """
+    pair = (size, size) if isinstance(size, int) else size
+    for side in pair or ():
+        check_side(side)
+    return pair
+
+
+def check_number(name: str, number: int) -> None:
+    """Notice a number that nobody can have meant.
+
+    Raises:
+        ShapeError: if it is not from 1 to what `MOST` says.
+    """
+    if not 1 <= number <= MOST[name]:
+        raise ShapeError(f"{name} must be 1 to {MOST[name]}, not {number}.")
+
+
+def _known(table: Mapping[str, Value], name: str, kind: str) -> Value:
+    if name not in table:
+        hint = did_you_mean(name, table)
+        raise UnknownNameError(f"no {kind} named {name!r}{hint} There are {', '.join(table)}.")
+    return table[name]

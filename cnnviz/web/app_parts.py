@@ -1,0 +1,176 @@
+"""What `cnnviz app` does besides drawing its page: pictures within limits, an ascent in pieces, tiles, blends.
+
+Nothing here knows of Streamlit, and nothing touches the disk.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cnnviz.attribution.explanations import Explanation
+from cnnviz.attribution.heatmaps import painted, placed
+from cnnviz.attribution.methods import METHODS
+from cnnviz.errors import PictureError
+from cnnviz.features.maps import FeatureMaps
+from cnnviz.models import builtin, zoo
+from cnnviz.networks.network import Network
+from cnnviz.pictures.colours import Pixels, colour_map, drawable
+from cnnviz.pictures.reading import Picture, picture_from_bytes
+from cnnviz.pictures.sheets import Sheet
+from cnnviz.synthesis.judgement import as_shown
+from cnnviz.synthesis.maximization import collect, filter_job
+from cnnviz.synthesis.objectives import Score
+from cnnviz.synthesis.parametrisations import Parametrisation
+from cnnviz.synthesis.results import Synthesis
+from cnnviz.synthesis.views import View
+
+MEGABYTES, MEGAPIXELS = 20, 24  # of a picture from outside
+TILE = 110  # pixels a side; the least to which maps are enlarged
+LONGEST_SIDE, PREVIEW = 900, 420  # pixels, of pictures on the page, and of the one that was given
+
+
+def uploaded(content: bytes, name: str) -> Picture:
+    """A picture that somebody handed in, under the base name of its file.
+
+    Raises:
+        PictureError: if it is no picture, or too large.
+    """
+    name = Path(name).name
+    if len(content) > MEGABYTES * 2**20:
+        raise PictureError(f"{name} is {len(content) / 2**20:.1f} MB; give a picture of at most {MEGABYTES} MB.")
+    picture = picture_from_bytes(content, name)
+    size = picture.image.width * picture.image.height / 1e6
+    if size > MEGAPIXELS:
+        raise PictureError(
+            f"{name} has {size:.1f} megapixels; give a picture of at most {MEGAPIXELS}, or make it smaller first."
+        )
+    return picture
+
+
+def sample_picture() -> Picture:
+    """Something to look at before there is a photograph: edges of all directions and widths, colours, checks."""
+    y, x = (np.indices((224, 336)) + 0.5) / 112 - 1
+    rings = 0.5 + 0.5 * np.cos(40 * (x**2 + y**2))
+    checks = (np.floor(x * 8) + np.floor(y * 8)) % 2
+    grey = np.where(x < 1, rings, 0.25 + 0.5 * checks)[..., None].repeat(3, 2)
+    colours = np.stack([0.5 + 0.5 * np.cos(np.pi * (y - shift)) for shift in (0, 2 / 3, -2 / 3)], -1)
+    values = np.where((x > 1)[..., None] & (y > 0)[..., None], colours, grey)
+    values[(x - 0.95) ** 2 + y**2 < 0.12] = (0.95, 0.45, 0.1)
+    file = io.BytesIO()
+    Image.fromarray(np.rint(values * 255).astype(np.uint8)).save(file, "PNG")
+    return picture_from_bytes(file.getvalue(), "test-picture.png")
+
+
+def networks(*, untrained: bool) -> list[str]:
+    """Networks that can be had without a download; all of them if they need no training."""
+    return [builtin.NAME, *(name for name in zoo.names() if untrained or zoo.cache_file(name).is_file())]
+
+
+def thumbnail(picture: Picture) -> Image.Image:
+    """The picture, small enough to stand beside what it is taken for."""
+    small = picture.image.copy()
+    small.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS)
+    return small
+
+
+def tiles(found: FeatureMaps, channels: list[int]) -> list[Pixels]:
+    """The maps of channels in the colours of their sheet, every value a square."""
+    colours, maps = colour_map("viridis"), found.maps[0, channels].numpy()
+    axes = (1, 2) if maps[0].size > 1 else None  # a single value has no range of its own
+    low, high = maps.min(axes, keepdims=True), maps.max(axes, keepdims=True)
+    span = np.where(high > low, high - low, 1)
+    factor = max(1, -(-TILE // max(maps.shape[1:])))
+    levels = np.rint((maps - low) / span * 255).astype(np.uint8)
+    return list(colours[levels].repeat(factor, 1).repeat(factor, 2))
+
+
+def blend(found: Explanation, made: Mapping[str, object], opacity: float) -> Sheet:
+    """The first map over the picture, of an opacity in [0, 1].
+
+    Args:
+        made: the record of the explanation's sheet.
+    """
+    (one, *_), shown = found.attributions, found.shown
+    picture = Image.fromarray(shown.pictures[0])
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    values = placed(one.heat, shown, (picture.height, picture.width))
+    over = painted(values, one.scale, signed=METHODS[one.method].signed)
+    mixed: Pixels = np.rint(np.asarray(picture) * (1 - opacity) + over * opacity).astype(np.uint8)
+    return Sheet(mixed, {**made, "command": "app", "opacity": opacity})
+
+
+class Climb:
+    """An image for one filter, made a few steps at a time, that can be looked at and left on the way.
+
+    Its first step is made at once. Errors as `cnnviz.filter_images`.
+
+    Attributes:
+        about: network, weights, layer and filter.
+        steps: how many a try has.
+        tries: how many have begun.
+        curve: scores of the try at hand, as the network sees the image on the way.
+        share: how much is done, in [0, 1].
+        over: whether there is nothing more to come.
+    """
+
+    def __init__(self, network: Network, layer: str, number: int) -> None:
+        self.about = network.name, network.weights, layer, number
+        self._job = job = filter_job(network, layer, number, recipe="soft", preset="draft", batch=1)
+        self.steps, self.tries, self.share = job.steps, 0, 0.0
+        self.curve: list[float] = []
+        self.over = False
+        # a job tells how far it is, not what it has: the image and its scores are seen where the job asks for them
+        job.recipe = replace(job.recipe, image=partial(self._begin, job.recipe.image))
+        job.objective = replace(job.objective, score=partial(self._note, job.objective.score))
+        self._steps, self._lock = job.run(), Lock()  # a new run of the page may overlap with the last one's end
+        self.go_on(1)  # so that there is an image to look at
+
+    def _begin(self, make: Callable[..., Parametrisation], *given: object) -> Parametrisation:
+        self._image: Parametrisation = make(*given)
+        self.curve, self.tries = [], self.tries + 1
+        return self._image
+
+    def _note(self, score: Score, view: View) -> torch.Tensor:
+        scores = score(view)
+        if scores.requires_grad:  # the judge scores too, without climbing
+            self.curve.append(scores[0].item())
+        return scores
+
+    def go_on(self, steps: int) -> bool:
+        """Make some steps; whether there are more to come. Errors as `cnnviz.filter_images`."""
+        with self._lock:
+            for _ in range(0 if self.over else steps):
+                progress = next(self._steps, None)
+                if progress is None:
+                    self.over = True
+                    break
+                self.share = progress.done / progress.total
+        return not self.over
+
+    def stop(self) -> None:
+        with self._lock:
+            self.over = True
+
+    def pixels(self) -> Pixels:
+        """The image so far, or what came of it: (H, W, 3)."""
+        if self.over and self.found:
+            return drawable(self.found.images[0])
+        return drawable(as_shown(self._image()).cpu()[0])
+
+    @cached_property
+    def found(self) -> Synthesis | None:
+        """What is finished when it is over, if anything is."""
+        return collect(self._job) if self._job.made else None
+
+    @cached_property
+    def png(self) -> bytes:
+        """The sheet of what is finished."""
+        assert self.found is not None
+        return self.found.sheet().png()

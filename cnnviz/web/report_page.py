@@ -1,0 +1,181 @@
+"""A report as one page of HTML: its sentences, its chart, its pictures as data, and the template filled in.
+
+Sentences say what was measured, in numbers as they are shown: two that look the same on the page count as the same.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cnnviz.attribution.heatmaps import full_scale, overlaid, painted, placed
+from cnnviz.attribution.methods import METHODS
+from cnnviz.features.crops import part_of
+from cnnviz.networks.inputs import Shown, unseen_dimmed
+from cnnviz.pictures.colours import Pixels, drawable
+from cnnviz.web import templating
+from cnnviz.web.charts import AXES
+from cnnviz.web.report_sentences import (
+    MEASURES,
+    TURNED,
+    command,
+    correlation,
+    depth_sentence,
+    field,
+    overall,
+    percent,
+    seen_sentence,
+    signed_note,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from cnnviz.web.report_findings import Depth, Findings, Fired
+
+HERE = Path(__file__).parent
+PICTURE, OVERLAY, TILE = 480, 240, 128  # pixels; the long side of the picture, of what is laid over it, of small tiles
+TILES = 8  # maps that are shown of a layer
+QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Line:
+    """A measure in the chart: where it is at each depth, in the chart's units, and what it says there."""
+
+    key: str
+    name: str
+    points: Sequence[tuple[float, float, str]]
+
+
+def chart(depths: "Sequence[Depth]") -> list[Line]:
+    """Lines from left to right by depth; 0 is at the bottom and 1 at the top."""
+    left, right, top, bottom = AXES
+    step = (right - left) / max(1, len(depths))
+    lines = []
+    for measure in (*MEASURES, TURNED):
+        values = [(place, depth.layer, measure.of(depth)) for place, depth in enumerate(depths)]
+        points = [
+            (round(left + (place + 0.5) * step, 1), round(bottom - (bottom - top) * value, 1), f"{layer}: {value:.3g}")
+            for place, layer, value in values
+            if value is not None
+        ]
+        lines.append(Line(measure.key, measure.name, points))
+    return lines
+
+
+def uri(pixels: Pixels, *, exact: bool = False) -> str:
+    """(H, W, 3), 0 to 255, as an address that holds the picture itself."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=QUALITY, lossless=exact)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A map as a picture of its own, 0 black and its highest value brightest."""
+
+    channel: int
+    mean: float
+    maximum: float
+    silent: bool
+    source: str
+
+
+def tiles(depth: "Depth") -> Iterator[Tile]:
+    """The most active maps."""
+    maps = depth.maps
+    for channel in maps.order()[:TILES]:
+        values = _smaller(maps.maps[0, channel])
+        mean, highest = maps.mean[0, channel].item(), maps.maximum[0, channel].item()
+        colours = painted(values.numpy(), values.abs().max().item(), signed=depth.signed)
+        yield Tile(channel, mean, highest, bool(maps.silent[0, channel]), uri(colours, exact=True))
+
+
+@dataclass(frozen=True)
+class Card:
+    """A channel that fired: its map over the picture, where it fired most, and what it looks for."""
+
+    channel: int
+    mean: float
+    maximum: float
+    score: float
+    status: str
+    over: str
+    part: str | None
+    image: str
+
+
+def cards(fired: "Fired", seen: Shown) -> Iterator[Card]:
+    """The channels of one depth; `seen` is from `only_seen`."""
+    maps = fired.depth.maps
+    for place, (channel, cut) in enumerate(zip(fired.channels, fired.cuts, strict=True)):
+        yield Card(
+            channel=channel,
+            mean=maps.mean[0, channel].item(),
+            maximum=maps.maximum[0, channel].item(),
+            score=fired.images.scores[place].item(),
+            status=fired.images.status[place],
+            over=_over(seen, maps.maps[0, channel], signed=fired.depth.signed),
+            part=uri(np.asarray(cut.tile)) if cut else None,
+            image=uri(drawable(fired.images.images[place])),
+        )
+
+
+def only_seen(shown: Shown, side: int) -> Shown:
+    """The part of the picture that the network saw as a picture of its own, `side` pixels long."""
+    part = part_of(Image.fromarray(shown.pictures[0]), shown.seen, side)
+    return replace(shown, pictures=(np.asarray(part),), seen=(0, 0, part.width, part.height))
+
+
+def page(report: "Findings") -> str:
+    """The report as a document of HTML; everything that others named is escaped."""
+    picture = Image.fromarray(unseen_dimmed(report.shown, 0))
+    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    large, small = (only_seen(report.shown, side) for side in (OVERLAY, TILE))
+    found = report.explanation.attributions if report.explanation else ()
+    edges = report.edges / (report.edges.max() or 1)
+    template = _environment().get_template("report.html")
+    return template.render(
+        report=report,
+        style=(templating.HERE / "static" / "style.css").read_text(encoding="utf-8"),
+        picture=uri(np.asarray(picture)),
+        picture_size=picture.size,
+        saw=uri(large.pictures[0]),
+        edges=uri(drawable(_smaller(edges)[None])),
+        tiles=[list(tiles(depth)) for depth in report.depths],
+        lines=chart(report.depths),
+        classes=list(dict.fromkeys(one.target for one in found)),
+        overlays=[_over(large, one.heat, signed=METHODS[one.method].signed) for one in found],
+        cards=[list(cards(fired, small)) for fired in report.fired],
+        record=json.dumps(report.made, indent=1, ensure_ascii=False),
+    )
+
+
+def _over(seen: Shown, values: Tensor, *, signed: bool) -> str:
+    size = seen.pictures[0].shape[:2]
+    return uri(overlaid(seen, placed(values, seen, size), full_scale(values), signed=signed))
+
+
+def _smaller(values: Tensor) -> Tensor:
+    """(H, W), averaged down to a tile if it is larger."""
+    height, width = (min(side, TILE) for side in values.shape)
+    return torch.nn.functional.adaptive_avg_pool2d(values[None], (height, width))[0]
+
+
+def _environment() -> "Environment":
+    made = templating.environment(HERE / "templates")
+    made.filters |= {"percent": percent, "correlation": correlation, "field": field}
+    sentences = (depth_sentence, overall, signed_note, seen_sentence, verdict, command)
+    made.globals |= {each.__name__: each for each in sentences}
+    made.globals |= {"states": templating.STATES, "methods": METHODS}
+    return made

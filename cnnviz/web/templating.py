@@ -1,0 +1,29 @@
+"""What fills in the templates of pages: Jinja with everything escaped, and the words that all pages share."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnviz.web import charts
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+HERE = Path(__file__).parent
+STATES = {
+    "ok": "It excites the filter more than 95 % of noise images do.",
+    "weak": "At least 5 % of noise images excite the filter as much: what it looks for was not found.",
+    "dead": "The filter fires nowhere in its image.",
+    "missing": "It is planned, but not drawn yet.",
+}
+STRIP_QUALITY, TIMES = 60, "\N{MULTIPLICATION SIGN}"
+
+
+def environment(folder: Path) -> "Environment":
+    """What fills in the templates of a folder; everything that others named is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(folder)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"short": charts.short}
+    made.globals |= {"canvas": (charts.WIDTH, charts.HEIGHT), "axes": charts.AXES}
+    return made

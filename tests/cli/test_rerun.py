@@ -1,0 +1,176 @@
+"""Pictures made again from their records: identical, or said to be otherwise and why."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+import cnnviz
+from cnnviz.cli import cli
+from cnnviz.cli.rerun import ASCENTS, MAKERS
+from cnnviz.errors import PictureError
+from cnnviz.pictures.records import METADATA, read_made
+from tests.support.commands import Run
+from tests.support.paths import CAT, ROOT
+
+MINI = ["--model", "vgg16-mini"]
+COMMANDS = {
+    "featuremaps": [CAT, "--layer", "block2_conv1", "--top", "3", "--scale", "shared", "--fit", "crop"],
+    "filters": ["--layer", "block3_conv1", "--filters", "3,5", "--steps", "3", "--seed", "4"],
+    "classimage": ["tabby", "--steps", "2", "--logit-alone"],
+    "dream": [CAT, "--layer", "block2_conv1", "--steps", "2", "--size", "64"],
+    "invert": [CAT, "--layer", "block2_conv1", "--steps", "2", "--size", "64"],
+    "kernels": [],
+    "saliency": [CAT, "--method", "grad-cam,smoothgrad", "--class", "tabby", "--size", "64", "--seed", "3"],
+}
+
+
+@pytest.fixture
+def made(run: Run, request: pytest.FixtureRequest) -> str:
+    """A picture by each command, and which it is."""
+    name: str = request.param
+    result = run(name, *COMMANDS[name], *MINI, "-o", "made.png", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    return name
+
+
+def picture(name: str) -> list[str]:
+    return ["--picture", str(CAT)] if CAT in COMMANDS[name] else []
+
+
+@pytest.mark.parametrize("made", COMMANDS, indirect=True)
+def test_what_every_command_makes_is_made_again_pixel_for_pixel(run: Run, made: str) -> None:
+    result = run("rerun", "made.png", *picture(made), "-o", "again.png")
+    assert result.stdout == "made.png: identical, pixel for pixel; written to again.png\n", result.stderr
+    one, other = read_made("made.png"), read_made("again.png")
+    assert np.array_equal(one[1], other[1])
+    assert one[0] == other[0]
+    told = run("inspect", "made.png").stdout
+    assert f"command:                   {made}\n" in told
+    assert json.loads(run("inspect", "made.png", "--json").stdout) == one[0]
+
+
+def test_overlays_gallery_pictures_and_evidence_are_made_again(run: Run, tmp_path: Path) -> None:
+    run("saliency", CAT, "--method", "saliency", *MINI, "-o", "s.png", "--overlay", "o.png", "--quiet")
+    assert "identical" in run("rerun", "o.png", "--picture", CAT).stdout
+    run("gallery", "build", "g", *MINI, "--layers", "block2_conv1", "--filters", "1-2", "--steps", "2", "--quiet")
+    assert "identical" in run("rerun", "g/images/block2_conv1/0002.png").stdout
+    for number, name in enumerate(("tabby", "espresso")):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        Image.open(ROOT / "gallery" / "photos" / ("cat.jpg", "coffee.jpg")[number]).save(folder / "a.png")
+    options = ["--method", "saliency", "--grids", "1", "--pictures", "1", "--confidence", "0"]
+    result = run("evidence", "pictures", *options, *MINI, "-o", "e.png", "--quiet")
+    if result.exit_code == 0:  # the network has to be right about both
+        assert "identical" in run("rerun", "e.png", "--folder", "pictures").stdout
+    assert "--folder PATH" in run("rerun", "e.png").stderr or result.exit_code
+
+
+def test_every_picture_making_command_is_covered() -> None:
+    assert set(COMMANDS) | {"gallery", "evidence"} == set(MAKERS)
+    assert set(ASCENTS) < set(MAKERS)
+    assert set(MAKERS) <= set(cli.commands)
+
+
+def test_other_weights_are_named_and_the_picture_is_not_the_same(run: Run) -> None:
+    run("filters", "--layer", "block1_conv1", "--filters", "0", "--steps", "2", *MINI, "-o", "a.png")
+    result = run("rerun", "a.png", "--weights", "random")
+    assert result.exit_code == 1
+    assert "a.png: not the same" in result.stdout
+    assert "the network has other weights" in result.stdout
+
+
+def test_numbers_that_differ_by_rounding_are_said_to_be_equal(run: Run) -> None:
+    """A pixel that another computer drew otherwise, and a score that it rounded otherwise."""
+    network = cnnviz.load("vgg16-mini")
+    found = cnnviz.filter_images(network, "block1_conv1", [0], steps=2)
+    sheet = found.sheet()
+    pixels = sheet.pixels.copy()
+    pixels[-30, 30] ^= 1
+    results = {"score": [found.scores.item() * 1.005]}
+    versions = {**sheet.made["versions"], "torch": "1.0"}
+    cnnviz.Sheet(pixels, {**sheet.made, "results": results, "versions": versions}).save("a.png")
+    result = run("rerun", "a.png")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("a.png: equal within rounding: numbers differ by 0.005")
+    assert f"torch 1.0, now {sheet.made['versions']['torch']}" in result.stdout
+    cnnviz.Sheet(pixels, {**sheet.made, "results": {"score": [found.scores.item() * 1.2]}}).save("a.png")
+    assert run("rerun", "a.png").exit_code == 1
+
+
+def test_the_picture_must_be_given_and_must_be_the_same(run: Run) -> None:
+    run("featuremaps", CAT, "--layer", "block1_conv1", *MINI, "-o", "a.png")
+    assert "this was made from cat.jpg; say where that is with --picture PATH" in run("rerun", "a.png").stderr
+    Image.open(CAT).save("cat.jpg", quality=50)
+    result = run("rerun", "a.png", "--picture", "cat.jpg")
+    assert result.exit_code == 1
+    assert "its sha256 is another" in result.stderr
+    assert str(ROOT) not in run("inspect", "a.png").stdout
+
+
+def rewritten(path: str, change: dict[str, object] | None, *, pixel: bool = False) -> None:
+    """A PNG with its record changed, or without it, or with another pixel."""
+    with Image.open(path) as image:
+        made, pixels = json.loads(image.text[METADATA]), np.array(image)
+    text = PngImagePlugin.PngInfo()
+    if change is not None:
+        text.add_itxt(METADATA, json.dumps(made | change))
+    pixels[0, 0] ^= 255 * pixel
+    Image.fromarray(pixels).save(path, pnginfo=text)
+
+
+@pytest.mark.parametrize("command", ["inspect", "rerun"])
+def test_edited_and_stripped_records_are_noticed(run: Run, command: str) -> None:
+    for change, pixel, said in (
+        ({}, True, "is not as cnnviz wrote it"),
+        ({"settings": {"layer": "block1_conv2"}}, False, "is not as cnnviz wrote it"),
+        ({"sha256": None}, False, "is not as cnnviz wrote it"),
+        (None, False, "carries no record"),
+    ):
+        run("kernels", *MINI, "-o", "a.png")
+        rewritten("a.png", change, pixel=pixel)
+        result = run(command, "a.png")
+        assert result.exit_code == 1
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+    run("kernels", *MINI, "-o", "b.png")
+    rewritten("b.png", {})
+    assert run(command, "b.png").exit_code == 0, "a file that was only saved again is as good"
+
+
+@pytest.mark.parametrize(
+    "broken", [{"command": "nonsense"}, {"settings": {}}, {"versions": None}, {"command": "maximize"}, {"network": {}}]
+)
+def test_a_record_that_makes_no_sense_is_told_in_one_line(run: Run, broken: dict[str, object]) -> None:
+    sheet = cnnviz.kernel_sheet(cnnviz.load("vgg16-mini"))
+    cnnviz.Sheet(sheet.pixels, {**sheet.made, **broken}).save("a.png")
+    result = run("rerun", "a.png")
+    assert result.exit_code in (1, 2)
+    assert result.stderr.startswith(("Error: ", "Usage: "))
+
+
+def test_what_holds_no_file_cannot_be_made_again(run: Run) -> None:
+    maps = cnnviz.feature_maps(cnnviz.load("vgg16-mini"), torch.rand(3, 64, 64), "block1_conv1")
+    maps.sheet().save("a.png")
+    assert "which no file holds" in run("rerun", "a.png", "--picture", CAT).stderr
+
+
+def test_a_network_of_ones_own_is_named_again(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1))\n"
+    )
+    own = ["--model", "net.py:net", "--input-size", "24", "--mean", "0.5"]
+    run("filters", "--layer", "0", "--steps", "2", *own, "-o", "a.png")
+    assert "identical" in run("rerun", "a.png", "--model", "net.py:net").stdout
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "net.py").rename(tmp_path / "elsewhere" / "net.py")
+    assert "identical" in run("rerun", "a.png", "--model", "elsewhere/net.py:net").stdout
+
+
+def test_a_record_is_read_only_from_what_cnnviz_wrote(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(PictureError, match="carries no record"):
+        cnnviz.read_record(tmp_path / "a.png")

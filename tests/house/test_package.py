@@ -1,0 +1,132 @@
+"""The wheel, installed alone, has all it needs; the README does what it says."""
+
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import cnnviz
+from cnnviz.galleries.verification import check
+from cnnviz.models import builtin
+from cnnviz.networks.network import Network
+from tests.support.paths import CAT, ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "cnnviz", source / "cnnviz", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(source / "dist"),
+        str(source),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = (source / "dist").glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_weights_marker_and_command(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "cnnviz/py.typed" in names
+    assert "cnnviz/models/vgg16-mini.safetensors" in names
+    assert {"cnnviz/web/templates/start.html", "cnnviz/web/static/gallery.js"} <= set(names)
+    assert any(name.endswith("LICENSE") for name in names)
+    assert {name.split("/")[0] for name in names} == {"cnnviz", f"cnnviz-{_version(wheel)}.dist-info"}
+    assert wheel.stat().st_size < 6_000_000
+
+
+def _version(wheel: Path) -> str:
+    return wheel.name.split("-")[1]
+
+
+def test_the_wheel_alone_makes_the_first_picture(wheel: Path, tmp_path: Path) -> None:
+    """In an environment of its own, which sees this one's dependencies but not its cnnviz."""
+    home = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+    folder = next(home.glob("lib/python*/site-packages"))
+    (folder / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    with zipfile.ZipFile(wheel) as archive:
+        assert (
+            "cnnviz = cnnviz.__main__:main"
+            in archive.read(f"cnnviz-{_version(wheel)}.dist-info/entry_points.txt").decode()
+        )
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(home / "bin" / "python")]
+    subprocess.run(
+        [*pip, "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", str(wheel)], check=True
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    where = [str(home / "bin" / "python"), "-c", "import cnnviz; print(cnnviz.__file__)"]
+    found = subprocess.run(
+        where, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment
+    ).stdout.strip()
+    assert Path(found).is_relative_to(home)
+    command = [
+        str(home / "bin" / "cnnviz"),
+        "featuremaps",
+        str(CAT),
+        "--layer",
+        "block3_conv3",
+        "--model",
+        "vgg16-mini",
+    ]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "cat_vgg16-mini_block3_conv3.png").stat().st_size > 10_000
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_readmes_python_runs_as_written(tmp_path: Path) -> None:
+    code = "\n".join(readme_blocks("python"))
+    assert "feature_maps(" in code
+    shutil.copy(CAT, tmp_path / "cat.jpg")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "maps.png").exists()
+
+
+def test_the_card_is_of_the_network_that_is_shipped() -> None:
+    card = (ROOT / "gallery" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"| {builtin.SIDE} px | {builtin.describe()['top1']:.1f}% |" in card
+    assert not re.search(r"^[A-Z]{3,}$", card, re.MULTILINE), "a place that is still to be filled"
+
+
+def test_the_readmes_files_and_commands_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / target).exists(), target
+    from cnnviz.cli import cli
+
+    commands = set(re.findall(r"^cnnviz (\w+)", "\n".join(readme_blocks("sh")), re.MULTILINE))
+    assert "featuremaps" in commands
+    assert commands <= set(cli.commands)
+
+
+def test_the_gallery_is_of_the_network_that_is_shipped_and_whole(mini: Network) -> None:
+    folder = ROOT / "gallery" / "vgg16-mini"
+    plan, faults = check(folder)
+    assert faults == []
+    assert plan.count == 1440
+    assert plan.network["sha256"] == mini.fingerprint
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 25_000_000
+
+
+@pytest.mark.parametrize("name", ["cat_block2_conv2", "filters_block4_conv3", "coffee_saliency"])
+def test_pictures_of_the_readme_tell_how_they_were_made(mini: Network, name: str) -> None:
+    record = cnnviz.read_record(ROOT / "gallery" / f"{name}.png")
+    assert record["network"]["sha256"] == mini.fingerprint

@@ -1,0 +1,210 @@
+"""Network: the same function as the module it was made from, and the module as it was."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+import cnnviz
+from cnnviz.errors import ModelError, ShapeError, UnknownNameError
+from cnnviz.networks.layer_names import vgg_aliases
+from cnnviz.networks.network import Network
+from tests.support.networks import LeNet, SmallVGG
+
+
+def wrapped(module: nn.Module, **settings: object) -> Network:
+    return cnnviz.wrap(module, **{"name": "net", "input_size": 64, **settings})
+
+
+def test_forward_normalises_and_equals_the_module(small_vgg: SmallVGG) -> None:
+    mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
+    images = torch.rand(2, 3, 64, 48)
+    expected = small_vgg((images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
+    torch.testing.assert_close(wrapped(small_vgg, mean=mean, std=std)(images), expected.detach())
+
+
+def test_wrapping_changes_nothing_of_the_module() -> None:
+    module = SmallVGG(batch_norm=True).train()
+    module(torch.rand(2, 3, 64, 64)).sum().backward()
+    flags = [(part.training, getattr(part, "inplace", None), len(part._forward_hooks)) for part in module.modules()]
+    before = copy.deepcopy(module.state_dict())
+    gradients = [parameter.grad.clone() for parameter in module.parameters()]
+
+    network = wrapped(module)
+    cnnviz.feature_maps(network, torch.rand(3, 64, 64), "block2_conv1")
+
+    assert flags == [(p.training, getattr(p, "inplace", None), len(p._forward_hooks)) for p in module.modules()]
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    assert all(
+        torch.equal(parameter.grad, grad) for parameter, grad in zip(module.parameters(), gradients, strict=True)
+    )
+    assert all(torch.equal(module.state_dict()[key], value) for key, value in before.items())
+
+
+def test_a_network_is_frozen_in_eval_mode_and_overwrites_nothing(small_vgg: SmallVGG) -> None:
+    network = wrapped(small_vgg.train())
+    assert not any(part.training for part in network.modules())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not any(getattr(part, "inplace", False) for part in network.modules())
+
+
+def test_weights_are_shared_not_copied(small_vgg: SmallVGG) -> None:
+    network, images = wrapped(small_vgg), torch.rand(1, 3, 64, 64)
+    before = network(images)
+    with torch.no_grad():
+        small_vgg.classifier.bias.add_(1)
+    torch.testing.assert_close(network(images), before + 1)
+
+
+def test_modules_that_hold_computed_tensors_can_be_wrapped() -> None:
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+    module = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    module.last = module(torch.rand(1, 3, 8, 8))  # not a leaf: plain deepcopy refuses it
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(wrapped(module)(images), module(images).detach())
+
+
+def test_shared_modules_and_parameters_stay_shared() -> None:
+    relu = nn.ReLU(inplace=True)
+    module = nn.Sequential(nn.Conv2d(3, 3, 3), relu, nn.Conv2d(3, 3, 3), relu)
+    module[2].weight = module[0].weight
+    network = wrapped(module)
+    assert network.layers["0"].weight is network.layers["2"].weight
+    assert network.module[1] is network.module[3]
+
+
+BLOCKS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+
+
+@pytest.mark.parametrize("suffix", ["", "_bn"])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_vgg_family_answers_to_block_names(name: str, suffix: str) -> None:
+    with torch.device("meta"):
+        module = models.get_model(name + suffix, weights=None)
+    expected = {f"block{x}_conv{y}" for x, count in enumerate(BLOCKS[name], 1) for y in range(1, count + 1)}
+    expected |= {f"{name}:pre" for name in expected} | {f"block{x}_pool" for x in range(1, 6)}
+    aliases = vgg_aliases(module)
+    assert set(aliases) == expected
+    for alias, layer in aliases.items():
+        kind = type(module.get_submodule(layer)).__name__
+        before_relu = "BatchNorm2d" if suffix else "Conv2d"
+        assert kind == ("MaxPool2d" if "pool" in alias else before_relu if alias.endswith(":pre") else "ReLU")
+
+
+def test_block_names_of_vgg16_by_hand(mini: Network) -> None:
+    assert mini.qualified("block4_conv2") == mini.qualified("block4-conv2") == "features.20"
+    assert mini.qualified("block4_conv2:pre") == mini.qualified("block4-conv2:pre") == "features.19"
+    assert mini.qualified("block1_conv1") == "features.1"
+    assert mini.qualified("block5_pool") == mini.qualified("features.30") == "features.30"
+    assert mini.layers["block5_pool"] is mini.module.features[30]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet18", "squeezenet1_0", "mobilenet_v2", "densenet121"])
+def test_other_networks_do_not_answer_to_block_names(name: str) -> None:
+    with torch.device("meta"):
+        assert vgg_aliases(models.get_model(name, weights=None)) == {}
+
+
+def test_an_unknown_layer_names_close_ones_and_the_command_that_lists_them(mini: Network) -> None:
+    with pytest.raises(UnknownNameError, match=r"'block4_cnv2'; did you mean .*'block4_conv2'.*`cnnviz layers"):
+        mini.qualified("block4_cnv2")
+
+
+def test_whether_a_network_takes_any_size_is_found_out(mini: Network, lenet: LeNet) -> None:
+    assert mini.takes_any_size
+    assert not wrapped(lenet, input_size=28).takes_any_size
+    assert wrapped(nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())).takes_any_size
+
+
+def test_one_mean_serves_all_channels_and_channels_are_found(lenet: LeNet) -> None:
+    network = wrapped(lenet, input_size=28, mean=[0.13], std=[0.38])
+    assert network.channels == 1
+    images = torch.rand(1, 1, 28, 28)
+    torch.testing.assert_close(network(images), lenet((images - 0.13) / 0.38).detach())
+    assert wrapped(SmallVGG(), mean=[0.5], std=[0.5]).mean.shape == (1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mean": [0.1, 0.2]}, "mean has 2 numbers; the network has 3"),
+        ({"std": [0.0]}, "above zero"),
+        ({"mean": [float("nan")]}, "finite"),
+        ({"input_size": 0}, "at least 1 pixel"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        wrapped(SmallVGG(), **settings)
+
+
+def test_images_of_another_shape_are_refused(mini: Network) -> None:
+    with pytest.raises(ShapeError, match="N x 3 x H x W; these are 1x1x64x64"):
+        mini(torch.rand(1, 1, 64, 64))
+
+
+def test_the_fingerprint_knows_weights_apart(small_vgg: SmallVGG) -> None:
+    first = wrapped(small_vgg).fingerprint
+    assert wrapped(copy.deepcopy(small_vgg)).fingerprint == first
+    with torch.no_grad():
+        small_vgg.classifier.bias[0] += 1e-6
+    assert wrapped(small_vgg).fingerprint != first
+
+
+def test_double_precision_networks_are_fed_doubles(small_vgg: SmallVGG) -> None:
+    network = wrapped(small_vgg.double())
+    assert network(torch.rand(1, 3, 64, 64)).dtype == torch.float64
+
+
+def test_a_networks_own_hooks_are_part_of_its_function(small_vgg: SmallVGG) -> None:
+    small_vgg.classifier.register_forward_hook(lambda _module, _inputs, output: output * 2)
+    images = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(wrapped(small_vgg)(images), small_vgg(images).detach())
+
+
+def test_the_fingerprint_follows_weights_that_change(small_vgg: SmallVGG) -> None:
+    network = wrapped(small_vgg)
+    before = network.fingerprint
+    assert network.fingerprint == before
+    with torch.no_grad():
+        small_vgg.classifier.weight.add_(1)
+    assert network.fingerprint == wrapped(small_vgg).fingerprint != before
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_any_size_is_found_out_in_any_precision(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(dtype)
+    assert wrapped(module).takes_any_size
+    assert wrapped(nn.Conv2d(3, 2, 3)).takes_any_size, "fully convolutional"
+
+
+def test_a_module_that_cannot_be_copied_is_refused(small_vgg: SmallVGG) -> None:
+    small_vgg.lock = threading.Lock()
+    with pytest.raises(ModelError, match="cannot be copied"):
+        wrapped(small_vgg)
+
+
+def test_a_shared_relu_has_no_block_names() -> None:
+    relu = nn.ReLU()
+    module = nn.Module()
+    module.features = nn.Sequential(
+        nn.Conv2d(3, 2, 3), relu, nn.MaxPool2d(2), nn.Conv2d(2, 2, 3), relu, nn.MaxPool2d(2)
+    )
+    assert vgg_aliases(module) == {}
+
+
+def test_hints_name_each_layer_once_whatever_its_capitals(mini: Network) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        mini.qualified("BLOCK1_conv1")
+    hints = str(caught.value).split("did you mean ")[1].split("?")[0].split(" or ")
+    assert hints[0] == "'block1_conv1'"
+    assert len(set(hints)) == len(hints)
+
+
+def test_one_number_does_for_mean_and_std(lenet: LeNet) -> None:
+    network = cnnviz.wrap(lenet, name="lenet", input_size=28, mean=0.13, std=0.38)
+    images = torch.rand(1, 1, 28, 28)
+    torch.testing.assert_close(network(images), lenet((images - 0.13) / 0.38).detach())

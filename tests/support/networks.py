@@ -1,0 +1,38 @@
+"""Small networks that the tests look into."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.vgg import make_layers
+
+VGG16_WIDTHS = [4, 4, "M", 6, 6, "M", 8, 8, 8, "M", 10, 10, 10, "M", 10, 10, 10, "M"]
+
+
+class SmallVGG(nn.Module):
+    """VGG16's layout, torchvision's own layers, in-place ReLUs included, at a width that runs in no time."""
+
+    def __init__(self, *, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.features = make_layers(VGG16_WIDTHS, batch_norm=batch_norm)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(10, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.pool(self.features(images)).flatten(1))
+
+
+class LeNet(nn.Module):
+    """LeNet-style, for 28 x 28 grey digits; takes no other size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = functional.max_pool2d(functional.relu(self.conv1(images)), 2)
+        maps = functional.max_pool2d(functional.relu(self.conv2(maps)), 2)
+        features = functional.relu(self.fc2(functional.relu(self.fc1(maps.view(-1, 16 * 5 * 5)))))
+        return self.fc3(features)

@@ -1,0 +1,392 @@
+"""The climb, on linear networks whose best image is known, and what surrounds it on real ones."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image as Pillow
+from torch import Tensor, nn
+from torch.nn import functional
+
+import cnnviz
+from cnnviz.errors import LayerError, ModelError, PictureError, ShapeError, UnknownNameError
+from cnnviz.networks.network import Network
+from cnnviz.synthesis import jobs
+from cnnviz.synthesis.ascent import Augmentation, adam, ascend
+from cnnviz.synthesis.judgement import Judge, natural_references, noise_references
+from cnnviz.synthesis.maximization import collect, filter_job
+from cnnviz.synthesis.objectives import channel, logit, neuron
+from cnnviz.synthesis.parametrisations import Fourier, Phases, PixelImage, colour_matrix, noise, spectrum_of
+from cnnviz.synthesis.recipes import RECIPES, erhan, fourier, maco, pixel
+from cnnviz.synthesis.settings import canvas
+from cnnviz.synthesis.views import LOGITS, Viewer
+from tests.support.networks import LeNet, SmallVGG
+
+SIDE = 24
+
+
+@pytest.fixture
+def weights() -> Tensor:
+    """White, seeded: (1, 3, SIDE, SIDE)."""
+    return torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def linear(weights: Tensor) -> Network:
+    """A network with a single filter, as large as the image: its score is the inner product with its weights."""
+    module = nn.Conv2d(3, 1, SIDE)
+    module.weight.data, module.bias.data = weights.clone(), torch.tensor([0.3])
+    return cnnviz.wrap(nn.Sequential(module), name="linear", input_size=SIDE)
+
+
+def test_the_textbooks_four_steps_find_the_weights(linear: Network, weights: Tensor) -> None:
+    found = cnnviz.filter_images(linear, "0", [0], recipe="erhan", precision="float32")
+    cosine = functional.cosine_similarity((found.images - 0.5).flatten(), weights.flatten(), dim=0)
+    assert cosine >= 0.99
+    assert len(found.curves[0]) < 256  # it settled
+    assert found.curves[0][-1] > found.curves[0][0]
+
+
+def test_pixels_without_penalty_reach_the_corner_of_the_box(linear: Network, weights: Tensor) -> None:
+    recipe = replace(pixel(), penalty=None, transforms=lambda _: ())
+    found = cnnviz.filter_images(linear, "0", [0], recipe=recipe, precision="float32")
+    optimum, grey = weights.clamp(min=0).sum() + 0.3, weights.sum() / 2 + 0.3
+    assert found.scores.item() - grey >= 0.99 * (optimum - grey)
+    assert found.scores.item() <= optimum + 1e-3
+    assert found.status == ("ok",)
+
+
+def test_a_spectrum_climbs_its_closed_form_gradient(linear: Network, weights: Tensor) -> None:
+    size = (SIDE, SIDE)
+    image = Fourier(noise([3], (3, SIDE, SIDE // 2 + 1, 2)), size)
+    objective = channel("0", 0)
+    objective.score(Viewer(linear, ["0"], image())(image())).sum().backward()
+    values = image().detach()
+    back = torch.einsum("dc,ndhw->nchw", colour_matrix(3), weights * values * (1 - values))
+    spectrum = torch.fft.rfft2(back, norm="ortho") * image.scale
+    twice = torch.full((SIDE // 2 + 1,), 2.0)  # all columns but the first and last stand for two of the full spectrum
+    twice[[0, -1]] = 1.0
+    torch.testing.assert_close(image.parts.grad, torch.view_as_real(spectrum * twice), rtol=1e-3, atol=1e-5)
+
+
+def test_a_spectrum_reaches_most_of_the_box(linear: Network, weights: Tensor) -> None:
+    recipe = replace(fourier(), transforms=lambda _: ())
+    found = cnnviz.filter_images(linear, "0", [0], recipe=recipe, steps=512, precision="float32")
+    optimum, grey = weights.clamp(min=0).sum() + 0.3, weights.sum() / 2 + 0.3
+    assert found.scores.item() - grey >= 0.85 * (optimum - grey)
+
+
+def test_magnitudes_stay_and_phases_become_those_of_the_weights(linear: Network, weights: Tensor) -> None:
+    """With little contrast the sigmoid is a line, and the best phases are those of the weights' own spectrum."""
+    size, magnitudes = (SIDE, SIDE), torch.full((3, SIDE, SIDE // 2 + 1), 0.02)
+    recipe = replace(maco(magnitudes), transforms=lambda _: ())
+    image = recipe.image([0], 3, size, None)
+    assert isinstance(image, Phases)
+    for _ in ascend(linear, channel("0", 0), image, steps=300, rate=recipe.rate, optimiser=recipe.optimiser):
+        pass
+    best = torch.fft.rfft2(torch.einsum("dc,ndhw->nchw", colour_matrix(3), weights), norm="ortho")
+    inner = (slice(None), slice(None), slice(None), slice(1, -1))  # the outer columns stand for two phases each
+    assert torch.cos(image.phases.detach() - best.angle())[inner].mean() > 0.99
+    held = spectrum_of(image().detach(), colour_matrix(3)).abs()[inner]
+    torch.testing.assert_close(held, magnitudes.expand_as(best.abs())[inner], rtol=1e-3, atol=1e-4)
+
+
+def test_ascend_yields_each_step_and_can_be_left(mini: Network) -> None:
+    image = PixelImage(torch.rand(2, 3, 32, 32))
+    scores = []
+    for step in ascend(mini, channel("block2_conv1:pre", [1, 2]), image, steps=50, rate=0.02):
+        scores.append(step.scores)
+        if step.number == 6:
+            break
+    assert len(scores) == 7
+    assert (scores[-1] > scores[0]).all()
+    plain = cnnviz.activations(mini, image().detach(), ["block2_conv1:pre"])["block2_conv1:pre"]
+    assert (plain[[0, 1], [1, 2]].mean((1, 2)) > scores[0]).all()
+    with pytest.raises(ShapeError, match="for 3 images; these are 2"):
+        next(ascend(mini, channel("block2_conv1", [0, 1, 2]), image))
+
+
+def small(**more: object) -> dict[str, object]:
+    return {"steps": 6, "size": 48, "tries": 1, "batch": 3} | more
+
+
+def test_an_image_does_not_depend_on_its_neighbours(mini: Network) -> None:
+    among = cnnviz.filter_images(mini, "block3_conv1", range(40, 47), **small())
+    alone = cnnviz.filter_images(mini, "block3_conv1", [41], **small())
+    again = cnnviz.filter_images(mini, "block3_conv1", [41, 3], **small())
+    assert torch.equal(alone.images[0], among.images[1])
+    assert torch.equal(alone.images[0], again.images[0])
+    assert torch.equal(alone.curves[0], among.curves[1])
+    other = cnnviz.filter_images(mini, "block3_conv1", [41], seed=1, **small())
+    assert not torch.equal(alone.images, other.images)
+    by_torchs_name = cnnviz.filter_images(mini, mini.qualified("block3_conv1"), [41], **small())
+    assert torch.equal(alone.images, by_torchs_name.images)
+
+
+def test_scores_are_those_of_the_picture_as_shown(mini: Network, tmp_path: Path) -> None:
+    found = cnnviz.filter_images(mini, "block3_conv1", [3, 5], **small())
+    pixels = (found.images * 255).round().to(torch.uint8)
+    torch.testing.assert_close(found.images * 255, pixels.float())
+    file = tmp_path / "one.png"
+    Pillow.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(file)
+    maps = cnnviz.feature_maps(mini, file, "block3_conv1:pre", size=48).maps[0, 3]
+    assert maps.mean().item() == pytest.approx(found.scores[0].item(), rel=1e-4)
+    fired = cnnviz.feature_maps(mini, file, "block3_conv1", size=48).maps[0, 3]
+    assert [fired.mean().item(), fired.max().item()] == pytest.approx(found.fired[0].tolist(), rel=1e-4)
+    assert (found.scores > found.starts).all()
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+def test_every_recipe_climbs(mini: Network, recipe: str) -> None:
+    found = cnnviz.filter_images(mini, "block2_conv2", [1, 2], recipe=recipe, steps=40, size=32, tries=1)
+    assert (found.scores > found.starts).all()
+    assert found.images.amin() >= 0
+    assert found.images.amax() <= 1
+
+
+def test_a_percentile_counts_the_references_that_score_less(linear: Network, weights: Tensor, tmp_path: Path) -> None:
+    references = noise_references(3, (SIDE, SIDE))
+    expected = (references.images * weights).sum((1, 2, 3)) + 0.3
+    image = references.images[expected.argsort()[[10, 50]]]
+    judge = Judge(linear, channel("0", 0), references, 2)
+    judgement = judge(image, torch.arange(2))
+    assert judgement.percentiles.tolist() == pytest.approx([100 * 10 / 64, 100 * 50 / 64])
+    assert set(judgement.status) <= {"weak", "dead"}
+    for number in range(3):
+        Pillow.new("RGB", (40, 30), (80 * number, 10, 200)).save(tmp_path / f"{number}.png")
+    (tmp_path / "text.jpg").write_text("no picture")
+    folder = natural_references(tmp_path, 3, (SIDE, SIDE))
+    assert folder.images.shape == (3, 3, SIDE, SIDE)
+    assert folder.text == f"3 pictures in {tmp_path.name}"
+    found = cnnviz.filter_images(linear, "0", [0], references=tmp_path, steps=60)
+    assert found.percentiles.item() == 100
+    assert found.references == folder.text
+    with pytest.raises(PictureError, match="there is no picture in"):
+        natural_references(tmp_path / "none", 3, (8, 8))
+
+
+def test_maco_may_hold_the_spectrum_of_a_folder(mini: Network, tmp_path: Path) -> None:
+    for number in range(2):
+        values = torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(number))
+        Pillow.fromarray((255 * values).to(torch.uint8).numpy()).save(tmp_path / f"{number}.png")
+    found = cnnviz.filter_images(mini, "block2_conv1", [0], recipe="maco", spectrum=tmp_path, steps=5, size=32, tries=1)
+    wanted = natural_references(tmp_path, 3, (32, 32)).images
+    spectra = [spectrum_of(images, colour_matrix(3)).abs().mean((0, 1)) for images in (found.images, wanted)]
+    inner = (slice(1, 15), slice(1, 15))
+    assert (spectra[0][inner].log() - spectra[1][inner].log()).abs().mean() < 0.3
+    with pytest.raises(UnknownNameError, match="goes with the recipe 'maco' only"):
+        cnnviz.filter_images(mini, "block2_conv1", [0], spectrum=tmp_path)
+
+
+def test_a_dead_filter_is_tried_by_rule_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    module[0].weight.data[1], module[0].bias.data[:] = 0, torch.tensor([0.0, -1.0])
+    module[0].weight.data[0].abs_()
+    network = cnnviz.wrap(module, name="net", input_size=16)
+    seen = []
+    climb = jobs.ascend
+    monkeypatch.setattr(jobs, "ascend", lambda *given, **more: seen.append(more) or climb(*given, **more))
+    found = cnnviz.filter_images(network, "0", [0, 1], steps=30, batch=2)
+    assert found.status == ("ok", "dead")
+    assert found.tries == (1, 4)
+    assert [more["redirected_steps"] for more in seen] == [0, 0, 16, 16]
+    assert [more["rate"] / seen[0]["rate"] for more in seen] == [1, 1, 1, 2]
+    assert found.images.shape == (2, 3, 16, 16)
+
+
+def test_what_is_shut_at_the_start_opens_in_a_later_try() -> None:
+    """The first ReLU passes nothing for any noise, so the gradient is zero until it is redirected."""
+    module = nn.Sequential(nn.Conv2d(3, 1, 1), nn.ReLU(), nn.Conv2d(1, 1, 1), nn.ReLU())
+    for part, weight, bias in ((module[0], 1.0, -2.2), (module[2], 1.0, -0.05)):
+        part.weight.data.fill_(weight)
+        part.bias.data.fill_(bias)
+    network = cnnviz.wrap(module, name="shut", input_size=16)
+    recipe = replace(pixel(), penalty=None)
+    once = cnnviz.filter_images(network, "2", [0], recipe=recipe, tries=1)
+    assert once.status == ("dead",)
+    assert once.scores.item() == pytest.approx(once.starts.item())
+    found = cnnviz.filter_images(network, "2", [0], recipe=recipe)
+    assert found.status == ("ok",)
+    assert found.tries == (3,)
+
+
+def test_memory_that_runs_out_halves_the_batch(mini: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    climb = jobs.ascend
+
+    def greedy(network: Network, objective: object, image: nn.Module, **more: object) -> Iterator[object]:
+        if len(image()) > 2:
+            torch.empty(10**14)  # more than there is
+        return climb(network, objective, image, **more)
+
+    monkeypatch.setattr(jobs, "ascend", greedy)
+    found = cnnviz.filter_images(mini, "block2_conv2", range(5), **small(batch=8))
+    assert len(found.images) == 5
+    assert found.settings["batch"] == 2
+    monkeypatch.setattr(jobs, "ascend", lambda *given, **more: torch.empty(10**14))
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        cnnviz.filter_images(mini, "block2_conv2", [0], **small(batch=8))
+
+
+def test_a_job_that_is_left_keeps_what_is_finished(mini: Network) -> None:
+    job = filter_job(mini, "block2_conv2", range(5), **small(batch=2))
+    for progress in job.run():
+        assert progress.total == 5 * 6
+        if progress.finished == 2:
+            break
+    found = collect(job)
+    assert found.labels == ("0", "1")
+    whole = cnnviz.filter_images(mini, "block2_conv2", range(5), **small(batch=2))
+    assert torch.equal(found.images, whole.images[:2])
+    with pytest.raises(LayerError, match="finished"):
+        collect(filter_job(mini, "block2_conv2", [0]))
+
+
+def build(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    if name == "inception_v3":
+        return torchvision.models.inception_v3(weights=None, init_weights=False)
+    return torchvision.models.get_model(name, weights=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("resnet18", "layer2.0.conv1"), ("inception_v3", "Mixed_5b"), ("mobilenet_v3_small", "features.3")],
+)
+def test_any_network_of_torchvisions_can_be_climbed_and_stays_as_it_is(name: str, layer: str) -> None:
+    module = build(name).train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    network = cnnviz.wrap(module, name=name, input_size=96)
+    found = cnnviz.filter_images(network, layer, [0, 3], steps=12, size=(80, 96), tries=1, precision="float32")
+    assert found.images.shape == (2, 3, 80, 96)
+    assert (found.scores > found.starts).all()
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert all(part.training and not part._forward_hooks for part in module.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
+
+
+def test_a_users_network_over_grey_digits(lenet: LeNet) -> None:
+    network = cnnviz.wrap(lenet, name="lenet", input_size=28, mean=0.13, std=0.31)
+    found = cnnviz.filter_images(network, "conv2", steps=20, tries=1)
+    assert found.images.shape == (16, 1, 28, 28)
+    assert found.sheet().pixels.shape[2] == 3
+    classes = cnnviz.class_images(network, [7], steps=20, tries=1)
+    assert (classes.scores > classes.starts).all()
+
+
+def test_class_images_raise_the_class(mini: Network) -> None:
+    found = cnnviz.class_images(mini, [7, 150], steps=64, tries=1)
+    probabilities = mini(found.images).softmax(1)
+    torch.testing.assert_close(found.fired[:, 0], probabilities[[0, 1], [7, 150]])
+    assert probabilities.argmax(1).tolist() == [7, 150]
+    assert found.labels == (mini.label(7), mini.label(150))
+
+
+def test_an_image_can_start_from_a_picture(mini: Network) -> None:
+    start = 0.2 + 0.6 * torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(1))
+    for recipe in ("fourier", "pixel"):
+        found = cnnviz.maximize(mini, neuron("block3_conv1:pre", 2), start=start, recipe=recipe, steps=1, tries=1)
+        assert found.images.shape == start.shape
+        assert (found.images - start).abs().mean() < 0.1
+
+
+def test_seeds_starts_and_objective_are_for_as_many_images(mini: Network) -> None:
+    objective = channel("block2_conv1", [0, 1])
+    for more in ({"seeds": [0]}, {"seeds": [0, 1, 2]}, {"start": torch.rand(1, 3, 32, 32)}):
+        with pytest.raises(ShapeError, match="they must agree"):
+            cnnviz.maximize(mini, objective, **more)
+    free = cnnviz.maximize(mini, channel("block2_conv1", 0), seeds=[4, 5, 6], steps=2, size=32, tries=1)
+    assert free.images.shape == (3, 3, 32, 32)
+    assert cnnviz.class_images(mini, "tabby", steps=1, size=32, tries=1).labels == ("tabby",)
+    numpys = cnnviz.filter_images(mini, "block2_conv1", np.arange(2), steps=2, size=32, tries=1)
+    assert numpys.sheet().made["settings"]["filters"] == [0, 1]
+
+
+def test_a_retried_filter_is_the_same_alone_and_among_others() -> None:
+    """The first try is spoiled by a dead start for both; what counts is that tries draw from the filter's own seeds."""
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU())
+    for part, bias in ((module[0], -2.2), (module[2], -0.05)):
+        part.weight.data.copy_(torch.eye(3)[:, :, None, None] if part is module[2] else torch.ones(3, 3, 1, 1))
+        part.bias.data.fill_(bias)
+    network, recipe = cnnviz.wrap(module, name="shut", input_size=16), replace(pixel(), penalty=None)
+    among = cnnviz.filter_images(network, "2", [0, 1, 2], recipe=recipe, steps=40, batch=2)
+    alone = cnnviz.filter_images(network, "2", [1], recipe=recipe, steps=40, batch=2)
+    assert among.tries[1] == alone.tries[0] > 1
+    assert torch.equal(among.images[1], alone.images[0])
+
+
+@pytest.mark.parametrize(("name", "layer"), [("swin_t", "features.1.0.attn.proj"), ("vit_b_32", "conv_proj")])
+def test_the_default_precision_works_where_modules_are_used_in_unusual_ways(name: str, layer: str) -> None:
+    network = cnnviz.wrap(build(name), name=name, input_size=224)
+    images = torch.rand(1, 3, 224, 224)
+    logits = Viewer(network, [LOGITS], images, dtype=torch.bfloat16)(images).map(LOGITS)
+    assert (logits - network(images)).abs().max() <= 0.05 * network(images).abs().max()
+    assert canvas(network, layer) == (224, 224)
+
+
+def test_glances_enlarge_what_the_network_sees() -> None:
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(Augmentation().at(0, images), images)
+    expected = functional.interpolate(images, (32, 32), mode="bilinear")
+    torch.testing.assert_close(Augmentation(size=(32, 32)).at(0, images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_canvas_follows_the_receptive_field(mini: Network, small_vgg: SmallVGG, lenet: LeNet) -> None:
+    vgg = cnnviz.wrap(small_vgg, name="vgg", input_size=224)
+    layers = ("block1_conv2", "block3_conv3", "block4_conv3", "block5_conv1", "block5_conv3")
+    assert [canvas(vgg, layer)[0] for layer in layers] == [64, 64, 128, 176, 224]
+    assert canvas(cnnviz.wrap(lenet, name="lenet", input_size=28), "conv1") == (28, 28)
+
+
+def test_what_cannot_be_made_is_said_in_one_line(mini: Network) -> None:
+    broken = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    broken[0].weight.data[0, 0, 0, 0] = math.nan
+    nan = cnnviz.wrap(broken, name="broken", input_size=16)
+    cases = [
+        (mini, "block5_conv3", {"filters": [192]}, ShapeError, "no filter 192; its 192 filters are 0 to 191"),
+        (mini, "block5_conv3", {"filters": []}, ShapeError, "asked for no filter"),
+        (mini, "classifier.linear", {}, LayerError, "has no feature maps; for what classes look like"),
+        (mini, "block5_conv3", {"size": 8, "filters": [0]}, ShapeError, "cannot take a picture of 8 x 8 px"),
+        (mini, "block5_conv3", {"size": 0}, ShapeError, "must be 1 to 4096 pixels, not 0"),
+        (mini, "block1_conv1", {"steps": -1}, ShapeError, "steps must be 1 to 100000, not -1"),
+        (
+            mini,
+            "block1_conv1",
+            {"recipe": "furier"},
+            UnknownNameError,
+            "no recipe named 'furier'; did you mean 'fourier'",
+        ),
+        (mini, "block1_conv1", {"preset": "best"}, UnknownNameError, "There are draft, default, fine"),
+        (nan, "0", {"steps": 3}, LayerError, "not finite; look for NaN"),
+    ]
+    for network, layer, settings, error, text in cases:
+        with pytest.raises(error, match=text) as caught:
+            cnnviz.filter_images(network, layer, **settings)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"cnnviz\.wrap"):
+        cnnviz.filter_images(broken, "0")
+    with pytest.raises(ShapeError, match="no class 200"):
+        cnnviz.class_images(mini, [200], steps=1)
+
+
+def test_the_optimiser_climbs_each_image_by_itself(mini: Network) -> None:
+    """Adding scores over the batch, not averaging: an image's steps are the same with neighbours or without."""
+    starts = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    together, alone = PixelImage(starts), PixelImage(starts[1:2])
+    for _ in ascend(mini, logit([5, 6, 7]), together, steps=2, optimiser=adam):
+        pass
+    for _ in ascend(mini, logit(6), alone, steps=2, optimiser=adam):
+        pass
+    assert (together()[1] - alone()[0]).abs().median() < 1e-4
+
+
+def test_erhan_holds_the_contrast(linear: Network) -> None:
+    recipe = erhan()
+    image = recipe.image([1], 3, (SIDE, SIDE), None)
+    for _ in ascend(linear, channel("0", 0), image, steps=5, rate=recipe.rate, optimiser=recipe.optimiser):
+        assert (image() - 0.5).square().mean().sqrt().item() == pytest.approx(0.15, abs=0.002)

@@ -1,0 +1,415 @@
+"""The app: what its page shows for what is chosen, how it refuses, and the whole of it in a browser."""
+
+import http.client
+import io
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cnnviz
+from cnnviz.attribution.explain import explain
+from cnnviz.attribution.explanations import Explanation
+from cnnviz.errors import PictureError
+from cnnviz.models.zoo import cache_file
+from cnnviz.networks.network import Network
+from cnnviz.pictures.colours import colour_map
+from cnnviz.pictures.reading import Picture
+from cnnviz.pictures.records import read_record
+from cnnviz.web.app_parts import MEGABYTES, Climb, blend, networks, sample_picture, tiles, uploaded
+from tests.support.commands import Run
+from tests.support.paths import CAT, ROOT
+
+PAGE = ROOT / "cnnviz" / "app.py"
+LAYER = "block2_conv1"
+MARKDOWN = "my ![cat](https:x) *1* $2$ `3` :red[4] <img src=x onerror=alert(1)> &lt;b&gt; {{7*7}}.jpg"
+
+
+def test_an_upload_keeps_its_base_name_and_its_bytes() -> None:
+    found = uploaded(CAT.read_bytes(), "../secret/cat.jpg")
+    assert (found.name, found.sha256) == ("cat.jpg", cnnviz.read_picture(CAT).sha256)
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"no picture", "a.png is not a picture"),
+        (CAT.read_bytes()[:5000], "a.png is damaged"),
+        (bytes(MEGABYTES * 2**20 + 1), "a.png is 20.0 MB; give a picture of at most 20 MB"),
+        (png(6001, 4000), "a.png has 24.0 megapixels; give a picture of at most 24"),
+        (png(20000, 20000), "a.png has too many pixels to be opened safely"),
+    ],
+)
+def test_what_is_no_picture_or_too_large_is_refused(content: bytes, told: str) -> None:
+    with pytest.raises(PictureError, match=told):
+        uploaded(content, "a.png")
+
+
+def test_a_picture_just_within_the_limit_is_taken() -> None:
+    assert uploaded(png(6000, 4000), "a.png").image.size == (6000, 4000)
+
+
+def test_only_networks_whose_weights_are_here_are_offered(empty_cache: Path) -> None:
+    assert networks(untrained=False) == ["vgg16-mini"]
+    empty_cache.mkdir(parents=True)
+    cache_file("alexnet").touch()
+    assert networks(untrained=False) == ["vgg16-mini", "alexnet"]
+    assert {"vgg16", "resnet18"} < set(networks(untrained=True))
+
+
+def test_tiles_are_the_maps_from_lowest_to_highest(mini: Network) -> None:
+    found = cnnviz.feature_maps(mini, CAT, "block5_conv3")
+    values = found.maps[0, 7].numpy()
+    (tile,) = tiles(found, [7])
+    factor = tile.shape[0] // values.shape[0]
+    levels = np.rint((values - values.min()) / np.ptp(values) * 255).astype(int)
+    np.testing.assert_array_equal(tile, colour_map("viridis")[levels].repeat(factor, 0).repeat(factor, 1))
+    assert factor >= 2
+
+
+def test_a_blend_goes_from_the_picture_to_the_map(mini: Network) -> None:
+    found = cnnviz.explain(mini, CAT, ["tabby"], methods=["grad-cam"], checks=())
+    picture, half, over = (blend(found, {}, opacity).pixels.astype(float) for opacity in (0, 0.5, 1))
+    np.testing.assert_array_equal(picture, np.asarray(Image.open(CAT).convert("RGB")))
+    np.testing.assert_allclose(half, (picture + over) / 2, atol=0.5)
+    assert np.ptp(over) > 200
+
+
+def test_a_climb_in_pieces_ends_where_the_whole_one_does(mini: Network) -> None:
+    climb, shares, sights = Climb(mini, LAYER, 3), [0.0], []
+    while climb.go_on(8):
+        shares.append(climb.share)
+        sights.append(climb.pixels())
+    whole = cnnviz.filter_images(mini, LAYER, 3, recipe="soft", preset="draft", batch=1)
+    found = climb.found
+    assert found is not None
+    torch.testing.assert_close(found.images, whole.images, rtol=0, atol=0)
+    assert found.settings == whole.settings
+    assert climb.curve == found.curves[0].tolist()
+    assert len(climb.curve) == climb.steps == 64
+    assert (climb.over, climb.tries) == (True, 1)
+    assert shares == sorted(shares)
+    np.testing.assert_array_equal(climb.pixels(), (found.images[0].permute(1, 2, 0) * 255).round().byte())
+    assert (sights[0] != sights[-1]).mean() > 0.5
+
+
+def test_a_climb_that_is_stopped_goes_no_further(mini: Network) -> None:
+    climb = Climb(mini, LAYER, 3)
+    climb.go_on(7)
+    climb.stop()
+    assert not climb.go_on(8)
+    assert len(climb.curve) == 8
+    assert climb.pixels().shape == (64, 64, 3)
+    assert climb.found is None
+
+
+KNOWN: dict[object, Explanation] = {}
+
+
+def explained_once(network: Network, picture: Picture, classes: list[str], **options: Any) -> Explanation:
+    """What `cnnviz.explain` gives; most tests only have the page around it, and the evidence takes seconds."""
+    key = network.fingerprint, picture.name, picture.sha256, *classes, *options["methods"]
+    if key not in KNOWN:
+        KNOWN[key] = explain(network, picture, classes, **options)
+    return KNOWN[key]
+
+
+class Page:
+    """The page without a browser: what it was given, what it shows, what it has to download."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        streamlit = pytest.importorskip("streamlit", reason="streamlit is not installed")
+        from streamlit.testing.v1 import AppTest
+
+        self.given: Any = None
+        self.downloads: dict[str, tuple[str, bytes]] = {}
+        monkeypatch.setattr(streamlit, "file_uploader", lambda *_, **__: self.given)
+        monkeypatch.setattr(streamlit, "download_button", self.keep)
+        monkeypatch.setattr("cnnviz.attribution.explain.explain", explained_once)
+        self.test = AppTest.from_file(str(PAGE), default_timeout=120)
+
+    def keep(self, label: str, content: Any, name: str, *_: object, **__: object) -> None:
+        self.downloads[label] = name, content.getvalue()
+
+    def give(self, content: bytes, name: str) -> None:
+        self.given = io.BytesIO(content)
+        self.given.name = name
+
+    def run(self) -> Any:
+        self.test.run()
+        assert not self.test.exception
+        return self.test
+
+    def widget(self, kind: str, label: str) -> Any:
+        return next(one for one in getattr(self.test, kind) if one.label == label)
+
+    def errors(self) -> list[str]:
+        return [one.value.replace("\\", "") for one in self.test.error]
+
+    def record(self, label: str, folder: Path) -> dict[str, Any]:
+        name, content = self.downloads[label]
+        (folder / name).write_bytes(content)
+        return read_record(folder / name)
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    return Page(monkeypatch)
+
+
+def test_the_page_starts_with_a_drawn_picture(page: Page, tmp_path: Path) -> None:
+    page.run()
+    assert page.errors() == []
+    assert page.widget("selectbox", "Layer").value == "block3_conv3"
+    assert page.record("Download these maps", tmp_path)["picture"] == {
+        "name": "test-picture.png",
+        "sha256": sample_picture().sha256,
+    }
+
+
+def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini: Network, tmp_path: Path) -> None:
+    page.give(CAT.read_bytes(), "my cat.jpg")
+    page.run()
+    page.widget("selectbox", "Layer").set_value(LAYER)
+    page.run()
+    page.widget("slider", "Channels").set_value(5)
+    page.run()
+    maps = cnnviz.feature_maps(mini, CAT, LAYER)
+    buttons = [one.label for one in page.test.button if one.label.startswith("filter ")]
+    assert buttons == [f"filter {channel}" for channel in maps.order()[:5]]
+    made = page.record("Download these maps", tmp_path)
+    assert made["picture"] == {"name": "my cat.jpg", "sha256": maps.shown.sha256}
+    assert made["settings"]["channels"] == maps.order()[:5]
+
+    chosen = maps.order()[3]
+    page.widget("button", f"filter {chosen}").click()
+    page.run()
+    assert page.widget("number_input", "Filter").value == chosen
+    page.widget("button", f"Draw what filter {chosen} looks for").click()
+    page.run()
+    made = page.record("Download this image", tmp_path)
+    assert (made["command"], made["settings"]["layer"], made["settings"]["filters"]) == ("filters", LAYER, [chosen])
+    assert any("64 noise images" in one.value for one in page.test.caption)
+
+    page.widget("selectbox", "Method").set_value("saliency")
+    page.widget("text_input", "Or any other class").set_value("tabby")
+    page.widget("slider", "Opacity of the map").set_value(30)
+    page.run()
+    made = page.record("Download the sheet", tmp_path)
+    tabby = cnnviz.class_index(mini, "tabby")
+    assert (made["settings"]["methods"], made["settings"]["classes"]) == (["saliency"], [tabby])
+    row = list(KNOWN.values())[-1].rows()[0]
+    assert (row["method"], row["label"]) == ("saliency", "tabby")
+    evidence = next(one.value for one in page.test.caption if one.value.startswith("Deletion"))
+    assert f"Deletion {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%};" in evidence
+    assert f"insertion {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%};" in evidence
+    assert page.record("Download this picture", tmp_path)["opacity"] == 0.3
+
+
+def test_a_climb_can_be_stopped_and_the_page_goes_on(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.run()
+    drawing = next(one for one in page.test.button if one.label.startswith("Draw what"))
+    on = Climb.go_on
+
+    def stopped_after_a_look(climb: Climb, steps: int) -> bool:
+        if len(climb.curve) > 1:
+            climb.stop()
+        return on(climb, steps)
+
+    monkeypatch.setattr(Climb, "go_on", stopped_after_a_look)
+    drawing.click()
+    page.run()
+    assert any(one.value.startswith("Stopped after 9 steps") for one in page.test.caption)
+    assert "Download this image" not in page.downloads
+    page.widget("slider", "Channels").set_value(2)
+    page.run()
+    assert len([one for one in page.test.button if one.label.startswith("filter ")]) == 2
+
+
+def test_faults_are_told_in_one_line(page: Page, mini: Network) -> None:
+    page.give(CAT.read_bytes()[:5000], "cat.jpg")
+    page.run()
+    assert [error.split(":")[0] for error in page.errors()] == ["cat.jpg is damaged and cannot be read"]
+    page.give(CAT.read_bytes(), "cat.jpg")
+    page.run()
+    page.widget("text_input", "Or any other class").set_value("tabbi")
+    page.run()
+    with pytest.raises(cnnviz.CnnvizError) as told:
+        cnnviz.class_index(mini, "tabbi")
+    assert page.errors() == [str(told.value)]
+
+
+def test_random_weights_are_announced(page: Page) -> None:
+    page.run()
+    page.widget("checkbox", "Random weights, for comparison").check()
+    page.run()
+    assert "RANDOM weights" in page.test.warning[0].value
+    assert "resnet18" in page.widget("selectbox", "Network").options
+
+
+def test_without_streamlit_the_command_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "streamlit", None)
+    result = run("app")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: Streamlit is not installed; `pip install 'cnnviz[app]'` does that.\n"
+
+
+def test_a_taken_port_is_told(run: Run) -> None:
+    pytest.importorskip("streamlit", reason="streamlit is not installed")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = run("app", "--port", port, "--no-browser")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: cannot serve at port {port}: ")
+
+
+class Served:
+    """`cnnviz app` as a process."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.log = folder / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cnnviz", "app", "--no-browser", "--port", str(self.port)],
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs inherit deafness
+            )
+        while not self.answers():
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def gone(self) -> bool:
+        """Whether nothing answers any more, a moment after the end."""
+        deadline = time.monotonic() + 10
+        while self.answers() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.answers()
+
+    def end(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    pytest.importorskip("streamlit", reason="streamlit is not installed")
+    (tmp_path / ".streamlit").mkdir()
+    settings = '[server]\naddress = "0.0.0.0"\nenableCORS = false\nenableXsrfProtection = false\n'
+    (tmp_path / ".streamlit" / "config.toml").write_text(settings)
+    server = Served(tmp_path)
+    yield server
+    server.process.terminate()
+    server.process.wait(30)
+
+
+def saved(window: Any, label: str, folder: Path) -> dict[str, Any]:
+    with window.expect_download() as download:
+        window.get_by_role("button", name=label).click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return read_record(path)
+
+
+def still(window: Any) -> None:
+    """Wait until the page is as it will stay."""
+    window.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+def pick(window: Any, layer: str, told: str) -> None:
+    """Choose a layer and wait for its maps."""
+    still(window)  # a list closes when something beneath it moves
+    window.get_by_role("combobox", name="Layer").fill(layer)
+    window.get_by_role("option", name=layer).click()
+    window.get_by_text(told).wait_for()
+    still(window)
+
+
+def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network, tmp_path: Path) -> None:
+    wrong: list[str] = []
+    requests: list[str] = []
+    window = browser.new_page(viewport={"width": 1280, "height": 4000})  # high enough never to scroll
+    window.set_default_timeout(90_000)
+    window.on("pageerror", lambda error: wrong.append(str(error)))
+    window.on("dialog", lambda dialog: (wrong.append("a dialog"), dialog.dismiss()))
+    window.on("request", lambda request: requests.append(request.url))
+    window.on("websocket", lambda opened: requests.append(opened.url.replace("ws:", "http:")))
+    window.goto(f"http://127.0.0.1:{served.port}/")
+    picture = {"name": MARKDOWN, "mimeType": "image/jpeg", "buffer": CAT.read_bytes()}
+    window.locator("input[type=file]").set_input_files(files=[picture])
+    window.get_by_text(f"{MARKDOWN}, 451 x 300 px", exact=True).wait_for()
+    window.get_by_text(f"Why {cnnviz.predict(mini, CAT)[0].label}").wait_for()
+    pick(window, LAYER, "of 32 maps of 84 x 56")
+    chosen = window.get_by_role("button", name="filter ", exact=False).nth(2)
+    number = chosen.inner_text().removeprefix("filter ")
+    chosen.click()
+    window.get_by_role("button", name=f"Draw what filter {number} looks for").click()
+    window.get_by_text("noise images").wait_for()
+    made = saved(window, "Download this image", tmp_path)
+    assert made["settings"]["filters"] == [int(number)]
+    made = saved(window, "Download these maps", tmp_path)
+    assert made["picture"] == {"name": MARKDOWN, "sha256": cnnviz.read_picture(CAT).sha256}
+    pick(window, "block5_conv3", "of 192 maps of 10 x 7")
+    window.get_by_role("button", name="Draw what").click()
+    window.get_by_role("button", name="Stop").click()
+    window.get_by_text("Stopped after").wait_for()
+    assert wrong == []
+    assert len(requests) > 10
+    own = (f"http://127.0.0.1:{served.port}/", f"blob:http://127.0.0.1:{served.port}/", "data:")
+    assert [url for url in requests if not url.startswith(own)] == []
+    assert served.end(signal.SIGINT) == 130
+    assert "Traceback" not in served.log.read_text()
+    assert served.log.read_text().endswith("interrupted\n")
+    assert served.gone()
+
+
+def test_the_server_is_for_this_machine_and_pages_of_its_own(served: Served) -> None:
+    """Whatever Streamlit's settings in the folder say, where somebody else may have put them."""
+    place = f"{served.port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    assert {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{place}")} == {f"0100007F:{place}"}
+    for address in (
+        "/",
+        "/_stcore/health",
+        "/_stcore/host-config",
+        "/_stcore/upload_file/a/b",
+        "/media/../../etc/passwd",
+    ):
+        for method in ("GET", "OPTIONS", "PUT"):
+            asked = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+            asked.request(method, address, headers={"Origin": "http://evil.example"})
+            answer = asked.getresponse()
+            assert answer.getheader("Access-Control-Allow-Origin") not in ("*", "http://evil.example"), address
+            assert b"root:" not in answer.read()
+            assert not (method == "PUT" and answer.status < 400), address
+            asked.close()
+
+
+def test_the_server_ends_with_its_command(served: Served) -> None:
+    assert served.end(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert served.gone()

@@ -1,0 +1,452 @@
+"""A report says what the library says, in numbers and in sentences, and is a page that needs nothing else."""
+
+import html
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+import cnnviz
+from cnnviz.networks.layers import layer_table
+from cnnviz.networks.network import Network
+from cnnviz.web.report import Report, make_report
+from cnnviz.web.report_findings import FIT, RECIPE, edges_of, likeness
+from cnnviz.web.report_sentences import (
+    MEASURES,
+    change,
+    course,
+    depth_sentence,
+    overall,
+    seen_sentence,
+    signed_note,
+    verdict,
+)
+from cnnviz.web.templating import TIMES
+from tests.support.browser import Visit, contrast
+from tests.support.commands import Run
+from tests.support.networks import LeNet, SmallVGG
+from tests.support.paths import CAT
+
+HOSTILE = '<img src=x onerror=alert(1)> "q" \'a\' "><script>alert(2) javascript:alert(3) {{7*7}} & #1 50%20?.png'
+BLOCKS = ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"]
+ZEROS, SILENT, EDGES = MEASURES
+
+
+class Reader(HTMLParser):
+    """What a page says, shows and refers to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.numbers: dict[str, tuple[str, str]] = {}
+        self.images: list[dict[str, str | None]] = []
+        self.references: list[str] = []
+        self.handlers: list[str] = []
+        self.tags: set[str] = set()
+        self.words: list[str] = []
+        self._reading: tuple[str, str] | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.add(tag)
+        self.references += [value for name, value in attrs if name in ("href", "src", "srcset", "action") and value]
+        self.handlers += [name for name in given if name.startswith("on")]
+        if tag == "img":
+            self.images.append(given)
+        if tag == "data":
+            self._reading = str(given["data-of"]), str(given["value"])
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+        if self._reading:
+            key, value = self._reading
+            assert key not in self.numbers
+            self.numbers[key], self._reading = (value, data), None
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """Its weights are so large that what it says depends on the picture; as made, its biases decide."""
+    torch.manual_seed(7)
+    module, labels = SmallVGG().eval(), [HOSTILE, "tabby, cat", "dog", "cup", "house"]
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                part.weight *= 2.5
+    return cnnviz.wrap(module, name="<b>small</b>", input_size=48, mean=[0.4] * 3, std=[0.2], labels=labels)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("secret place")
+    with Image.open(CAT) as cat:
+        cat.save(folder / HOSTILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(network: Network, folder: Path) -> Report:
+    return make_report(network, folder / HOSTILE, filters=3, steps=2, seed=5)
+
+
+@pytest.fixture(scope="module")
+def page(report: Report) -> str:
+    return report.html()
+
+
+def expected(network: Network, picture: Path) -> dict[str, float | int | str | None]:
+    """Every number, from the library's own functions."""
+    found: dict[str, float | int | str | None] = {}
+    for place, one in enumerate(cnnviz.predict(network, picture, top=5, fit=FIT)):
+        found[f"predictions.{place}.probability"] = one.probability
+    rows = {row.name: row for row in layer_table(network)}
+    for place, layer in enumerate(BLOCKS):
+        maps = cnnviz.feature_maps(network, picture, layer, fit=FIT)
+        values, edges = maps.maps[0], sobel(maps.shown.images[0])
+        key = f"depths.{place}."
+        found |= {
+            key + "maps": "x".join(map(str, values.shape)),
+            key + "field": str(rows[network.qualified(layer)].receptive_field),
+            key + "silent": maps.silent_fraction,
+            key + "zeros": float((values.numpy() == 0).mean()),
+            key + "edges": correlation(values, edges),
+            key + "turned": correlation(values, edges[::-1, ::-1]),
+        }
+        for tile, channel in enumerate(maps.order()[:8]):
+            found[f"{key}tiles.{tile}.channel"] = channel
+            if not maps.silent[0, channel]:
+                found[f"{key}tiles.{tile}.maximum"] = maps.maximum[0, channel].item()
+        if place > 1:
+            found |= fired(network, maps, f"fired.{place - 2}.")
+    explained = cnnviz.explain(
+        network, picture, methods=["integrated-gradients", "grad-cam"], top=3, fit=FIT, seed=5
+    ).rows()
+    for place, row in enumerate(explained):
+        for name in ("deletion", "insertion"):
+            found[f"explanation.{place}.{name}"] = float(str(row[f"{name}_auc"]))
+            found[f"explanation.{place}.{name}_random"] = float(str(row[f"{name}_auc_random"]))
+        if "completeness_gap" in row:
+            found[f"explanation.{place}.gap"] = float(str(row["completeness_gap"]))
+    return found
+
+
+def fired(network: Network, maps: cnnviz.FeatureMaps, key: str) -> dict[str, float | int | str | None]:
+    channels = maps.order()[:3]
+    drawn = cnnviz.filter_images(network, maps.layer, channels, recipe=RECIPE, preset="draft", steps=2, seed=5)
+    found: dict[str, float | int | str | None] = {}
+    for place, channel in enumerate(channels):
+        own = f"{key}{place}."
+        found |= {own + "channel": channel, own + "mean": maps.mean[0, channel].item()}
+        found |= {own + "maximum": maps.maximum[0, channel].item(), own + "score": drawn.scores[place].item()}
+    return found
+
+
+def sobel(image: Tensor) -> np.ndarray:
+    """Edges by two convolutions, as textbooks write them."""
+    grey = (image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    padded = functional.pad(grey[None, None], (1, 1, 1, 1), mode="replicate")
+    across, down = functional.conv2d(padded, torch.stack([kernel, kernel.T])[:, None])[0]
+    return (across**2 + down**2).sqrt().numpy()
+
+
+def correlation(maps: Tensor, edges: np.ndarray) -> float | None:
+    """Numpy's, channel by channel, over the means of blocks."""
+    height, width = maps.shape[1:]
+    blocks = edges.reshape(height, edges.shape[0] // height, width, edges.shape[1] // width).mean((1, 3))
+    found = [abs(np.corrcoef(one.ravel(), blocks.ravel())[0, 1]) for one in maps.numpy() if one.max() > one.min()]
+    return float(np.mean(found)) if found else None
+
+
+def test_every_number_is_the_librarys_and_rounds_to_what_is_shown(page: str, network: Network, folder: Path) -> None:
+    shown, known = Reader(page).numbers, expected(network, folder / HOSTILE)
+    assert shown.keys() == known.keys()
+    for key, number in known.items():
+        value, text = shown[key]
+        if isinstance(number, float):
+            exact = float(value)
+            assert exact == pytest.approx(number, rel=1e-5, abs=1e-6), key
+            scale = 100 if text.endswith("%") else 1
+            said = text.removesuffix("%").strip()
+            digits = len(said.partition(".")[2])
+            assert float(said) == pytest.approx(scale * exact, abs=0.5 * 10**-digits + 1e-9), key
+        else:
+            assert value == str(number), key
+
+
+def test_statuses_labels_and_sha256_are_the_librarys(page: str, report: Report, network: Network) -> None:
+    text = Reader(page).text
+    record = json.loads(re.search(r'"command".*\}', text)[0].join(["{", ""]))  # type: ignore[index]
+    assert record["picture"] == {"name": HOSTILE, "sha256": report.shown.sha256}
+    assert record["network"]["sha256"] == network.fingerprint
+    assert record["settings"]["seed"] == 5
+    for sha256 in (report.shown.sha256, network.fingerprint):
+        assert f"sha256 {str(sha256)[:12]}…" in text
+    for each in report.fired:
+        for channel, status in zip(each.channels, each.images.status, strict=True):
+            assert re.search(rf"channel {channel} [^|]*? {status}", text)
+    assert "takes it for " + report.predictions[0].label in text
+    assert "--filters 3 --seed 5 --method integrated-gradients,grad-cam --steps 2" in text
+
+
+def test_what_others_named_is_text_and_no_path_is_told(page: str, folder: Path) -> None:
+    found = Reader(page)
+    assert HOSTILE in found.text
+    assert found.handlers == []
+    assert "script" not in found.tags
+    assert all(each.startswith("data:") for each in found.references)
+    assert all(image["alt"] for image in found.images)
+    assert folder.name not in page
+
+
+def test_a_notebook_frames_the_page(report: Report, page: str) -> None:
+    (frame,) = re.findall(r'<iframe srcdoc="([^"]*)"', report._repr_html_())
+    assert html.unescape(frame) == page
+    assert repr(report).startswith(f"Report({HOSTILE} in ")
+
+
+class Kernels(nn.Module):
+    """Two convolutions, the second at half the size, and two logits."""
+
+    def __init__(self, first: Tensor, second: Tensor, bias: float = 0.0) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(1, len(first), first.shape[-1], padding="same", padding_mode="replicate")
+        self.two = nn.Conv2d(len(first), len(second), 2, stride=2)
+        with torch.no_grad():
+            self.one.weight.copy_(first)
+            self.two.weight.copy_(second)
+            self.one.bias.copy_(torch.eye(len(first))[-1])
+            self.two.bias.fill_(bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.two(self.one(images)).mean((2, 3))[:, :2]
+
+
+SOBEL = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+
+
+@pytest.fixture
+def ramp(tmp_path: Path) -> Path:
+    """Grey values that rise ever faster from left to right: its edges are its horizontal differences."""
+    values = np.linspace(2, 15.5, 16) ** 2
+    Image.fromarray(np.tile(values.astype(np.uint8), (16, 1))).save(tmp_path / "ramp.png")
+    return tmp_path / "ramp.png"
+
+
+def of(kernels: Kernels) -> Network:
+    return cnnviz.wrap(kernels, name="kernels", input_size=16)
+
+
+def short(network: Network, picture: Path) -> Report:
+    return make_report(network, picture, methods=["saliency"], filters=2, steps=1)
+
+
+def test_measures_of_maps_that_are_known(ramp: Path) -> None:
+    """Channels that are the edges, nothing, and 1 everywhere; then the means of the edges, upside down in sign."""
+    first = torch.stack([SOBEL, torch.zeros(3, 3), torch.zeros(3, 3)])[:, None]
+    second = torch.zeros(2, 3, 2, 2)
+    second[0, 0] = -0.25
+    one, two = short(of(Kernels(first, second)), ramp).depths
+    assert (one.layer, two.layer) == ("one", "two")
+    assert one.edges == pytest.approx(1), "silent channels and even ones do not count"
+    assert two.edges == pytest.approx(1), "edges averaged down, by the size of the correlation"
+    assert one.turned == pytest.approx(abs(np.corrcoef(*mirrored(ramp))[0, 1]), abs=1e-5)
+    assert (one.zeros, one.maps.silent_fraction) == pytest.approx((1 / 3, 1 / 3))
+    assert (two.zeros, two.maps.silent_fraction) == (0.5, 0.5)
+
+
+def mirrored(picture: Path) -> tuple[np.ndarray, np.ndarray]:
+    image = torch.from_numpy(np.array(Image.open(picture)))[None].float() / 255
+    edges = sobel(image.repeat(3, 1, 1))
+    return edges.ravel(), edges[::-1, ::-1].ravel()
+
+
+def test_even_maps_and_even_pictures_look_like_nothing(ramp: Path) -> None:
+    edges = edges_of(torch.rand(3, 8, 8))
+    assert likeness(torch.full((2, 8, 8), 0.1), edges) is None
+    assert likeness(torch.rand(2, 1, 1), edges) is None
+    assert likeness(torch.rand(2, 8, 8), edges_of(torch.full((3, 8, 8), 0.3))) is None
+    assert likeness(3 - 2 * functional.avg_pool2d(edges[None], 2), edges) == pytest.approx(1)
+    found = short(of(Kernels(torch.zeros(2, 1, 3, 3), torch.zeros(2, 2, 2, 2), 0.5)), ramp)
+    assert (found.depths[1].edges, found.depths[1].turned) == (None, None)
+    assert "no map can be compared" in depth_sentence(found.depths[1], None)
+    assert "likeness to the picture's edges cannot be compared (it is none and none)" in overall(found.depths)[2]
+    numbers = Reader(found.html()).numbers
+    assert numbers["depths.1.edges"] == numbers["depths.1.turned"] == ("None", "none")
+
+
+def test_sentences_say_what_was_measured_and_not_what_is_expected(ramp: Path) -> None:
+    """Zeros fall from 75 % to nothing; backwards they rise."""
+    first = torch.stack([SOBEL, *torch.zeros(4, 3, 3)])[:, None]
+    found = short(of(Kernels(first[:4], torch.full((2, 4, 2, 2), 0.1), 1)), ramp)
+    one, two, percent = replace(found.depths[0], zeros=0.75), found.depths[1], "\N{NO-BREAK SPACE}%"
+    assert course(ZEROS, one, two) == "falls"
+    assert change(ZEROS, one, two) == f"the share of zeros falls from 75.0{percent} to 0.0{percent}"
+    assert overall([one, two])[0].endswith(f"75.0{percent} to 0.0{percent}: other than textbooks say, where it rises.")
+    assert overall([two, one])[0].endswith(f"0.0{percent} to 75.0{percent}: as textbooks say, where it rises.")
+    assert course(ZEROS, one, replace(one, zeros=0.7502)) == "stays", "numbers that look the same are the same"
+    assert overall([two, one, two, one])[0].endswith("though not at every step: as textbooks say, where it rises.")
+    assert "at every step" in overall([one, replace(one, zeros=0.4), two])[0]
+    assert depth_sentence(two, one).startswith(
+        f"The share of zeros falls from 75.0{percent} to 0.0{percent}, the share"
+    )
+    assert overall([one]) == []
+
+
+def test_a_network_whose_sparsity_falls_says_so_on_its_page(ramp: Path) -> None:
+    first = torch.stack([SOBEL, *torch.zeros(3, 3, 3)])[:, None]
+    found = short(of(Kernels(first, torch.full((2, 4, 2, 2), 0.1), 1)), ramp)
+    assert found.depths[0].maps.silent_fraction == 0.5
+    said = "From one to two, the share of silent channels falls from 50.0 % to 0.0 %: other than textbooks say"
+    assert said in Reader(found.html()).text
+
+
+@pytest.fixture
+def spot(tmp_path: Path) -> Path:
+    """Black, but for one pixel in row 9, column 5."""
+    pixels = np.zeros((16, 16), dtype=np.uint8)
+    pixels[9, 5] = 255
+    Image.fromarray(pixels).save(tmp_path / "spot.png")
+    return tmp_path / "spot.png"
+
+
+def test_the_part_that_fired_is_the_receptive_field_of_the_largest_value(spot: Path) -> None:
+    """Of a silent channel there is none, and its map, like all others, is laid over the picture without complaint."""
+    centre = torch.zeros(2, 1, 3, 3)
+    centre[0, 0, 1, 1] = 1
+    module = Kernels(centre, torch.zeros(2, 2, 2, 2))
+    with torch.no_grad():
+        module.one.bias.zero_()
+    found = short(of(module), spot)
+    assert found.fired[0].channels == (0, 1)
+    assert [cut and cut.box for cut in found.fired[0].cuts] == [(4, 8, 7, 11), None]
+    assert found.fired[1].cuts == (None, None)
+    text = Reader(found.html()).text
+    assert "silent channel 1" in text
+    assert signed_note(found.depths) is None
+    assert "flat, no pixel mattered" in text
+
+
+def test_a_network_of_ones_own_of_one_colour_without_labels(lenet: LeNet) -> None:
+    own = cnnviz.wrap(lenet, name="net.py:LeNet", input_size=28, mean=0.13, std=0.38)
+    found = make_report(own, CAT, methods=["deeplift", "lrp"], filters=10, steps=1)
+    assert found.explanation is None
+    assert found.refused.keys() == {"deeplift", "lrp"}
+    assert [depth.layer for depth in found.depths] == ["conv1", "conv2"]
+    assert [len(each.channels) for each in found.fired] == [6, 10], "no more than there are"
+    assert "below zero in conv1, conv2" in str(signed_note(found.depths))
+    text = Reader(found.html()).text
+    assert "Left out: DeepLift cannot explain net.py:LeNet" in text
+    assert "--input-size 28x28 --mean=0.13 --std=0.38" in text
+    assert f"takes it for class {found.predictions[0].index}" in text
+
+
+def test_of_other_networks_the_last_convolution_at_each_size_counts(ramp: Path) -> None:
+    """Also where a size comes back, and where there is no convolution at all."""
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(4, 2, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    found = short(cnnviz.wrap(module, name="net", input_size=16), ramp)
+    assert [depth.layer for depth in found.depths] == ["2", "4"]
+    flat = short(cnnviz.wrap(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), name="flat", input_size=16), ramp)
+    assert (flat.depths, flat.fired) == ((), ())
+    assert "no convolution" in Reader(flat.html()).text
+
+
+def test_what_the_network_saw_is_told(report: Report) -> None:
+    share = "66.7\N{NO-BREAK SPACE}%"
+    said = f"shown the centre, {share} of the picture of 451 {TIMES} 300 px, scaled to 48 {TIMES} 48 px."
+    assert seen_sentence(report.shown).endswith(said)
+    whole = replace(report.shown, seen=(0, 0, 451, 300))
+    assert f"shown the whole picture of 451 {TIMES} 300 px" in seen_sentence(whole)
+
+
+def test_images_are_no_larger_than_they_are_shown() -> None:
+    large = cnnviz.wrap(SmallVGG().eval(), name="large", input_size=144)
+    found = make_report(large, CAT, methods=["saliency"], filters=1, steps=1)
+    assert [each.images.images.shape[2:] for each in found.fired] == [(64, 64), (128, 128), (128, 128)]
+
+
+def test_the_verdict_counts_maps_that_beat_chance(report: Report) -> None:
+    assert report.explanation is not None
+    better = sum(
+        one.evidence.curves.deletion_auc < one.evidence.reference.random[0]
+        and one.evidence.curves.insertion_auc > one.evidence.reference.random[1]
+        for one in report.explanation.attributions
+        if one.evidence.curves and one.evidence.reference
+    )
+    assert verdict(report) == f"Of these 6 maps, {better} do better than a random order both ways."
+
+
+def test_the_command_makes_a_page_of_moderate_size(run: Run, tmp_path: Path) -> None:
+    result = run("report", CAT, "--model", "vgg16-mini", "--steps", "3", "--filters", "3", "--method", "saliency")
+    path = tmp_path / "cat_vgg16-mini_report.html"
+    assert result.stdout.startswith("cat_vgg16-mini_report.html: cat.jpg is taken for ")
+    assert path.stat().st_size < 6_000_000 * 3 / 10, "with ten filters at each depth, less than 6 MB"
+    assert len(Reader(path.read_text(encoding="utf-8")).images) == 3 + 5 * 8 + 3 + 3 * 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.jpg"], "'missing.jpg' does not exist"),
+        ([CAT, "-o", "report.png"], "cannot write report.png: a report is a page and ends in .html."),
+        ([CAT, "-o", "/proc/report.html", "--model", "vgg16-mini"], "cannot write /proc/report.html"),
+        ([CAT, "--method", "nonsense", "--model", "vgg16-mini"], "no method named 'nonsense'"),
+        (["no.png", "--model", "vgg16-mini"], "is not a picture"),
+    ],
+)
+def test_faults_are_told_in_one_line(run: Run, arguments: list[object], said: str) -> None:
+    Path("no.png").write_text("no picture")
+    result = run("report", *arguments)
+    assert result.exit_code != 0
+    assert said in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+    assert not list(Path().glob("*.html"))
+
+
+def test_progress_goes_from_nothing_to_all(network: Network, folder: Path) -> None:
+    told: list[tuple[str, float]] = []
+    make_report(
+        network, folder / HOSTILE, methods=["saliency"], filters=1, steps=1, watch=lambda *what: told.append(what)
+    )
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, pytest.approx(1))
+    assert told[-1][0] == "what block5_conv3 looks for"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_in_a_browser(report: Report, tmp_path: Path, browser: Any, scheme: str) -> None:
+    path = report.save(tmp_path / "a #1 50% report.html")
+    here = Visit(browser, path.parent, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page = here.open(path.name)
+    here.see_everything()
+    page.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    for selector in ("h1", "dt", "figcaption", "small", "th"):
+        assert contrast(page, selector) >= 4.5, selector
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground))) > 384) == (scheme == "light")
+    assert {url for url in here.requests if not url.startswith("data:")} == {path.as_uri()}
+    here.window.close()
+    assert here.wrong == []
