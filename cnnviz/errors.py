@@ -57,6 +57,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
 
 
+def choose(name: object, choices: Iterable[str], kind: str) -> str:
+    """`name`, if it is one of the choices: for every parameter that takes a word.
+
+    Args:
+        kind: what is chosen, for the error: "recipe".
+
+    Raises:
+        UnknownNameError: if it is none of them; says which are close, and all of them.
+    """
+    known = list(choices)
+    if isinstance(name, str) and name in known:
+        return name
+    raise UnknownNameError(f"no {kind} named {name!r}{did_you_mean(str(name), known)} There are {', '.join(known)}.")
+
+
 # What errors for want of memory say, on any device; their types differ from release to release of PyTorch's.
 NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED", "Cannot allocate", "failed to map")
 LOST = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "HIP error", "MPS error")

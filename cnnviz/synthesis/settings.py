@@ -2,14 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, TypeVar, Unpack
+from typing import Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from cnnviz.errors import LayerError, ShapeError, UnknownNameError, did_you_mean
+from cnnviz.errors import LayerError, ShapeError, UnknownNameError, choose
 from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.layers import layer_table
@@ -22,7 +22,6 @@ from cnnviz.synthesis.recipes import RECIPES, Preset, Recipe, maco
 from cnnviz.synthesis.views import Viewer
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Value = TypeVar("Value")
 MOST = {"steps": 100_000, "batch": 1024, "tries": 100, "filters": 100_000}  # of more, the memory would be full at once
 BATCH_ON_GPU, BATCH_OF_SMALL, SMALL = 64, 4, 10_000_000  # images at a time; weights of a network that is small
 SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are multiples of so many pixels
@@ -84,7 +83,7 @@ def prepare(
     size = side_pair(settings.get("size")) or network.input_size
     if start is not None:
         size = start.shape[2], start.shape[3]
-    recipe = named if isinstance(named, Recipe) else _known(RECIPES, named, "recipe")()
+    recipe = named if isinstance(named, Recipe) else RECIPES[choose(named, RECIPES, "recipe")]()
     spectrum = settings.get("spectrum")
     if spectrum is not None:
         if named != "maco":
@@ -93,7 +92,7 @@ def prepare(
         recipe = maco(natural_magnitudes(network.channels, size, pictures))
     steps = settings.get("steps")
     if steps is None:
-        steps = _known(recipe.steps, settings.get("preset", "default"), "preset")
+        steps = recipe.steps[choose(settings.get("preset", "default"), recipe.steps, "preset")]
     batch = settings.get("batch")
     if batch is None:
         batch = _batch(network)
@@ -102,7 +101,7 @@ def prepare(
     for name, number in numbers.items():
         check_number(name, number)
     dtypes = {"auto": fast_dtype(network.device), "float32": torch.float32, "bfloat16": torch.bfloat16}
-    dtype = _known(dtypes, precision, "precision")
+    dtype = dtypes[choose(precision, dtypes, "precision")]
     if precision == "auto" and not _computes_in(dtype, network, objective, size):
         dtype = torch.float32
     references = settings.get("references")
@@ -208,10 +207,3 @@ def check_number(name: str, number: int) -> None:
     """
     if not 1 <= number <= MOST[name]:
         raise ShapeError(f"{name} must be 1 to {MOST[name]}, not {number}.")
-
-
-def _known(table: Mapping[str, Value], name: str, kind: str) -> Value:
-    if name not in table:
-        hint = did_you_mean(name, table)
-        raise UnknownNameError(f"no {kind} named {name!r}{hint} There are {', '.join(table)}.")
-    return table[name]
