@@ -23,6 +23,7 @@ from cnnviz.errors import (
     ShapeError,
     UnknownNameError,
     did_you_mean,
+    fault_of_machine,
     translated,
 )
 from cnnviz.networks.layer_names import vgg_aliases
@@ -70,6 +71,7 @@ class Network(nn.Module):
         wnids: Sequence[str] | None,
         weights: str,
         crop: Crop | None,
+        any_size: bool | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -77,7 +79,7 @@ class Network(nn.Module):
         self.computes_in: torch.dtype | None = None
         self._hashed: tuple[tuple[int, ...], str] | None = None
         # Here from the start: a thread that copies these attributes walks over them.
-        self._any_size: bool | None = None
+        self._any_size = any_size
         self._normalisation: tuple[Sequence[float], Sequence[float]] | None = None
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
@@ -151,20 +153,26 @@ class Network(nn.Module):
 
     @property
     def takes_any_size(self) -> bool:
-        """Whether images of other sizes than `input_size` give logits too; found out by shapes alone."""
+        """Whether images of other sizes than `input_size` give logits too; tried once where it is not known."""
         if self._any_size is None:
-            self._any_size = self._bears_another_size()
+            self._any_size = self._bears_other_sizes()
         return self._any_size
 
-    def _bears_another_size(self) -> bool:
-        traced, (height, width) = self.on_meta(), self.input_size
+    @torch.no_grad()
+    def _bears_other_sizes(self) -> bool:
+        """Whether two images, each longer than the network's own in another direction, give as many logits.
+
+        With real numbers, though shapes alone would do: on the meta device PyTorch imports more than a pass costs.
+        """
+        twin, (height, width) = self.twin(), self.input_size
+        sizes = (height + 32, width), (height, width + 64)
         try:
-            with torch.no_grad():
-                sizes = ((height, width), (height + 32, width + 64))
-                own, larger = (traced(torch.empty(1, self.channels, *size, device="meta")) for size in sizes)
-        except FORWARD_ERRORS:
+            high, wide = (twin(torch.full((1, self.channels, *size), 0.5, device=self.device)) for size in sizes)
+        except FORWARD_ERRORS as error:
+            if fault_of_machine(error):
+                raise
             return False
-        return not isinstance(own, Tensor) or own.shape[:2] == larger.shape[:2]
+        return not isinstance(high, Tensor) or (len(high) == 1 and high.shape[:2] == wide.shape[:2])
 
     def on_meta(self) -> "Network":
         """The same network without numbers: tensors have shapes only, so a forward pass costs nothing."""
@@ -214,6 +222,7 @@ def wrap(
     wnids: Sequence[str] | None = None,
     weights: str = "as given",
     crop: Crop | None = None,
+    any_size: bool | None = None,
 ) -> Network:
     """Any image classifier as a `Network`; the module itself stays exactly as it is.
 
@@ -230,6 +239,7 @@ def wrap(
         wnids: a WordNet id per class.
         weights: where the weights came from, for people.
         crop: the preprocessing that its accuracy was measured with.
+        any_size: whether it takes images of other sizes too; tried when it matters, if not said.
 
     Raises:
         ModelError: if a size, mean or std makes no sense, or the module cannot be looked into or copied.
@@ -253,6 +263,7 @@ def wrap(
         wnids=wnids,
         weights=weights,
         crop=crop,
+        any_size=any_size,
     )
     home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point()), None)
     network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))

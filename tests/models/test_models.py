@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import get_model, get_model_builder
 
 import cnnviz
 from cnnviz.errors import ModelError, UnknownNameError, WeightsError
@@ -230,6 +230,27 @@ def test_every_network_of_torchvisions_can_be_outlined(name: str) -> None:
     network = outline(name)
     assert count_parameters(network) == zoo.describe(name)["parameters"]
     assert len(network.labels) == 1000
+
+
+FAMILIES = [
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t"),
+    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5"),
+    *("squeezenet1_1", "swin_t", "vgg11", "vit_b_32"),
+]
+
+
+def test_there_are_no_other_families() -> None:
+    def files(names: list[str]) -> set[str]:
+        return {get_model_builder(name).__module__ for name in names}
+
+    assert files(FAMILIES) == files(zoo.names())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_which_families_take_any_size_is_known(name: str) -> None:
+    known = outline(name)
+    tried = cnnviz.wrap(known.module, name=name, input_size=known.input_size, mean=[0.5] * 3)
+    assert tried.takes_any_size == known.takes_any_size
 
 
 def test_the_embedded_networks_random_weights_are_seeded_too() -> None:
