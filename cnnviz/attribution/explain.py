@@ -20,9 +20,9 @@ from cnnviz.attribution.evidence import (
 )
 from cnnviz.attribution.explainer import Explainer, Target, explainer
 from cnnviz.attribution.explanations import Attribution, Evidence, Explanation
-from cnnviz.attribution.methods import DEFAULT, METHODS
+from cnnviz.attribution.methods import DEFAULT, METHODS, share_out
 from cnnviz.attribution.suitability import layer_for, methods_named
-from cnnviz.errors import ShapeError, UnknownNameError
+from cnnviz.errors import ShapeError
 from cnnviz.networks.inputs import Fit, Source, show
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import check_labels, class_index, probabilities_of
@@ -70,7 +70,7 @@ def explain(
     names, targets = methods_named(methods, ready.structure), _chosen_targets(network, logits, classes, top, versus)
     check_labels(network, ready.structure.classes)
     check_methods(ready, names, layer)
-    _check_options(names, options)
+    own = share_out(options, names)
     empty, called = baseline_for(network, image, baseline)
     tell = watch or (lambda *_: None)
     asked = [(target, name) for target in targets for name in names]
@@ -80,8 +80,7 @@ def explain(
         references = {target: reference(ready, image, empty, target, seed) for target in targets}
     found, again = [], []
     for number, (target, name) in enumerate(asked):
-        own = {option: value for option, value in options.items() if option in METHODS[name].options}
-        method = _method(target, name, layer, empty, seed, own)
+        method = _method(target, name, layer, empty, seed, own[name])
         passed = _counter(tell, f"{METHODS[name].title} for {network.label(target.index)}", number / len(asked))
         values = method(network, image, passed)
         one = _attribution(ready, logits, target, name, values, image, layer)
@@ -172,15 +171,15 @@ def _evidence(
     method: Callable[[Tensor], Tensor],
     checks: Sequence[str],
 ) -> Evidence:
-    values = one.values[None].to(image.device)
+    values, kind = one.values[None].to(image.device), METHODS[one.method]
+    checks = [check for check in checks if check in kind.checks]
     curves = gap = unfaithful = sensitive = None
     if "curves" in checks:
         curves = deletion_insertion(ready, image, empty, one.target, one.heat.to(image.device))
-    if METHODS[one.method].complete:
+    if kind.complete:
         gap = completeness_gap(ready, image, empty, one.target, values)
-    if "infidelity" in checks and not METHODS[one.method].layer:
-        shares = empty if METHODS[one.method].signed else None
-        unfaithful = infidelity(ready, image, one.target, values, shares)
+    if "infidelity" in checks:
+        unfaithful = infidelity(ready, image, one.target, values, empty if kind.signed else None)
     if "sensitivity" in checks:
         sensitive = max_sensitivity(ready, image, method)
     return Evidence(curves, None, gap, None, unfaithful, sensitive)
@@ -202,11 +201,3 @@ def _chosen_targets(
     targets = [Target(index, other) for index in indices]
     check_targets(network, targets, logits.shape[1])
     return targets
-
-
-def _check_options(names: Sequence[str], options: Mapping[str, float | None]) -> None:
-    known = {option for name in names for option in METHODS[name].options}
-    for option in options:
-        if option not in known:
-            theirs = f"they have {', '.join(sorted(known))}" if known else "they have none"
-            raise UnknownNameError(f"none of {', '.join(names)} has an option {option!r}; {theirs}.")

@@ -5,7 +5,7 @@ by functions of its own passes them unseen, and the result is wrong without a wo
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,23 +119,34 @@ def layer_for(network: Network, made: Structure, method: Method, asked: str | No
 
 def _reason(made: Structure, need: Need | None) -> str:
     """Why captum would be wrong, or nothing."""
-    if need == "relu modules":
-        apart = {name for name, kind in made.operations if name in RECTIFYING and not issubclass(kind, nn.ReLU)}
-        if any(issubclass(kind, nn.ReLU) for kind in made.leaves) and not apart:
-            return ""
-        return _unseen(apart) if apart else "it has no ReLU modules"
-    if need == "rescaled modules":
-        return _without_rule(made, RESCALED, LINEAR) or _used_again(made, RESCALED)
-    if need == "chain" and not made.chain:
+    return NEEDS[need](made) if need else ""
+
+
+def _relu_modules(made: Structure) -> str:
+    apart = {name for name, kind in made.operations if name in RECTIFYING and not issubclass(kind, nn.ReLU)}
+    if any(issubclass(kind, nn.ReLU) for kind in made.leaves) and not apart:
+        return ""
+    return _unseen(apart) if apart else "it has no ReLU modules"
+
+
+def _rescaled_modules(made: Structure) -> str:
+    return _without_rule(made, RESCALED, LINEAR) or _used_again(made, RESCALED)
+
+
+def _chain(made: Structure) -> str:
+    if not made.chain:
         return "its layers are no chain (sums or concatenations of branches), for which captum's rules do not hold"
-    if need == "chain":
-        unknown = made.leaves - PROPAGATED - PASSED_ON
-        named = " and ".join(sorted(kind.__name__ for kind in unknown))
-        ruled = PROPAGATED | PASSED_ON
-        return (f"there is no rule for its {named}" if unknown else "") or (
-            _without_rule(made, ruled, MOVING) or _used_again(made, PROPAGATED)
-        )
-    return ""
+    ruled = PROPAGATED | PASSED_ON
+    if unknown := made.leaves - ruled:
+        return f"there is no rule for its {' and '.join(sorted(kind.__name__ for kind in unknown))}"
+    return _without_rule(made, ruled, MOVING) or _used_again(made, PROPAGATED)
+
+
+NEEDS: dict[Need, Callable[[Structure], str]] = {
+    "relu modules": _relu_modules,
+    "rescaled modules": _rescaled_modules,
+    "chain": _chain,
+}
 
 
 def _without_rule(made: Structure, ruled: set[Kind], harmless: frozenset[str]) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.attribution.methods import DEFAULT, METHODS
+from cnnviz.attribution.methods import DEFAULT, METHODS, options_of
 from cnnviz.cli.options import Chosen, fit_option, json_option, names, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.progress import waiting
@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from cnnviz.attribution.explanations import Explanation
 
 _LISTED = "\n".join(
-    f"  {name:21} {method.paper}, {method.cost}"
-    + (f" ({', '.join(option for option in method.options)})" if method.options else "")
+    f"  {name:21} {method.paper}, {method.cost}" + (f" ({', '.join(method.options)})" if method.options else "")
     for name, method in METHODS.items()
 )
 
 
 def settings(texts: tuple[str, ...]) -> dict[str, float]:
     """Options of methods: steps=100."""
-    found, known = {}, sorted({option for method in METHODS.values() for option in method.options})
+    found, known = {}, options_of(METHODS)
     for text in texts:
         name, _, value = text.partition("=")
         try:
