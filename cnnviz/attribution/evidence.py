@@ -172,8 +172,7 @@ def randomized(network: Network, seed: int = 0, stages: int = STAGES) -> Iterato
             _redraw(module, draws)
         done = end
         name = layers[::-1][end - 1][0]
-        alias = next((alias for alias, own in network.aliases.items() if own == name), name)
-        yield alias.removesuffix(":pre"), torn
+        yield network.name_of(name).plain if name else network.name, torn
 
 
 def _redraw(module: nn.Module, draws: torch.Generator) -> None:

@@ -110,8 +110,7 @@ def layer_for(network: Network, made: Structure, method: Method, asked: str | No
         if network.qualified(asked) not in made.maps:
             raise LayerError(f"layer {asked!r} gives no feature maps that {method.title} could weigh; take another.")
         return asked
-    blocks = [alias for alias in network.aliases if "conv" in alias and ":" not in alias]
-    chosen = blocks or [name for name in made.maps if not isinstance(network.layers[name], NO_DEFAULT)]
+    chosen = network.convolutions or [name for name in made.maps if not isinstance(network.layers[name], NO_DEFAULT)]
     if chosen:
         return chosen[-1]
     raise LayerError(f"{network.name} has no layer with feature maps, which {method.title} needs.")

@@ -24,7 +24,7 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
             one whose weights are not finite.
     """
     name = _convolution(network, layer)
-    shown = layer or next((each.removesuffix(":pre") for each, own in network.aliases.items() if own == name), name)
+    shown = layer or network.name_of(name).plain
     convolution = network.layers[name]
     assert isinstance(convolution, nn.Conv2d)
     channels = convolution.in_channels
