@@ -179,7 +179,7 @@ def _fired(depth: Depth, picture: Picture, filters: int, steps: int | None, seed
 
 
 def _image_size(network: Network, layer: str) -> Size:
-    height, width = canvas(network, layer)
+    (height, width), _ = canvas(network, layer)
     return (min(height, LARGEST), min(width, LARGEST)) if network.takes_any_size else (height, width)
 
 
