@@ -97,10 +97,10 @@ def test_weights_from_a_file(tmp_path: Path, lenet: LeNet, ending: str, wrapping
     else:
         torch.save({"state_dict": state, "epoch": 3} if wrapping == "state_dict" else state, path)
     settings = {"input_size": 28, "mean": [0.13], "std": [0.38]}
-    network = cnnviz.load("tests.conftest:LeNet", weights=path, **settings)
+    network = cnnviz.load("tests.support.networks:LeNet", weights=path, **settings)
     images = torch.rand(2, 1, 28, 28)
     torch.testing.assert_close(network(images), lenet((images - 0.13) / 0.38).detach())
-    assert (network.name, network.weights) == ("tests.conftest:LeNet", path.name)
+    assert (network.name, network.weights) == ("tests.support.networks:LeNet", path.name)
 
 
 def test_weights_that_do_not_fit_are_named(tmp_path: Path, lenet: LeNet) -> None:
@@ -110,7 +110,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, lenet: LeNet) -> None
     torch.save(state, tmp_path / "w.pth")
     message = "missing: conv2.weight; extra: conv3.weight; of another shape: fc3.bias"
     with pytest.raises(WeightsError, match=message):
-        cnnviz.load("tests.conftest:LeNet", weights=tmp_path / "w.pth", input_size=28)
+        cnnviz.load("tests.support.networks:LeNet", weights=tmp_path / "w.pth", input_size=28)
 
 
 class Malicious:
