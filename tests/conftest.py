@@ -8,6 +8,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the same everywhere; small networks gain nothing from more
 
+import hypothesis
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -19,6 +20,16 @@ from cnnviz.networks.network import Network
 from tests.support.commands import Run
 from tests.support.networks import LeNet, SmallVGG
 from tests.support.paths import CAT
+
+
+hypothesis.settings.register_profile(
+    "same everywhere",  # whatever else the machine does; `--hypothesis-profile default` draws anew
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("same everywhere")
 
 
 def pytest_configure(config: pytest.Config) -> None:
