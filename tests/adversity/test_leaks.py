@@ -275,15 +275,17 @@ def test_quiet_ends_with_the_last_who_wants_it(tmp_path: Path, cat: Path) -> Non
     def outer() -> list[bytes]:
         with quiet():
             entered.set()
-            leave.wait(10)
+            leave.wait()
             warnings.warn("unheard", UserWarning, stacklevel=1)
         return []
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(outer)
-        entered.wait(10)
-        read_picture(cat)
-        assert warnings.filters != filters, "the other one still wants it"
-        leave.set()
+        entered.wait()
+        try:
+            read_picture(cat)
+            assert warnings.filters != filters, "the other one still wants it"
+        finally:
+            leave.set()
         running.result()
     assert warnings.filters == filters
