@@ -8,7 +8,7 @@ the network itself stays as it came. captum sees normalised images, as it would 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,7 @@ def attribute(
 
 
 def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
-    with seeded(seed, case.inputs.device):
+    with seeded(seed, case.inputs.device) if method.draws else nullcontext():
         return method.run(replace(case, batch=batch)).detach()
 
 

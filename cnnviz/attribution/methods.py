@@ -285,6 +285,7 @@ class Method:
         baseline: whether it compares with a baseline.
         layer: whether it looks at a layer.
         complete: whether its values promise to add up to the difference of scores between image and baseline.
+        draws: whether it draws from the generators that the whole process shares, one thread at a time.
     """
 
     title: str
@@ -297,6 +298,7 @@ class Method:
     baseline: bool = False
     layer: bool = False
     complete: bool = False
+    draws: bool = False
 
     @property
     def checks(self) -> tuple[str, ...]:
@@ -324,6 +326,7 @@ METHODS: dict[str, Method] = {
         noise_tunnel("smoothgrad"),
         False,
         {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "smoothgrad-squared": Method(
         "SmoothGrad squared",
@@ -332,6 +335,7 @@ METHODS: dict[str, Method] = {
         noise_tunnel("smoothgrad_sq"),
         False,
         {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "vargrad": Method(
         "VarGrad",
@@ -340,6 +344,7 @@ METHODS: dict[str, Method] = {
         noise_tunnel("vargrad"),
         False,
         {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "guided-backprop": Method(
         "guided backpropagation",
@@ -394,6 +399,7 @@ METHODS: dict[str, Method] = {
         True,
         {"samples": Option(20), "noise": _share(0.1)},
         baseline=True,
+        draws=True,
     ),
     "occlusion": Method(
         "occlusion",
@@ -421,6 +427,7 @@ METHODS: dict[str, Method] = {
         True,
         {"patches": Option(50, least=2), "samples": Option(200)},
         baseline=True,
+        draws=True,
     ),
     "kernel-shap": Method(
         "KernelSHAP",
@@ -430,6 +437,7 @@ METHODS: dict[str, Method] = {
         True,
         {"patches": Option(50, least=2), "samples": Option(200)},
         baseline=True,
+        draws=True,
     ),
     "lrp": Method("layer-wise relevance propagation", "Bach et al. 2015", "one pass", lrp, True, needs="chain"),
 }
