@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cnnviz.errors import ShapeError, UnknownNameError, did_you_mean
+from cnnviz.errors import ShapeError, UnknownNameError, choose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -450,10 +450,13 @@ def method_named(name: str) -> str:
     Raises:
         UnknownNameError: if there is none; says which are close.
     """
-    key = name.strip().lower().replace("_", "-").replace(" ", "-")
-    if key not in METHODS:
-        raise UnknownNameError(f"no method named {name!r}{did_you_mean(key, METHODS)} They are {', '.join(METHODS)}.")
-    return key
+    return choose(name.strip().lower().replace("_", "-").replace(" ", "-"), METHODS, "method")
+
+
+def methods_named(methods: str | Sequence[str]) -> list[str] | None:
+    """Keys in `METHODS`, each once, for one name or several; None for "all", which are those that suit a network."""
+    names = [methods] if isinstance(methods, str) else list(methods)
+    return None if names == ["all"] else list(dict.fromkeys(map(method_named, names)))
 
 
 def options_of(methods: Iterable[str]) -> list[str]:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnnviz.errors import LayerError, ShapeError, UnknownNameError
+from cnnviz.errors import LayerError, ShapeError, choose
 from cnnviz.networks.activations import activations
 from cnnviz.networks.inputs import Fit, Shown, Source, as_it_is, show, unseen_dimmed
 from cnnviz.networks.network import Network, forward_pass, wrap
@@ -88,8 +88,7 @@ def maps_figure(found: "FeatureMaps", channels: Sequence[int], *, image: int, sc
 
 
 def _chosen(found: "FeatureMaps", channels: Sequence[int], image: int, scale: Scale) -> Maps:
-    if scale not in ("channel", "shared"):
-        raise UnknownNameError(f"no scale named {scale!r}; take 'channel' or 'shared'.")
+    choose(scale, get_args(Scale), "scale")
     if not 0 <= image < len(found.maps):
         raise ShapeError(f"there is no image {image}; there are {len(found.maps)}, counted from 0.")
     count = found.maps.shape[1]
@@ -184,8 +183,12 @@ class FeatureMaps:
         return self.silent.float().mean().item()
 
     def order(self, by: Order = "mean", image: int = 0) -> list[int]:
-        """Channels of one image from the most to the least active, by mean or maximal activation."""
-        values = self.mean if by == "mean" else self.maximum
+        """Channels of one image from the most to the least active, by mean or maximal activation.
+
+        Raises:
+            UnknownNameError: if there is no such order.
+        """
+        values = self.mean if choose(by, get_args(Order), "order") == "mean" else self.maximum
         return torch.argsort(values[image], descending=True, stable=True).tolist()
 
     def statistics(self, image: int = 0) -> dict[str, object]:
@@ -266,7 +269,7 @@ def feature_maps(
         size: short side, in pixels, of what the network sees; the network's own by default.
 
     Raises:
-        UnknownNameError: if there is no such layer.
+        UnknownNameError: if there is no such layer or fit.
         LayerError: if the layer gives no feature maps, or maps with values that are not finite.
         ShapeError: if the network cannot take a tensor of that shape, or a picture of that size.
         PictureError: if the picture cannot be read.

@@ -7,7 +7,7 @@ network takes no other. ``fit="crop"`` is the network's published preprocessing,
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.errors import PictureError, ShapeError
+from cnnviz.errors import PictureError, ShapeError, choose
 from cnnviz.networks.network import Network
 from cnnviz.pictures.colours import Pixels
 from cnnviz.pictures.reading import Picture, picture_of, read_picture
@@ -66,9 +66,11 @@ def show(
         size: short side, in pixels, of what the network sees; the network's own by default.
 
     Raises:
+        UnknownNameError: if there is no such fit.
         PictureError: if the picture cannot be read, or is too long and narrow to be seen whole.
         ShapeError: if a tensor has another shape or range, or the network takes no picture of that size.
     """
+    choose(fit, get_args(Fit), "fit")
     if isinstance(picture, Tensor):
         shown = as_it_is(network, picture)
         check_range(picture)
