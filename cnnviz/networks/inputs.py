@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cnnviz.errors import PictureError, ShapeError, choose
 from cnnviz.networks.network import Network
-from cnnviz.pictures.colours import Pixels
+from cnnviz.pictures.colours import Pixels, drawable
 from cnnviz.pictures.reading import Picture, picture_of, read_picture
 
 Fit = Literal["whole", "crop"]
@@ -116,11 +116,9 @@ def as_it_is(network: Network, images: Tensor) -> Shown:
     if not batch.is_floating_point():
         raise ShapeError(f"images are real numbers in [0, 1]; this tensor is {batch.dtype}; divide by 255 first.")
     check_finite(batch)
-    pixels = (batch.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     names = tuple(f"image {number}" for number in range(len(batch)))
     height, width = batch.shape[2:]
-    drawn = 3 if network.channels >= 3 else 1
-    colours = tuple(np.broadcast_to(image[:, :, :drawn], (height, width, 3)) for image in pixels.numpy())
+    colours = tuple(map(drawable, batch.detach().cpu().float().clamp(0, 1)))
     return Shown(batch.to(network.device), names, colours, None, (0, 0, width, height), "as it is", {})
 
 
