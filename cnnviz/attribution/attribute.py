@@ -8,7 +8,7 @@ the network itself stays as it came. captum sees normalised images, as it would 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnviz.attribution.baselines import baseline_for
+from cnnviz.attribution.baselines import baseline_for, check_baseline
 from cnnviz.attribution.explainer import Explainer, Scores, Target, explainer
 from cnnviz.attribution.methods import DEFAULT, METHODS, Case, Method, method_named, settings_of
 from cnnviz.attribution.suitability import check, layer_for
@@ -69,6 +69,8 @@ def attribute(
         ShapeError: if the network has no such class or takes no such images.
         LayerError: if the layer gives no feature maps.
     """
+    name = method_named(method)
+    check_baseline(baseline)
     if images.ndim != 4 or not len(images):
         given = " x ".join(map(str, images.shape))
         raise ShapeError(f"images are N x C x H x W, with N at least 1, not {given}.")
@@ -81,8 +83,7 @@ def attribute(
     else:
         check_range(images)
     images = images.clone() if images.is_inference() else images
-    ready, name = explainer(network), method_named(method)
-    chosen = METHODS[name]
+    ready, chosen = explainer(network), METHODS[name]
     settings = settings_of(name, options)
     check(network, ready.structure, name)
     wanted = _targets(network, targets, len(images), ready.structure.classes)
@@ -111,7 +112,7 @@ def attribute(
 
 
 def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
-    with seeded(seed, case.inputs.device):
+    with seeded(seed, case.inputs.device) if method.draws else nullcontext():
         return method.run(replace(case, batch=batch)).detach()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.attribution.attribute import attribute, check_methods, check_targets, heat
-from cnnviz.attribution.baselines import BASELINES, baseline_for
+from cnnviz.attribution.baselines import BASELINES, baseline_for, check_baseline
 from cnnviz.attribution.evidence import (
     completeness_gap,
     deletion_insertion,
@@ -20,9 +20,9 @@ from cnnviz.attribution.evidence import (
 )
 from cnnviz.attribution.explainer import Explainer, Target, explainer
 from cnnviz.attribution.explanations import Attribution, Evidence, Explanation
-from cnnviz.attribution.methods import DEFAULT, METHODS, share_out
-from cnnviz.attribution.suitability import layer_for, methods_named
-from cnnviz.errors import ShapeError
+from cnnviz.attribution.methods import CHECKS, DEFAULT, METHODS, methods_named, share_out
+from cnnviz.attribution.suitability import able, layer_for
+from cnnviz.errors import ShapeError, choose
 from cnnviz.networks.inputs import Fit, Source, show
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import check_labels, class_index, probabilities_of
@@ -56,18 +56,23 @@ def explain(
         baseline: "mean", "black", "white", "blur" or a picture's path.
         fit, size: see `cnnviz.networks.inputs`.
         seed: of methods that draw random numbers.
-        checks: which evidence to gather besides completeness: "curves", "sanity", "infidelity", "sensitivity".
+        checks: which of `cnnviz.attribution.methods.CHECKS` to gather as evidence besides completeness.
         watch: called with what is being done, and the share of the attributions that are done.
         options: of methods, such as ``steps=100``; each goes to the methods that have it.
 
     Raises:
         UnknownNameError, ShapeError, ModelError, LayerError, PictureError: as `attribute`, `class_index` and `show`.
     """
-    ready, shown = explainer(network), show(network, picture, fit=fit, size=size)
+    for check in checks:
+        choose(check, CHECKS, "check")
+    named = methods_named(methods)
+    check_baseline(baseline)
+    shown, ready = show(network, picture, fit=fit, size=size), explainer(network)
     if len(shown.images) != 1:
         raise ShapeError(f"one picture is explained at a time; this is a batch of {len(shown.images)}.")
     image, logits = shown.images, ready.logits(shown.images)
-    names, targets = methods_named(methods, ready.structure), _chosen_targets(network, logits, classes, top, versus)
+    names = able(ready.structure) if named is None else named
+    targets = _chosen_targets(network, logits, classes, top, versus)
     check_labels(network, ready.structure.classes)
     check_methods(ready, names, layer)
     own = share_out(options, names)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cnnviz.errors import ShapeError, UnknownNameError, did_you_mean
+from cnnviz.errors import ShapeError, UnknownNameError, choose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -285,6 +285,7 @@ class Method:
         baseline: whether it compares with a baseline.
         layer: whether it looks at a layer.
         complete: whether its values promise to add up to the difference of scores between image and baseline.
+        draws: whether it draws from the generators that the whole process shares, one thread at a time.
     """
 
     title: str
@@ -297,6 +298,7 @@ class Method:
     baseline: bool = False
     layer: bool = False
     complete: bool = False
+    draws: bool = False
 
     @property
     def checks(self) -> tuple[str, ...]:
@@ -324,6 +326,7 @@ METHODS: dict[str, Method] = {
         noise_tunnel("smoothgrad"),
         False,
         {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "smoothgrad-squared": Method(
         "SmoothGrad squared",
@@ -332,6 +335,7 @@ METHODS: dict[str, Method] = {
         noise_tunnel("smoothgrad_sq"),
         False,
         {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "vargrad": Method(
         "VarGrad",
@@ -340,6 +344,7 @@ METHODS: dict[str, Method] = {
         noise_tunnel("vargrad"),
         False,
         {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "guided-backprop": Method(
         "guided backpropagation",
@@ -394,6 +399,7 @@ METHODS: dict[str, Method] = {
         True,
         {"samples": Option(20), "noise": _share(0.1)},
         baseline=True,
+        draws=True,
     ),
     "occlusion": Method(
         "occlusion",
@@ -421,6 +427,7 @@ METHODS: dict[str, Method] = {
         True,
         {"patches": Option(50, least=2), "samples": Option(200)},
         baseline=True,
+        draws=True,
     ),
     "kernel-shap": Method(
         "KernelSHAP",
@@ -430,6 +437,7 @@ METHODS: dict[str, Method] = {
         True,
         {"patches": Option(50, least=2), "samples": Option(200)},
         baseline=True,
+        draws=True,
     ),
     "lrp": Method("layer-wise relevance propagation", "Bach et al. 2015", "one pass", lrp, True, needs="chain"),
 }
@@ -442,10 +450,13 @@ def method_named(name: str) -> str:
     Raises:
         UnknownNameError: if there is none; says which are close.
     """
-    key = name.strip().lower().replace("_", "-").replace(" ", "-")
-    if key not in METHODS:
-        raise UnknownNameError(f"no method named {name!r}{did_you_mean(key, METHODS)} They are {', '.join(METHODS)}.")
-    return key
+    return choose(name.strip().lower().replace("_", "-").replace(" ", "-"), METHODS, "method")
+
+
+def methods_named(methods: str | Sequence[str]) -> list[str] | None:
+    """Keys in `METHODS`, each once, for one name or several; None for "all", which are those that suit a network."""
+    names = [methods] if isinstance(methods, str) else list(methods)
+    return None if names == ["all"] else list(dict.fromkeys(map(method_named, names)))
 
 
 def options_of(methods: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ by functions of its own passes them unseen, and the result is wrong without a wo
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cnnviz.attribution.methods import METHODS, Method, Need, method_named
+from cnnviz.attribution.methods import METHODS, Method, Need
 from cnnviz.errors import FORWARD_ERRORS, LayerError, ModelError
 from cnnviz.networks.network import Network, check_logits, forward_pass
 
@@ -237,9 +237,3 @@ def _is_chain(logits: Tensor) -> bool:
             return False
         step = before[0] if before else None
     return True
-
-
-def methods_named(methods: str | Sequence[str], made: Structure) -> list[str]:
-    """Keys in `METHODS`, each once, for one name or several; for "all" those that captum is right about."""
-    asked = [methods] if isinstance(methods, str) else list(methods)
-    return able(made) if asked == ["all"] else list(dict.fromkeys(method_named(name) for name in asked))

@@ -20,6 +20,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor, nn
 
 import cnnviz
@@ -57,6 +58,7 @@ def process() -> dict[str, object]:
         "numpy's generator": repr(np.random.get_state()),  # noqa: NPY002
         "python's generator": random.getstate(),
         "threads of PyTorch": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "threads of BLAS": {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"},
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
         "numbers": (torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.backends.mkldnn.enabled),
         "deterministic": (

@@ -1,16 +1,31 @@
 """What stands in the table of methods holds: bounds of options, evidence that makes sense."""
 
 import math
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from threading import Barrier
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 import cnnviz
-from cnnviz.attribution.methods import CHECKS, METHODS, Method, Option, options_of, settings_of, share_out
+from cnnviz.attribution.attribute import attribute
+from cnnviz.attribution.evidence import infidelity, max_sensitivity
+from cnnviz.attribution.explainer import Target, explainer
+from cnnviz.attribution.methods import CHECKS, METHODS, Case, Method, Option, options_of, settings_of, share_out
 from cnnviz.attribution.suitability import able, structure
 from cnnviz.errors import ShapeError, UnknownNameError
-from cnnviz.networks.network import Network
+from cnnviz.isolation import seeded
+from cnnviz.networks.network import Network, wrap
 from tests.support.paths import CAT
 
+DRAWING = ["smoothgrad", "smoothgrad-squared", "vargrad", "gradient-shap", "lime", "kernel-shap"]
 OPTIONS = [(name, option) for name, method in METHODS.items() for option in method.options]
 
 
@@ -59,3 +74,56 @@ def test_a_new_method_is_one_entry(mini: Network, monkeypatch: pytest.MonkeyPatc
     assert explanation.attributions[0].evidence.infidelity is not None
     assert explanation.sheet().pixels.size
     assert "scaled" in able(structure(mini))
+
+
+@pytest.fixture
+def chain() -> Network:
+    """Five classes of 3 x 16 x 16 pixels, which all methods can explain."""
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 7 * 7, 5)
+    return wrap(nn.Sequential(*layers), name="chain", input_size=16)
+
+
+def generators() -> list[str]:
+    states = torch.random.get_rng_state().tolist(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    return [repr(state) for state in states]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_whether_it_draws(name: str, chain: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributed = partial(attribute, chain, torch.full((1, 3, 16, 16), 0.5), 1, method=name)
+    attributed()  # imports of scikit-learn's draw a name for a file
+    monkeypatch.setattr("cnnviz.attribution.attribute.seeded", lambda *_: nullcontext())
+    with seeded(3):
+        before = generators()
+        attributed()
+        assert (generators() != before) == METHODS[name].draws == (name in DRAWING)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in DRAWING])
+def test_methods_that_draw_nothing_run_side_by_side(name: str, chain: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two threads is inside the method until the other one is."""
+    images, inside, method = torch.rand(2, 1, 3, 16, 16), Barrier(2, timeout=60), METHODS[name]
+    attributed = partial(attribute, chain, targets=1, method=name)
+    alone = [attributed(image) for image in images]
+
+    def run(case: Case) -> Tensor:
+        inside.wait()
+        return method.run(case)
+
+    monkeypatch.setitem(METHODS, name, replace(method, run=run))
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(attributed, images))
+    assert all(map(torch.equal, together, alone))
+
+
+def test_measures_draw_from_generators_of_their_own(chain: Network) -> None:
+    """Another thread that draws, and does not stop, keeps neither of them waiting."""
+    ready, image, target = explainer(chain), torch.rand(1, 3, 16, 16), Target(1)
+    values = attribute(chain, image, target, method="saliency")
+    measures: list[Callable[[], float]] = [
+        lambda: infidelity(ready, image, target, values),
+        lambda: max_sensitivity(ready, image, lambda image: attribute(chain, image, target, method="saliency")),
+    ]
+    alone = [measure() for measure in measures]
+    with ThreadPoolExecutor(1) as pool, seeded(0):
+        assert [pool.submit(measure).result(timeout=60) for measure in measures] == alone
