@@ -165,7 +165,7 @@ def test_a_users_own_network(run: Run) -> None:
     own = ("--model", f"{NETWORKS}:LeNet", "--weights", "lenet.pth", "--input-size", "28")
     own += ("--mean", "0.13", "--std", "0.38", "--labels", "labels.txt")
     assert run("featuremaps", CAT, "--layer", "conv2", *own, "-o", "a.png").exit_code == 0
-    assert read_record("a.png")["network"]["name"] == "conftest.py:LeNet"
+    assert read_record("a.png")["network"]["name"] == "networks.py:LeNet"
     assert "digit 4" in run("predict", CAT, *own, "--top", "10").stdout
     assert "61,706 parameters" in run("layers", *own).stdout
 
