@@ -70,7 +70,7 @@ class Layer:
     @property
     def counts(self) -> Counter[str]:
         """Filters by status."""
-        return Counter(drawing.status for drawing in self.filters)
+        return Counter(filter_.status for filter_ in self.filters)
 
     @property
     def dead(self) -> str:
@@ -137,7 +137,7 @@ class _Site:
         store.check_inside()
         self.examples = _examples(store, self.plan)
         self.layers = [self._layer(layer) for layer in self.plan.layers]
-        self.by_name = {layer.name: {drawing.number: drawing for drawing in layer.filters} for layer in self.layers}
+        self.by_name = {layer.name: {filter_.number: filter_ for filter_ in layer.filters} for layer in self.layers}
         self.templates = _templates()
         self.written: set[Path] = set()
 
@@ -209,7 +209,7 @@ class _Site:
 
     def _write_strip(self, layer: Layer, side: int) -> tuple[int, int]:
         """All filters of a layer as one picture of small tiles; gives its width and height."""
-        files = [self.store.folder / drawing.image if drawing.record else None for drawing in layer.filters]
+        files = [self.store.folder / filter_.image if filter_.record else None for filter_ in layer.filters]
         strip, buffer = charts.strip(files, side), io.BytesIO()
         strip.save(buffer, "WEBP", quality=STRIP_QUALITY)
         self._write(layer.strip, buffer.getvalue())
