@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 import cnnviz
+from cnnviz.cli.options import browser_option, port_option
 
 HERE = "127.0.0.1"
 SETTINGS = {
@@ -25,8 +26,8 @@ SETTINGS = {
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True, help="Where to serve.")
-@click.option("--browser/--no-browser", default=True, help="Whether to open the page.")
+@port_option(1, 8501, "Where to serve.")
+@browser_option
 @click.pass_context
 def app(context: click.Context, port: int, browser: bool) -> None:
     """Look into a network in the browser: drop a picture, click through layers, filters and explanations.

@@ -4,22 +4,30 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, network_options, output_option, quiet_option
+from cnnviz.cli.options import (
+    Chosen,
+    network_options,
+    output_option,
+    picture_argument,
+    quiet_option,
+    seed_option,
+    size_option,
+    steps_option,
+)
 from cnnviz.cli.output import check_apart, check_sheet, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
-one_picture = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-size_option = click.option("--size", type=click.IntRange(min=1), help="Short side of the result in pixels.")
-seed_option = click.option("--seed", default=0, show_default=True, help="Another one gives another image.")
+result_size_option = size_option("Short side of the result in pixels.")
+image_seed_option = seed_option("Another one gives another image.")
 
 
 @click.command()
-@one_picture
+@picture_argument
 @click.option("--layer", required=True, help="A layer, as `cnnviz layers` lists it.")
-@size_option
-@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="At each scale.")
-@seed_option
+@result_size_option
+@steps_option("At each scale.", 20)
+@image_seed_option
 @output_option
 @network_options
 @quiet_option
@@ -44,11 +52,11 @@ def dream(
 
 
 @click.command()
-@one_picture
+@picture_argument
 @click.option("--layer", "layers", multiple=True, required=True, help="A layer; may be repeated, for an image each.")
-@size_option
-@click.option("--steps", type=click.IntRange(min=1), default=384, show_default=True, help="For each layer.")
-@seed_option
+@result_size_option
+@steps_option("For each layer.", 384)
+@image_seed_option
 @output_option
 @network_options
 @quiet_option

@@ -4,16 +4,28 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, Finite, json_option, names, network_options, output_option, quiet_option
+from cnnviz.cli.options import (
+    A_FOLDER,
+    AT_LEAST_ONE,
+    Chosen,
+    draws_option,
+    json_option,
+    methods_option,
+    network_options,
+    output_option,
+    quiet_option,
+    size_option,
+)
 from cnnviz.cli.output import check_sheet, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
+from cnnviz.cli.values import Finite
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--method", "methods", default="all", show_default=True, help="One or more, with commas; or 'all'.")
-@click.option("--grids", type=click.IntRange(min=1), default=250, show_default=True, help="Pairs of pictures to show.")
+@click.argument("folder", type=A_FOLDER)
+@methods_option("all")
+@click.option("--grids", type=AT_LEAST_ONE, default=250, show_default=True, help="Pairs of pictures to show.")
 @click.option(
     "--pictures",
     type=click.IntRange(min=0),
@@ -28,21 +40,15 @@ from cnnviz.cli.terminal import echo, say_json
     show_default=True,
     help="Least probability of the right class for a picture to take part.",
 )
-@click.option("--size", type=click.IntRange(min=1), help="Side, in pixels, at which the network sees each picture.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Of the choice of pictures and all random numbers.",
-)
+@size_option("Side, in pixels, at which the network sees each picture.")
+@draws_option("Of the choice of pictures and all random numbers.")
 @output_option
 @network_options
 @json_option
 @quiet_option
 def evidence(
     folder: Path,
-    methods: str,
+    methods: list[str],
     grids: int,
     pictures: int,
     confidence: float,
@@ -77,7 +83,7 @@ def evidence(
         found = compare_methods(
             network,
             folder,
-            methods=names(methods),
+            methods=methods,
             grids=grids,
             pictures=pictures,
             confidence=confidence,

@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli import options
-from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument, quiet_option
+from cnnviz.cli import values
+from cnnviz.cli.options import (
+    AT_LEAST_ONE,
+    Chosen,
+    arrays_option,
+    choice,
+    fit_option,
+    json_option,
+    network_options,
+    pictures_argument,
+    quiet_option,
+    size_option,
+)
 from cnnviz.cli.output import check_apart, check_npz, save_npz, sheet_file
 from cnnviz.cli.terminal import echo, say_json
 
@@ -17,31 +28,25 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@picture_argument
+@pictures_argument
 @click.option("--layer", "single", multiple=True, help="A layer, as `cnnviz layers` lists it; may be repeated.")
 @click.option("--layers", "listed", help="Several layers, separated by commas, or 'all' convolutions.")
 @click.option(
     "--channels",
-    type=options.channels,
+    type=values.channels,
     metavar="LIST",
     help="Which channels to draw, such as 0-63,128; all by default.",
 )
-@click.option("--top", type=click.IntRange(min=1), help="Draw the N most active channels, the first one first.")
-@click.option("--by", type=click.Choice(["mean", "max"]), default="mean", show_default=True, help="What --top goes by.")
-@click.option(
-    "--scale",
-    type=click.Choice(["channel", "shared"]),
-    default="channel",
-    show_default=True,
-    help="Let each map use all colours, or give one scale to all.",
-)
+@click.option("--top", type=AT_LEAST_ONE, help="Draw the N most active channels, the first one first.")
+@choice("--by", ["mean", "max"], "mean", "What --top goes by.")
+@choice("--scale", ["channel", "shared"], "channel", "Let each map use all colours, or give one scale to all.")
 @click.option("--cmap", default="viridis", show_default=True, help="One of matplotlib's colour maps.")
-@click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
+@size_option()
 @fit_option("whole")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="A .png, .jpg or .webp file; a folder for several."
 )
-@click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
+@arrays_option
 @network_options
 @json_option
 @quiet_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, quiet_option
+from cnnviz.cli.options import Chosen, json_option, network_options, quiet_option, size_option, word_argument
 from cnnviz.cli.terminal import echo, print_table, say_json
 
 if TYPE_CHECKING:
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--size", type=click.IntRange(min=1), help="Side of the picture, in pixels; the network's own by default."
-)
+@size_option("Side of the picture, in pixels; the network's own by default.")
 @network_options
 @json_option
 def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
@@ -50,7 +48,7 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("word", required=False, default="")
+@word_argument
 @json_option
 def models(word: str, as_json: bool) -> None:
     """List the networks that can be named, or those with WORD in their name.
@@ -75,7 +73,7 @@ def models(word: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("word", required=False, default="")
+@word_argument
 @network_options
 @json_option
 def classes(word: str, chosen: Chosen, as_json: bool) -> None:

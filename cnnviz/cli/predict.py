@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument
+from cnnviz.cli.options import AT_LEAST_ONE, Chosen, fit_option, json_option, network_options, pictures_argument
 from cnnviz.cli.terminal import echo, say_json
 
 
 @click.command()
-@picture_argument
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to list.")
+@pictures_argument
+@click.option("--top", type=AT_LEAST_ONE, default=5, show_default=True, help="How many classes to list.")
 @fit_option("crop")
 @click.option("--class", "names", multiple=True, help="Give the probability of this class instead; may be repeated.")
 @network_options

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option
+from cnnviz.cli.options import A_FILE, A_FOLDER, Chosen, json_option, network_options, output_option, quiet_option
 from cnnviz.cli.output import check_apart, check_sheet
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
@@ -15,7 +15,7 @@ from cnnviz.cli.terminal import echo, say_json
 if TYPE_CHECKING:
     from cnnviz.cli.rerun import Verdict
 
-file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+file_argument = click.argument("file", type=A_FILE)
 
 
 @click.command()
@@ -42,16 +42,8 @@ def inspect(file: Path, as_json: bool) -> None:
 
 @click.command()
 @file_argument
-@click.option(
-    "--picture",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The picture that FILE is about: its record keeps no path.",
-)
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of pictures that took part, as references or in evidence.",
-)
+@click.option("--picture", type=A_FILE, help="The picture that FILE is about: its record keeps no path.")
+@click.option("--folder", type=A_FOLDER, help="The folder of pictures that took part, as references or in evidence.")
 @output_option
 @network_options
 @json_option

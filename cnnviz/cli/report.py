@@ -4,27 +4,35 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, names, network_options, quiet_option
+from cnnviz.cli.options import (
+    AT_LEAST_ONE,
+    NEW_FILE,
+    Chosen,
+    draws_option,
+    methods_option,
+    network_options,
+    picture_argument,
+    quiet_option,
+    steps_option,
+)
 from cnnviz.cli.output import check_apart, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
 
 @click.command()
-@click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .html file.")
+@picture_argument
+@click.option("-o", "--output", type=NEW_FILE, help="A .html file.")
 @click.option(
     "--filters",
-    type=click.IntRange(min=1),
+    type=AT_LEAST_ONE,
     default=10,
     show_default=True,
     help="Channels to look at closely at each of three depths; most of the time goes into them.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Of the images made for them; those of a draft by default.")
-@click.option(
-    "--method", "methods", default="integrated-gradients,grad-cam", show_default=True, help="One or more, with commas."
-)
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+@steps_option("Of the images made for them; those of a draft by default.")
+@methods_option("integrated-gradients,grad-cam", "One or more, with commas.")
+@draws_option()
 @network_options
 @quiet_option
 def report(
@@ -32,7 +40,7 @@ def report(
     output: Path | None,
     filters: int,
     steps: int | None,
-    methods: str,
+    methods: list[str],
     seed: int,
     chosen: Chosen,
     quiet: bool,
@@ -57,7 +65,7 @@ def report(
         found = make_report(
             network,
             picture,
-            methods=names(methods),
+            methods=methods,
             filters=filters,
             steps=steps,
             seed=seed,

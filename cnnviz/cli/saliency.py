@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnviz.attribution.methods import DEFAULT, METHODS, options_of
-from cnnviz.cli.options import Chosen, fit_option, json_option, names, network_options, output_option, quiet_option
+from cnnviz.cli.options import (
+    AT_LEAST_ONE,
+    NEW_FILE,
+    Chosen,
+    arrays_option,
+    draws_option,
+    fit_option,
+    json_option,
+    methods_option,
+    network_options,
+    output_option,
+    picture_argument,
+    quiet_option,
+    size_option,
+)
 from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
@@ -35,29 +49,23 @@ def settings(texts: tuple[str, ...]) -> dict[str, float]:
 
 
 @click.command(epilog=f"\b\nMethods (their options for --set):\n{_LISTED}")
-@click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@picture_argument
 @click.option("--class", "classes", multiple=True, help="A class by label, number or WordNet id; may be repeated.")
-@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="The N most probable classes.")
+@click.option("--top", type=AT_LEAST_ONE, default=1, show_default=True, help="The N most probable classes.")
 @click.option("--versus", help="A class to hold the others against.")
-@click.option("--method", "methods", default=DEFAULT, show_default=True, help="One or more, with commas; or 'all'.")
+@methods_option(DEFAULT)
 @click.option("--layer", help="For methods of a layer; the last one with feature maps by default.")
 @click.option("--baseline", default="mean", show_default=True, help="mean, black, white, blur or a picture's path.")
 @click.option("--set", "texts", multiple=True, metavar="OPTION=NUMBER", help="An option of a method; may be repeated.")
 @click.option("--sanity", is_flag=True, help="Compare with maps of the network randomized from the top.")
 @click.option("--infidelity", is_flag=True, help="Measure how badly the map predicts what noise does.")
 @click.option("--sensitivity", is_flag=True, help="Measure how far small disturbances move the map.")
-@click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
+@size_option()
 @fit_option("whole")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Of methods that draw random numbers.",
-)
+@draws_option("Of methods that draw random numbers.")
 @output_option
-@click.option("--overlay", type=click.Path(dir_okay=False, path_type=Path), help="Also write the first overlay alone.")
-@click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
+@click.option("--overlay", type=NEW_FILE, help="Also write the first overlay alone.")
+@arrays_option
 @network_options
 @json_option
 @quiet_option
@@ -66,7 +74,7 @@ def saliency(
     classes: tuple[str, ...],
     top: int,
     versus: str | None,
-    methods: str,
+    methods: list[str],
     layer: str | None,
     baseline: str,
     texts: tuple[str, ...],
@@ -110,7 +118,7 @@ def saliency(
             network,
             picture,
             list(classes) or None,
-            methods=names(methods),
+            methods=methods,
             top=top,
             versus=versus,
             layer=layer,

@@ -20,7 +20,7 @@ from cnnviz.synthesis.maximization import filter_job
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawing:
     """A filter's picture, the bytes of a PNG, and its record, plain enough for JSON."""
 
     layer: str
@@ -40,7 +40,7 @@ class Advance:
 
     done: int
     more: int
-    drawn: Sequence[Drawn]
+    drawn: Sequence[Drawing]
     batch: int | None = None
 
 
@@ -65,13 +65,13 @@ def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
     yield Advance(0, 0, [_drawn(job, chunk, row, wiring, seconds) for row in sorted(left)])
 
 
-def _drawn(job: Job, chunk: Chunk, row: int, wiring: Wiring, seconds: float) -> Drawn:
+def _drawn(job: Job, chunk: Chunk, row: int, wiring: Wiring, seconds: float) -> Drawing:
     made, number, network = job.made[row], chunk.filters[row], job.network
     score, percentile = made.judgement.scores.item(), made.judgement.percentiles.item()
     mean, most = made.judgement.fired[0].tolist()
     kept = {"layer": chunk.layer, "filter": number, **chunk.settings, "batch": made.batch}
     picture = Sheet(drawable(made.image), record("gallery", network, settings=kept, results={"score": [score]}))
-    return Drawn(
+    return Drawing(
         chunk.layer,
         number,
         picture.png(),

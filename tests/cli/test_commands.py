@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,14 @@ from PIL import Image
 
 import cnnviz
 from cnnviz.cli import cli
+from cnnviz.features.maps import Order, Scale
 from cnnviz.models import zoo
+from cnnviz.networks.inputs import Fit
 from cnnviz.networks.network import Network
 from cnnviz.pictures.records import read_record
-from tests.support.commands import Run
+from cnnviz.synthesis.recipes import RECIPES, Preset
+from cnnviz.synthesis.settings import Precision
+from tests.support.commands import COMMANDS, Run
 from tests.support.networks import LeNet
 from tests.support.paths import CAT, NETWORKS
 from tests.support.pictures import jpeg
@@ -338,3 +344,39 @@ def test_version_and_help(run: Run) -> None:
         text = run(command, "--help").stdout
         assert f"  cnnviz {command}" in text.split("Example:")[1], "each help shows an example"
     assert run("nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--fit", get_args(Fit)),
+        ("--by", get_args(Order)),
+        ("--scale", get_args(Scale)),
+        ("--recipe", tuple(RECIPES)),
+        ("--preset", get_args(Preset)),
+        ("--precision", get_args(Precision)),
+    ],
+)
+def test_words_to_choose_from_are_those_of_the_library(run: Run, option: str, words: tuple[str, ...]) -> None:
+    takers = [called for called, command in COMMANDS.items() if any(option in given.opts for given in command.params)]
+    assert takers
+    for called in takers:
+        [chosen] = [given for given in COMMANDS[called].params if option in given.opts]
+        assert isinstance(chosen.type, click.Choice)
+        assert tuple(chosen.type.choices) == words
+        result = run(*called, option, "nonsense")
+        assert result.exit_code == 2
+        assert all(repr(word) in result.stderr for word in words)
+
+
+@pytest.mark.parametrize("command", [("saliency", CAT), ("report", CAT), ("evidence", ".")])
+def test_a_method_that_is_none_is_noticed_before_any_download(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr("cnnviz.cli.options.Chosen.load", fail)
+    result = run(*command, "--method", "saliency,gradcam")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: no method named 'gradcam'; did you mean 'grad-cam'")

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import click
 
 import cnnviz
-from cnnviz.cli.options import channels
+from cnnviz.cli.values import channels
 from cnnviz.galleries.building import build_gallery
 from cnnviz.networks.network import Network
 from tests.support.galleries import differences
