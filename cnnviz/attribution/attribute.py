@@ -116,7 +116,7 @@ def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
         return method.run(replace(case, batch=batch)).detach()
 
 
-def heat(attributions: Tensor, method: str, size: tuple[int, int]) -> Tensor:
+def heat(attributions: Tensor, method: str, size: Sequence[int]) -> Tensor:
     """Attributions as maps: (N, C, H', W') to (N, height, width).
 
     Colours add up where signs mean something; elsewhere the largest size counts (Simonyan et al. 2013). Maps of a
@@ -124,8 +124,8 @@ def heat(attributions: Tensor, method: str, size: tuple[int, int]) -> Tensor:
     """
     signed = METHODS[method_named(method)].signed
     maps = attributions.sum(1, keepdim=True) if signed else attributions.abs().amax(1, keepdim=True)
-    if maps.shape[2:] != size:
-        maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+    if maps.shape[2:] != tuple(size):
+        maps = functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
     return maps[:, 0]
 
 

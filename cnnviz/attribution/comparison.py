@@ -262,4 +262,4 @@ def _map(method: str, example: Example, seed: int, network: Network) -> Tensor:
     """(H, W) of one example."""
     image = example.image.to(network.device)
     values = attribute(network, image, example.index, method=method, seed=seed)
-    return heat(values, method, (image.shape[2], image.shape[3]))[0].cpu()
+    return heat(values, method, image.shape[2:])[0].cpu()
