@@ -1,7 +1,7 @@
 """Attributions of a picture with their evidence, and how they are shown; `cnnviz.explain` makes them.
 
-found = cnnviz.explain(network, "cat.jpg", ["tabby"], methods=["grad-cam"])
-found.save("why.png")
+explanation = cnnviz.explain(network, "cat.jpg", ["tabby"], methods=["grad-cam"])
+explanation.save("why.png")
 """
 
 from collections.abc import Mapping
@@ -275,7 +275,7 @@ def _lines(explanation: Explanation) -> list[str]:
     named = ", ".join(
         f"{explanation.label(attribution)} ({attribution.probability:.1%})" for attribution in classes.values()
     )
-    seen = {"cropped": "its centre", "squeezed": "squeezed", "whole": "whole"}.get(
+    part = {"cropped": "its centre", "squeezed": "squeezed", "whole": "whole"}.get(
         explanation.shown.how, explanation.shown.how
     )
     height, width = explanation.shown.images.shape[2:]
@@ -285,7 +285,7 @@ def _lines(explanation: Explanation) -> list[str]:
     )
     lines = [
         f"Why {named}?",
-        f"{explanation.shown.names[0]}, {seen}, shown to {explanation.network.name} ({explanation.network.weights})"
+        f"{explanation.shown.names[0]}, {part}, shown to {explanation.network.name} ({explanation.network.weights})"
         f" at {width} x {height} px",
     ]
     if compared or layers:

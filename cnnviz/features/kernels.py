@@ -26,7 +26,7 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
             one whose weights are not finite.
     """
     name = _convolution(network, layer)
-    shown = layer or next((each.removesuffix(":pre") for each, own in network.aliases.items() if own == name), name)
+    shown = layer or next((alias.removesuffix(":pre") for alias, own in network.aliases.items() if own == name), name)
     convolution = network.layers[name]
     assert isinstance(convolution, nn.Conv2d)
     channels = convolution.in_channels
@@ -60,7 +60,7 @@ def _convolution(network: Network, layer: str | None) -> str:
     if layer is not None:
         name = network.qualified(layer)
         rows = rows[: rows.index(name) + 1][::-1] if name in rows else []
-    found = next((row for row in rows if isinstance(network.layers[row], nn.Conv2d)), None)
-    if found is None:
+    convolution = next((row for row in rows if isinstance(network.layers[row], nn.Conv2d)), None)
+    if convolution is None:
         raise LayerError(f"{layer or network.name} has no convolution whose kernels could be drawn.")
-    return found
+    return convolution
