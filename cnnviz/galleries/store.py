@@ -125,7 +125,7 @@ class Store:
 
     def _check_ours(self) -> None:
         """Nothing of the user's is written over or taken away."""
-        strange = {path.name for path in self.folder.iterdir()} - {LOCK, WORKING}
+        strange = {path.name for path in self.folder.iterdir() if not _of_a_beginning(path.name)}
         if strange and PLAN not in strange:
             raise OutputError(f"{self.folder} is not empty and holds no gallery; choose a new folder.")
         self.check_inside()
@@ -207,6 +207,11 @@ class Store:
     def name(self, path: Path) -> str:
         """A file as records call it: from the gallery's folder on."""
         return path.relative_to(self.folder).as_posix()
+
+
+def _of_a_beginning(name: str) -> bool:
+    """Whether a file may be there before the plan is, also where writing was killed."""
+    return name in (LOCK, WORKING) or (name.startswith((f".{PLAN}.", f".{WORKING}.")) and name.endswith(PARTIAL))
 
 
 def file_name(layer: str) -> str:
