@@ -21,6 +21,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 bench: .venv/installed-bench
+	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/sheets.py
 	$(BIN)/python tests/benchmarks/synthesis.py
 	$(BIN)/python tests/benchmarks/attribution.py

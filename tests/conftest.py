@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more, and lose where others compute
+os.environ["OMP_NUM_THREADS"] = "1"  # the same everywhere; small networks gain nothing from more
 
+import hypothesis
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -19,6 +20,45 @@ from cnnviz.networks.network import Network
 from tests.support.commands import Run
 from tests.support.networks import LeNet, SmallVGG
 from tests.support.paths import CAT
+
+hypothesis.settings.register_profile(
+    "same everywhere",  # whatever else the machine does; `--hypothesis-profile default` draws anew
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("same everywhere")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide graphics cards, from this process and those it starts, before PyTorch asks; `-m gpu` runs what needs one."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no graphics card here, or it is hidden: `pytest -m gpu` shows it")
+
+
+def _processor(monkeypatch: pytest.MonkeyPatch, *, bfloat16: bool) -> None:
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: bfloat16, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_processor_alike() -> Iterator[None]:
+    """By default networks compute in float32, also where the processor is fast in bfloat16."""
+    with pytest.MonkeyPatch.context() as patch:
+        _processor(patch, bfloat16=False)
+        yield
+
+
+@pytest.fixture
+def bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default networks compute in bfloat16, as on a processor that is fast in it."""
+    _processor(monkeypatch, bfloat16=True)
 
 
 @pytest.fixture(scope="session")

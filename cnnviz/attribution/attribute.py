@@ -7,9 +7,8 @@ the network itself stays as it came. captum sees normalised images, as it would 
 `cnnviz.attribution.methods` lists the methods; `cnnviz.attribution.suitability` knows which of them suit a network.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,20 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnnviz.attribution.baselines import baseline_for
+from cnnviz.attribution.baselines import baseline_for, check_baseline
 from cnnviz.attribution.explainer import Explainer, Scores, Target, explainer
-from cnnviz.attribution.methods import DEFAULT, METHODS, Case, Method, method_named
+from cnnviz.attribution.methods import DEFAULT, METHODS, Case, Method, method_named, settings_of
 from cnnviz.attribution.suitability import check, layer_for
 from cnnviz.attribution.superpixels import superpixels
-from cnnviz.errors import CnnvizError, ModelError, ShapeError, UnknownNameError, translated
+from cnnviz.errors import CnnvizError, ModelError, ShapeError, translated
 from cnnviz.isolation import quiet, seeded
 from cnnviz.networks.inputs import check_finite, check_range
 from cnnviz.networks.network import Network, wrap
-
-FRACTIONS = ("noise",)  # options that are no whole numbers
-LEAST = {"noise": 1e-9, "patches": 2}  # of options; of others 1
-MOST = {"steps": 4096}  # of options: captum weighs the steps by a matrix of that many rows and columns
-FEW = 100_000  # of other options, at most
 
 
 @torch.inference_mode(False)
@@ -75,6 +69,8 @@ def attribute(
         ShapeError: if the network has no such class or takes no such images.
         LayerError: if the layer gives no feature maps.
     """
+    name = method_named(method)
+    check_baseline(baseline)
     if images.ndim != 4 or not len(images):
         given = " x ".join(map(str, images.shape))
         raise ShapeError(f"images are N x C x H x W, with N at least 1, not {given}.")
@@ -87,9 +83,8 @@ def attribute(
     else:
         check_range(images)
     images = images.clone() if images.is_inference() else images
-    ready, name = explainer(network), method_named(method)
-    chosen = METHODS[name]
-    settings = _settings(name, chosen, options)
+    ready, chosen = explainer(network), METHODS[name]
+    settings = settings_of(name, options)
     check(network, ready.structure, name)
     wanted = _targets(network, targets, len(images), ready.structure.classes)
     looked_at, twin = layer_for(network, ready.structure, chosen, layer), ready.twin.twin()  # captum hooks into it
@@ -117,7 +112,7 @@ def attribute(
 
 
 def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
-    with seeded(seed, case.inputs.device):
+    with seeded(seed, case.inputs.device) if method.draws else nullcontext():
         return method.run(replace(case, batch=batch)).detach()
 
 
@@ -144,23 +139,6 @@ def check_methods(ready: Explainer, methods: Sequence[str], layer: str | None) -
     for name in methods:
         check(ready.twin, ready.structure, name)
         layer_for(ready.twin, ready.structure, METHODS[name], layer)
-
-
-def _settings(name: str, method: Method, options: Mapping[str, float | None]) -> Mapping[str, float | None]:
-    for option, value in options.items():
-        if option not in method.options:
-            known = f"its options are {', '.join(method.options)}" if method.options else "it has no options"
-            raise UnknownNameError(f"{name} has no option {option!r}; {known}.")
-        if value is None and method.options[option] is None:
-            continue
-        least, fraction = LEAST.get(option, 1), option in FRACTIONS
-        if value is None or not (least <= value < math.inf) or not (fraction or value == int(value)):
-            wanted = "greater than zero" if fraction else f"a whole number of at least {least}"
-            raise ShapeError(f"{option} must be {wanted}, not {value}.")
-        most = MOST.get(option, FEW)
-        if value > most and not fraction:
-            raise ShapeError(f"{option} can be {most} at most, not {value:g}.")
-    return {**method.options, **options}
 
 
 @contextmanager

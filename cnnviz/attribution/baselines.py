@@ -13,6 +13,16 @@ BASELINES = ("mean", "black", "white", "blur")
 BLUR = 0.1  # of the short side: the standard deviation
 
 
+def check_baseline(baseline: str | Path | Tensor) -> None:
+    """Notice what is no baseline before any work.
+
+    Raises:
+        UnknownNameError: if it is neither a name nor a file.
+    """
+    if not isinstance(baseline, Tensor) and baseline not in BASELINES and not Path(baseline).is_file():
+        raise UnknownNameError(f"no baseline named {str(baseline)!r}; take {', '.join(BASELINES)} or a picture's path.")
+
+
 def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor) -> tuple[Tensor, str]:
     """A baseline for images, and what it is called in pictures.
 
@@ -28,6 +38,7 @@ def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor
         UnknownNameError: if it is neither a name nor a file.
         PictureError, ShapeError: if the picture cannot be read, or a tensor does not fit.
     """
+    check_baseline(baseline)
     if isinstance(baseline, Tensor):
         try:
             return baseline.to(images).expand_as(images), "a tensor of your own"
@@ -40,8 +51,6 @@ def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor
         return torch.full_like(images, float(baseline == "white")), str(baseline)
     if baseline == "blur":
         return _blurred(images), "the picture, blurred"
-    if not Path(baseline).is_file():
-        raise UnknownNameError(f"no baseline named {str(baseline)!r}; take {', '.join(BASELINES)} or a picture's path.")
     return _pictured(network, images, Path(baseline)), Path(baseline).name
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from cnnviz.attribution.attribute import attribute, check_methods, heat
 from cnnviz.attribution.evidence import sanity, unmoved
 from cnnviz.attribution.explainer import explainer
-from cnnviz.attribution.methods import METHODS
+from cnnviz.attribution.methods import METHODS, methods_named
 from cnnviz.attribution.pointing_game import CHANCE, CONFIDENCE, Example, examples, pairs, pointing_game
-from cnnviz.attribution.suitability import methods_named
+from cnnviz.attribution.suitability import able
 from cnnviz.errors import PictureError
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.network import Network
@@ -208,8 +208,8 @@ def compare_methods(
         PictureError: if there are no two pictures of different classes that the network is sure of.
         UnknownNameError, ModelError, ShapeError: as `attribute` and `examples`.
     """
-    ready = explainer(network)
-    names = methods_named(methods, ready.structure)
+    named, ready = methods_named(methods), explainer(network)
+    names = able(ready.structure) if named is None else named
     check_labels(network, ready.structure.classes)
     check_methods(ready, names, None)
     side = min(network.input_size) if size is None else size

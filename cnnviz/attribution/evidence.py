@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.attribution.explainer import Explainer, Scores, Target
-from cnnviz.isolation import seeded
 from cnnviz.networks.network import Network, structural_copy
 
 SAMPLES = 20
@@ -42,11 +41,13 @@ def infidelity(
     contrast = torch.ones_like(inputs) if baseline is None else inputs - ready.normalised(baseline)
     slopes = torch.where(contrast == 0, 0, attribution / contrast)
 
+    draws = torch.Generator(image.device).manual_seed(seed)
+
     def disturbed(inputs: Tensor) -> tuple[Tensor, Tensor]:
-        noise = NOISE * torch.randn_like(inputs)
+        noise = NOISE * torch.empty_like(inputs).normal_(generator=draws)
         return noise, inputs - noise
 
-    with seeded(seed, image.device), torch.no_grad():
+    with torch.no_grad():
         found = measured(
             Scores(ready.twin.module, target),
             disturbed,
@@ -68,17 +69,23 @@ def max_sensitivity(ready: Explainer, image: Tensor, explain: Callable[[Tensor],
     """
     from captum.metrics import sensitivity_max
 
+    draws = torch.Generator().manual_seed(seed)
+
     def explained(inputs: tuple[Tensor]) -> Tensor:
         return explain((inputs[0] * ready.twin.std + ready.twin.mean).clamp(0, 1))
 
-    with seeded(seed, image.device):
-        found = sensitivity_max(
-            explained,
-            ready.normalised(image),
-            perturb_radius=RADIUS,
-            n_perturb_samples=NEIGHBOURS,
-            max_examples_per_batch=1,
-        )
+    def disturbed(inputs: Tensor, radius: float) -> Tensor:
+        """As captum does it, but from a generator of its own: other threads need not wait until all is explained."""
+        return inputs + torch.empty(inputs.shape).uniform_(-radius, radius, generator=draws).to(inputs)
+
+    found = sensitivity_max(
+        explained,
+        ready.normalised(image),
+        disturbed,
+        perturb_radius=RADIUS,
+        n_perturb_samples=NEIGHBOURS,
+        max_examples_per_batch=1,
+    )
     return found.item()
 
 
@@ -172,8 +179,7 @@ def randomized(network: Network, seed: int = 0, stages: int = STAGES) -> Iterato
             _redraw(module, draws)
         done = end
         name = layers[::-1][end - 1][0]
-        alias = next((alias for alias, own in network.aliases.items() if own == name), name)
-        yield alias.removesuffix(":pre"), torn
+        yield network.name_of(name).plain if name else network.name, torn
 
 
 def _redraw(module: nn.Module, draws: torch.Generator) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.attribution.attribute import attribute, check_methods, check_targets, heat
-from cnnviz.attribution.baselines import BASELINES, baseline_for
+from cnnviz.attribution.baselines import BASELINES, baseline_for, check_baseline
 from cnnviz.attribution.evidence import (
     completeness_gap,
     deletion_insertion,
@@ -20,9 +20,9 @@ from cnnviz.attribution.evidence import (
 )
 from cnnviz.attribution.explainer import Explainer, Target, explainer
 from cnnviz.attribution.explanations import Attribution, Evidence, Explanation
-from cnnviz.attribution.methods import DEFAULT, METHODS
-from cnnviz.attribution.suitability import layer_for, methods_named
-from cnnviz.errors import ShapeError, UnknownNameError
+from cnnviz.attribution.methods import CHECKS, DEFAULT, METHODS, methods_named, share_out
+from cnnviz.attribution.suitability import able, layer_for
+from cnnviz.errors import ShapeError, choose
 from cnnviz.networks.inputs import Fit, Source, show
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import check_labels, class_index, probabilities_of
@@ -56,21 +56,26 @@ def explain(
         baseline: "mean", "black", "white", "blur" or a picture's path.
         fit, size: see `cnnviz.networks.inputs`.
         seed: of methods that draw random numbers.
-        checks: which evidence to gather besides completeness: "curves", "sanity", "infidelity", "sensitivity".
+        checks: which of `cnnviz.attribution.methods.CHECKS` to gather as evidence besides completeness.
         watch: called with what is being done, and the share of the attributions that are done.
         options: of methods, such as ``steps=100``; each goes to the methods that have it.
 
     Raises:
         UnknownNameError, ShapeError, ModelError, LayerError, PictureError: as `attribute`, `class_index` and `show`.
     """
-    ready, shown = explainer(network), show(network, picture, fit=fit, size=size)
+    for check in checks:
+        choose(check, CHECKS, "check")
+    named = methods_named(methods)
+    check_baseline(baseline)
+    shown, ready = show(network, picture, fit=fit, size=size), explainer(network)
     if len(shown.images) != 1:
         raise ShapeError(f"one picture is explained at a time; this is a batch of {len(shown.images)}.")
     image, logits = shown.images, ready.logits(shown.images)
-    names, targets = methods_named(methods, ready.structure), _chosen_targets(network, logits, classes, top, versus)
+    names = able(ready.structure) if named is None else named
+    targets = _chosen_targets(network, logits, classes, top, versus)
     check_labels(network, ready.structure.classes)
     check_methods(ready, names, layer)
-    _check_options(names, options)
+    own = share_out(options, names)
     empty, called = baseline_for(network, image, baseline)
     tell = watch or (lambda *_: None)
     asked = [(target, name) for target in targets for name in names]
@@ -80,8 +85,7 @@ def explain(
         references = {target: reference(ready, image, empty, target, seed) for target in targets}
     found, again = [], []
     for number, (target, name) in enumerate(asked):
-        own = {option: value for option, value in options.items() if option in METHODS[name].options}
-        method = _method(target, name, layer, empty, seed, own)
+        method = _method(target, name, layer, empty, seed, own[name])
         passed = _counter(tell, f"{METHODS[name].title} for {network.label(target.index)}", number / len(asked))
         values = method(network, image, passed)
         one = _attribution(ready, logits, target, name, values, image, layer)
@@ -172,15 +176,15 @@ def _evidence(
     method: Callable[[Tensor], Tensor],
     checks: Sequence[str],
 ) -> Evidence:
-    values = one.values[None].to(image.device)
+    values, kind = one.values[None].to(image.device), METHODS[one.method]
+    checks = [check for check in checks if check in kind.checks]
     curves = gap = unfaithful = sensitive = None
     if "curves" in checks:
         curves = deletion_insertion(ready, image, empty, one.target, one.heat.to(image.device))
-    if METHODS[one.method].complete:
+    if kind.complete:
         gap = completeness_gap(ready, image, empty, one.target, values)
-    if "infidelity" in checks and not METHODS[one.method].layer:
-        shares = empty if METHODS[one.method].signed else None
-        unfaithful = infidelity(ready, image, one.target, values, shares)
+    if "infidelity" in checks:
+        unfaithful = infidelity(ready, image, one.target, values, empty if kind.signed else None)
     if "sensitivity" in checks:
         sensitive = max_sensitivity(ready, image, method)
     return Evidence(curves, None, gap, None, unfaithful, sensitive)
@@ -202,11 +206,3 @@ def _chosen_targets(
     targets = [Target(index, other) for index in indices]
     check_targets(network, targets, logits.shape[1])
     return targets
-
-
-def _check_options(names: Sequence[str], options: Mapping[str, float | None]) -> None:
-    known = {option for name in names for option in METHODS[name].options}
-    for option in options:
-        if option not in known:
-            theirs = f"they have {', '.join(sorted(known))}" if known else "they have none"
-            raise UnknownNameError(f"none of {', '.join(names)} has an option {option!r}; {theirs}.")

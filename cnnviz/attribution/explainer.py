@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.attribution.suitability import structure
-from cnnviz.errors import FORWARD_ERRORS, ModelError, ShapeError, fault_of_machine
+from cnnviz.errors import ModelError, ShapeError
 from cnnviz.networks.devices import MemoryLimit
-from cnnviz.networks.network import Network, forward_pass, structural_copy
+from cnnviz.networks.fast_copies import fastest
+from cnnviz.networks.network import Network, forward_pass
 from cnnviz.networks.predictions import probabilities_of
 
 MEMORY = {"cpu": 6e7, "cuda": 4e9, "mps": 1e9}  # bytes of activations that a batch may have, by device
@@ -74,11 +75,7 @@ class Explainer:
 
     def __init__(self, network: Network) -> None:
         self.structure, self.memory = structure(network), MemoryLimit()
-        self.layout = torch.channels_last
-        self.twin = structural_copy(network, partial(_converted, self.layout))
-        if not _works(self.twin, self.layout):
-            self.layout = torch.contiguous_format
-            self.twin = structural_copy(network, partial(_converted, self.layout))
+        self.twin, self.layout = fastest(network, torch.float32, _tried)
 
     def normalised(self, images: Tensor) -> Tensor:
         """What the module is given for images in [0, 1]: float32, detached."""
@@ -127,19 +124,9 @@ def explainer(network: Network) -> Explainer:
     return known[1]
 
 
-def _converted(layout: torch.memory_format, tensor: Tensor) -> Tensor:
-    real = tensor.float() if tensor.is_floating_point() else tensor
-    return real.contiguous(memory_format=layout) if real.ndim == 4 else real
-
-
 @torch.no_grad()
-def _works(network: Network, layout: torch.memory_format) -> bool:
-    """Whether a network bears this layout: one whose forward calls ``x.view(...)`` does not bear channels_last."""
+def _tried(network: Network, layout: torch.memory_format) -> tuple[Network, torch.memory_format]:
     images = torch.full((1, network.channels, *network.input_size), 0.5, device=network.device)
-    try:
+    with forward_pass(network, images):
         network(images.contiguous(memory_format=layout))
-    except FORWARD_ERRORS as error:
-        if fault_of_machine(error):
-            raise
-        return False
-    return True
+    return network, layout

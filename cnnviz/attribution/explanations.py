@@ -15,12 +15,12 @@ from torch import Tensor
 
 from cnnviz.attribution.evidence import Curves, Reference, unmoved
 from cnnviz.attribution.explainer import Target
-from cnnviz.attribution.heatmaps import full_scale, overlaid, painted, placed
+from cnnviz.attribution.heatmaps import full_scale, overlaid, placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.networks.inputs import Shown, unseen_dimmed
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import record
-from cnnviz.pictures.colours import SIGNED, UNSIGNED, Pixels, colour_map
+from cnnviz.pictures.colours import Pixels, colours_of, painted
 from cnnviz.pictures.sheets import PAPER, ColourBar, Sheet, Tile, sheet
 
 ALONE, AMONG_OTHERS = 420, 210  # pixels; the long side of a picture
@@ -138,10 +138,10 @@ def _bars(found: "Explanation") -> list[ColourBar]:
     bars = []
     if True in kinds:
         low, high = (f"-{scale}, against", f"{scale}, for the class") if numbers else ("against", "for the class")
-        bars.append(ColourBar(colour_map(SIGNED), low, high))
+        bars.append(ColourBar(colours_of(signed=True), low, high))
     if False in kinds:
         low, high = ("0", f"{scale}") if numbers else ("0, without sign", "most")
-        bars.append(ColourBar(colour_map(UNSIGNED), low, high))
+        bars.append(ColourBar(colours_of(signed=False), low, high))
     return bars
 
 

@@ -1,4 +1,4 @@
-"""Attributions as pictures: where in the user's own picture they fall, and in which colours."""
+"""Attributions as pictures: where in the user's own picture they fall, and laid over it."""
 
 import numpy as np
 import torch
@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnviz.networks.inputs import Shown, unseen_dimmed
-from cnnviz.pictures.colours import SIGNED, UNSIGNED, Pixels, Values, _levels, colour_map
+from cnnviz.pictures.colours import Pixels, Values, painted
 
 FULL = 0.995  # the share of a map's values, by size, that is not brighter than the last colour
-UNSEEN = 232  # grey
 VIVID = 0.6  # of the full scale: the palest colour that is laid over a picture, where white would mean nothing
 
 
@@ -44,14 +43,6 @@ def full_scale(heat: Tensor) -> float:
     return scale or sizes.max().item()
 
 
-def painted(values: Values, scale: float, *, signed: bool) -> Pixels:
-    """In colours: signed maps diverge from white at zero, others begin at black. What was not seen is grey."""
-    colours = colour_map(SIGNED if signed else UNSIGNED)
-    pixels = colours[_levels(values, scale, signed=signed)]
-    pixels[np.isnan(values)] = UNSEEN
-    return pixels
-
-
 def overlaid(shown: Shown, values: Values, scale: float, *, signed: bool) -> Pixels:
     """The picture in grey, the map's colours laid over it the more densely the larger the values are."""
     height, width = values.shape
@@ -59,6 +50,6 @@ def overlaid(shown: Shown, values: Values, scale: float, *, signed: bool) -> Pix
     grey = np.asarray(picture, dtype=np.float32)[..., None].repeat(3, 2)
     strength = np.nan_to_num(np.clip(np.abs(values) / (scale or 1), 0, 1))[..., None] ** 0.6
     vivid = np.sign(values) * np.maximum(np.abs(values), VIVID * scale) if signed else values
-    colours = colour_map(SIGNED if signed else UNSIGNED)[_levels(vivid, scale, signed=signed)]
+    colours = painted(vivid, scale, signed=signed)
     mixed: Pixels = np.rint(grey * (1 - 0.85 * strength) + colours * 0.85 * strength).astype(np.uint8)
     return mixed

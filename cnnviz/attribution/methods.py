@@ -1,15 +1,17 @@
-"""The methods of attribution, every one of them captum's.
+"""The methods of attribution, every one of them captum's, and all that makes one right or refused.
 
-A `Method` says what people call it, where it was published, what it costs, which options it has and what it needs of a
-network; `METHODS` holds them by name, for the command line, the documentation and the tests alike. To add one, write a
-function in `cnnviz.attribution.methods` and give it an entry. Nothing heavy is imported before a method runs.
+A `Method` says what people call it, where it was published, what it costs, which options it has, within which bounds,
+and what it needs of a network (`cnnviz.attribution.suitability` knows what each need means). `METHODS` holds them by
+name, for the command line, the documentation and the tests alike. To add one, write a function here and give it an
+entry; nothing else changes. Nothing heavy is imported before a method runs.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from cnnviz.errors import UnknownNameError, did_you_mean
+from cnnviz.errors import ShapeError, UnknownNameError, choose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -226,6 +228,46 @@ def lrp(case: Case) -> "Tensor":
 
 Cost = Literal["one pass", "dozens of passes", "hundreds of passes"]
 Need = Literal["relu modules", "rescaled modules", "chain"]
+CHECKS = ("curves", "sanity", "infidelity", "sensitivity")  # evidence that can be asked for besides completeness
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number that a method takes.
+
+    Attributes:
+        default: None where the method chooses by itself.
+        least, most: what it can be.
+        whole: whether it is a whole number.
+    """
+
+    default: float | None
+    least: float = 1
+    most: float = 100_000
+    whole: bool = True
+
+    def check(self, name: str, value: float | None) -> None:
+        """Notice a number that it cannot be.
+
+        Raises:
+            ShapeError: says what it can be.
+        """
+        if value is None and self.default is None:
+            return
+        if value is None or not self.least <= value < math.inf or (self.whole and value != int(value)):
+            wanted = f"a whole number of at least {self.least}" if self.whole else "greater than zero"
+            raise ShapeError(f"{name} must be {wanted}, not {value}.")
+        if value > self.most:
+            raise ShapeError(f"{name} can be {self.most} at most, not {value:g}.")
+
+
+def _steps(default: int | None) -> Option:
+    return Option(default, most=4096)  # captum weighs the steps by a matrix of that many rows and columns
+
+
+def _share(default: float) -> Option:
+    """Of the image's range, as a standard deviation."""
+    return Option(default, least=1e-9, most=math.inf, whole=False)
 
 
 @dataclass(frozen=True)
@@ -238,11 +280,12 @@ class Method:
         cost: how often the network runs, forwards and mostly backwards.
         run: (1, C, H, W) or, of a layer, (1, 1, H', W').
         signed: whether positive and negative values speak for and against the class; otherwise only size matters.
-        options: names and defaults.
+        options: by name.
         needs: what the network must be made of for captum to be right.
         baseline: whether it compares with a baseline.
         layer: whether it looks at a layer.
         complete: whether its values promise to add up to the difference of scores between image and baseline.
+        draws: whether it draws from the generators that the whole process shares, one thread at a time.
     """
 
     title: str
@@ -250,11 +293,17 @@ class Method:
     cost: Cost
     run: "Callable[[Case], Tensor]"
     signed: bool
-    options: Mapping[str, float | None] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
     needs: Need | None = None
     baseline: bool = False
     layer: bool = False
     complete: bool = False
+    draws: bool = False
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """Those of `CHECKS` that make sense: infidelity is about values of pixels, not of a layer's positions."""
+        return tuple(check for check in CHECKS if check != "infidelity" or not self.layer)
 
 
 METHODS: dict[str, Method] = {
@@ -266,7 +315,7 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         integrated_gradients,
         True,
-        {"steps": None},
+        {"steps": _steps(None)},
         baseline=True,
         complete=True,
     ),
@@ -276,7 +325,8 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         noise_tunnel("smoothgrad"),
         False,
-        {"samples": 25, "noise": 0.15},
+        {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "smoothgrad-squared": Method(
         "SmoothGrad squared",
@@ -284,7 +334,8 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         noise_tunnel("smoothgrad_sq"),
         False,
-        {"samples": 25, "noise": 0.15},
+        {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "vargrad": Method(
         "VarGrad",
@@ -292,7 +343,8 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         noise_tunnel("vargrad"),
         False,
-        {"samples": 25, "noise": 0.15},
+        {"samples": Option(25), "noise": _share(0.15)},
+        draws=True,
     ),
     "guided-backprop": Method(
         "guided backpropagation",
@@ -324,7 +376,7 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         conductance,
         True,
-        {"steps": 50},
+        {"steps": _steps(50)},
         baseline=True,
         layer=True,
         complete=True,
@@ -345,8 +397,9 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         gradient_shap,
         True,
-        {"samples": 20, "noise": 0.1},
+        {"samples": Option(20), "noise": _share(0.1)},
         baseline=True,
+        draws=True,
     ),
     "occlusion": Method(
         "occlusion",
@@ -354,7 +407,7 @@ METHODS: dict[str, Method] = {
         "hundreds of passes",
         occlusion,
         True,
-        {"window": None, "stride": None},
+        {"window": Option(None), "stride": Option(None)},
         baseline=True,
     ),
     "feature-ablation": Method(
@@ -363,7 +416,7 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         feature_ablation,
         True,
-        {"patches": 50},
+        {"patches": Option(50, least=2)},
         baseline=True,
     ),
     "lime": Method(
@@ -372,8 +425,9 @@ METHODS: dict[str, Method] = {
         "hundreds of passes",
         lime,
         True,
-        {"patches": 50, "samples": 200},
+        {"patches": Option(50, least=2), "samples": Option(200)},
         baseline=True,
+        draws=True,
     ),
     "kernel-shap": Method(
         "KernelSHAP",
@@ -381,8 +435,9 @@ METHODS: dict[str, Method] = {
         "hundreds of passes",
         kernel_shap,
         True,
-        {"patches": 50, "samples": 200},
+        {"patches": Option(50, least=2), "samples": Option(200)},
         baseline=True,
+        draws=True,
     ),
     "lrp": Method("layer-wise relevance propagation", "Bach et al. 2015", "one pass", lrp, True, needs="chain"),
 }
@@ -395,7 +450,49 @@ def method_named(name: str) -> str:
     Raises:
         UnknownNameError: if there is none; says which are close.
     """
-    key = name.strip().lower().replace("_", "-").replace(" ", "-")
-    if key not in METHODS:
-        raise UnknownNameError(f"no method named {name!r}{did_you_mean(key, METHODS)} They are {', '.join(METHODS)}.")
-    return key
+    return choose(name.strip().lower().replace("_", "-").replace(" ", "-"), METHODS, "method")
+
+
+def methods_named(methods: str | Sequence[str]) -> list[str] | None:
+    """Keys in `METHODS`, each once, for one name or several; None for "all", which are those that suit a network."""
+    names = [methods] if isinstance(methods, str) else list(methods)
+    return None if names == ["all"] else list(dict.fromkeys(map(method_named, names)))
+
+
+def options_of(methods: Iterable[str]) -> list[str]:
+    """The names of the options that these methods have, one or the other, in order."""
+    return sorted({option for name in methods for option in METHODS[name].options})
+
+
+def settings_of(name: str, options: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The value of every option of one method: the given one, or its default.
+
+    Raises:
+        UnknownNameError: if it has no such option; says which it has.
+        ShapeError: if a value is out of bounds.
+    """
+    own = METHODS[name].options
+    for option, value in options.items():
+        if option not in own:
+            known = f"its options are {', '.join(own)}" if own else "it has no options"
+            raise UnknownNameError(f"{name} has no option {option!r}; {known}.")
+        own[option].check(option, value)
+    return {option: options.get(option, each.default) for option, each in own.items()}
+
+
+def share_out(options: Mapping[str, float | None], methods: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """By method, those of the options that it has.
+
+    Raises:
+        UnknownNameError: if none of them has one; says which they have.
+        ShapeError: if a value is out of bounds.
+    """
+    known = options_of(methods)
+    for option in options:
+        if option not in known:
+            theirs = f"they have {', '.join(known)}" if known else "they have none"
+            raise UnknownNameError(f"none of {', '.join(methods)} has an option {option!r}; {theirs}.")
+    shares = {name: {own: options[own] for own in METHODS[name].options if own in options} for name in methods}
+    for name, share in shares.items():
+        settings_of(name, share)
+    return shares

@@ -5,7 +5,7 @@ by functions of its own passes them unseen, and the result is wrong without a wo
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cnnviz.attribution.methods import METHODS, Method, Need, method_named
+from cnnviz.attribution.methods import METHODS, Method, Need
 from cnnviz.errors import FORWARD_ERRORS, LayerError, ModelError
 from cnnviz.networks.network import Network, check_logits, forward_pass
 
@@ -110,8 +110,7 @@ def layer_for(network: Network, made: Structure, method: Method, asked: str | No
         if network.qualified(asked) not in made.maps:
             raise LayerError(f"layer {asked!r} gives no feature maps that {method.title} could weigh; take another.")
         return asked
-    blocks = [alias for alias in network.aliases if "conv" in alias and ":" not in alias]
-    chosen = blocks or [name for name in made.maps if not isinstance(network.layers[name], NO_DEFAULT)]
+    chosen = network.convolutions or [name for name in made.maps if not isinstance(network.layers[name], NO_DEFAULT)]
     if chosen:
         return chosen[-1]
     raise LayerError(f"{network.name} has no layer with feature maps, which {method.title} needs.")
@@ -119,23 +118,34 @@ def layer_for(network: Network, made: Structure, method: Method, asked: str | No
 
 def _reason(made: Structure, need: Need | None) -> str:
     """Why captum would be wrong, or nothing."""
-    if need == "relu modules":
-        apart = {name for name, kind in made.operations if name in RECTIFYING and not issubclass(kind, nn.ReLU)}
-        if any(issubclass(kind, nn.ReLU) for kind in made.leaves) and not apart:
-            return ""
-        return _unseen(apart) if apart else "it has no ReLU modules"
-    if need == "rescaled modules":
-        return _without_rule(made, RESCALED, LINEAR) or _used_again(made, RESCALED)
-    if need == "chain" and not made.chain:
+    return NEEDS[need](made) if need else ""
+
+
+def _relu_modules(made: Structure) -> str:
+    apart = {name for name, kind in made.operations if name in RECTIFYING and not issubclass(kind, nn.ReLU)}
+    if any(issubclass(kind, nn.ReLU) for kind in made.leaves) and not apart:
+        return ""
+    return _unseen(apart) if apart else "it has no ReLU modules"
+
+
+def _rescaled_modules(made: Structure) -> str:
+    return _without_rule(made, RESCALED, LINEAR) or _used_again(made, RESCALED)
+
+
+def _chain(made: Structure) -> str:
+    if not made.chain:
         return "its layers are no chain (sums or concatenations of branches), for which captum's rules do not hold"
-    if need == "chain":
-        unknown = made.leaves - PROPAGATED - PASSED_ON
-        named = " and ".join(sorted(kind.__name__ for kind in unknown))
-        ruled = PROPAGATED | PASSED_ON
-        return (f"there is no rule for its {named}" if unknown else "") or (
-            _without_rule(made, ruled, MOVING) or _used_again(made, PROPAGATED)
-        )
-    return ""
+    ruled = PROPAGATED | PASSED_ON
+    if unknown := made.leaves - ruled:
+        return f"there is no rule for its {' and '.join(sorted(kind.__name__ for kind in unknown))}"
+    return _without_rule(made, ruled, MOVING) or _used_again(made, PROPAGATED)
+
+
+NEEDS: dict[Need, Callable[[Structure], str]] = {
+    "relu modules": _relu_modules,
+    "rescaled modules": _rescaled_modules,
+    "chain": _chain,
+}
 
 
 def _without_rule(made: Structure, ruled: set[Kind], harmless: frozenset[str]) -> str:
@@ -227,9 +237,3 @@ def _is_chain(logits: Tensor) -> bool:
             return False
         step = before[0] if before else None
     return True
-
-
-def methods_named(methods: str | Sequence[str], made: Structure) -> list[str]:
-    """Keys in `METHODS`, each once, for one name or several; for "all" those that captum is right about."""
-    asked = [methods] if isinstance(methods, str) else list(methods)
-    return able(made) if asked == ["all"] else list(dict.fromkeys(method_named(name) for name in asked))

@@ -3,12 +3,15 @@
 After SLIC (Achanta et al. 2012): k-means over places and colours, begun on a grid.
 """
 
+from threading import Lock
+
 import numpy as np
 import torch
 from torch import Tensor
 
 ROUNDS = 8
 COLOUR_WEIGHT = 2.0  # of the full range of a colour, against the distance between two neighbouring patches' centres
+_alone = Lock()  # scikit-learn sets the whole process's threads of BLAS to one, and later to what it found
 
 
 def superpixels(image: Tensor, count: int) -> Tensor:
@@ -25,6 +28,7 @@ def superpixels(image: Tensor, count: int) -> Tensor:
         ((torch.arange(number) + 0.5) / number * length).long() for number, length in ((rows, height), (columns, width))
     )
     start = (y[:, None] * width + x).flatten()
-    means = KMeans(len(start), init=points[start], n_init=1, max_iter=ROUNDS, tol=0).fit(points)
+    with _alone:
+        means = KMeans(len(start), init=points[start], n_init=1, max_iter=ROUNDS, tol=0).fit(points)
     labels = np.unique(means.labels_, return_inverse=True)[1]
     return torch.from_numpy(labels.astype(np.int64)).view(height, width)

@@ -148,13 +148,10 @@ def filters(
       cnnviz filters --layer block5_conv3 --filters 0-15,41 -o filters.png
     """
     from cnnviz.synthesis.maximization import filter_job
-    from cnnviz.synthesis.settings import canvas, filter_count
 
     network = chosen.load(quiet=outputs.quiet)
-    if numbers is None:
-        settings["size"] = settings["size"] or canvas(network, layer)
-        numbers = tuple(range(min(FIRST, filter_count(network, network.before_relu(layer), settings["size"]))))
-    job = filter_job(network, layer, None if numbers == "all" else list(numbers), **settings)
+    chosen_filters = None if numbers is None or numbers == "all" else list(numbers)
+    job = filter_job(network, layer, chosen_filters, first=FIRST if numbers is None else None, **settings)
     climbed = network.before_relu(layer)
     if climbed != layer and not (outputs.quiet or outputs.as_json):
         echo(

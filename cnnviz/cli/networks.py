@@ -40,7 +40,7 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
         return
     columns = ["layer", "also called", "kind", "kernel", "stride", "padding", "output", "parameters", "field", "step"]
     cells = [_cells(row) for row in table]
-    keep = [index for index, name in enumerate(columns) if name != "also called" or network.aliases]
+    keep = [index for index, name in enumerate(columns) if name != "also called" or network.names]
     print_table([columns[index] for index in keep], [[row[index] for index in keep] for row in cells], right=4)
     rest = total - sum(row.parameters for row in table)
     outside = f", {rest:,} of them in no layer" if rest else ""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.attribution.methods import DEFAULT, METHODS
+from cnnviz.attribution.methods import DEFAULT, METHODS, options_of
 from cnnviz.cli.options import (
     AT_LEAST_ONE,
     NEW_FILE,
@@ -29,15 +29,14 @@ if TYPE_CHECKING:
     from cnnviz.attribution.explanations import Explanation
 
 _LISTED = "\n".join(
-    f"  {name:21} {method.paper}, {method.cost}"
-    + (f" ({', '.join(option for option in method.options)})" if method.options else "")
+    f"  {name:21} {method.paper}, {method.cost}" + (f" ({', '.join(method.options)})" if method.options else "")
     for name, method in METHODS.items()
 )
 
 
 def settings(texts: tuple[str, ...]) -> dict[str, float]:
     """Options of methods: steps=100."""
-    found, known = {}, sorted({option for method in METHODS.values() for option in method.options})
+    found, known = {}, options_of(METHODS)
     for text in texts:
         name, _, value = text.partition("=")
         try:

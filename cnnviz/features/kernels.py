@@ -1,12 +1,14 @@
 """A first layer's kernels, drawn as they are: the only filters that can be read without synthesis."""
 
 import numpy as np
+import torch
 from torch import nn
 
 from cnnviz.errors import LayerError
 from cnnviz.networks.layers import layer_table
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import record
+from cnnviz.pictures.colours import drawable
 from cnnviz.pictures.sheets import Sheet, Tile, sheet
 
 
@@ -24,7 +26,7 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
             one whose weights are not finite.
     """
     name = _convolution(network, layer)
-    shown = layer or next((each.removesuffix(":pre") for each, own in network.aliases.items() if own == name), name)
+    shown = layer or network.name_of(name).plain
     convolution = network.layers[name]
     assert isinstance(convolution, nn.Conv2d)
     channels = convolution.in_channels
@@ -39,10 +41,9 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
     count, _, height, width = weight.shape
     largest = np.abs(weight).max(axis=(1, 2, 3))
     values = 0.5 + 0.5 * weight / np.maximum(largest, np.finfo(np.float32).tiny)[:, None, None, None]
-    pixels = np.rint(values * 255).astype(np.uint8).transpose(0, 2, 3, 1)
     tiles = [
-        Tile(np.broadcast_to(each, (height, width, 3)), str(number), f"{size:.2g}")
-        for number, (each, size) in enumerate(zip(pixels, largest, strict=True))
+        Tile(drawable(torch.from_numpy(kernel)), str(number), f"{size:.2g}")
+        for number, (kernel, size) in enumerate(zip(values, largest, strict=True))
     ]
     lines = [
         f"{shown} of {network.name}: its {count} kernels of {width} x {height} over"

@@ -4,19 +4,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnnviz.errors import LayerError, ShapeError, UnknownNameError
+from cnnviz.errors import LayerError, ShapeError, choose
 from cnnviz.networks.activations import activations
 from cnnviz.networks.inputs import Fit, Shown, Source, as_it_is, show, unseen_dimmed
 from cnnviz.networks.network import Network, forward_pass, wrap
 from cnnviz.networks.provenance import record
-from cnnviz.pictures.colours import colour_map
+from cnnviz.pictures.colours import FEATURES, colour_map, painted_between
 from cnnviz.pictures.sheets import ColourBar, Sheet, Tile, sheet
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ Maps = NDArray[np.float32]
 
 def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> Sheet:
     """A tile per channel; see `FeatureMaps.sheet`."""
-    maps, colours = _chosen(found, channels, image, scale), colour_map(cmap)
+    maps = _chosen(found, channels, image, scale)
     if maps.shape[1:] == (1, 1):
         scale = "shared"  # a single value has no range of its own
     low, high = _ranges(maps, scale)
-    painted = colours[_levels(maps, low, high)]
+    painted, colours = painted_between(maps, low, high, cmap), colour_map(cmap)
     silent = found.silent[image, list(channels)].tolist()
     each = zip(painted, channels, silent, maps.min((1, 2)), maps.max((1, 2)), strict=True)
     tiles = [
@@ -73,7 +73,7 @@ def maps_figure(found: "FeatureMaps", channels: Sequence[int], *, image: int, sc
     figure = Figure(figsize=(2.2 * columns + 0.8, 1.9 * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, values, channel, bottom, top in zip(axes, maps, channels, low, high, strict=False):
+    for axis, values, channel, bottom, top in zip(axes, maps, channels, low.flat, high.flat, strict=False):
         drawn = axis.imshow(values, cmap=cmap, vmin=bottom, vmax=top, interpolation="nearest")
         axis.set_title(f"channel {channel}", fontsize=9)
         axis.tick_params(labelsize=7)
@@ -88,8 +88,7 @@ def maps_figure(found: "FeatureMaps", channels: Sequence[int], *, image: int, sc
 
 
 def _chosen(found: "FeatureMaps", channels: Sequence[int], image: int, scale: Scale) -> Maps:
-    if scale not in ("channel", "shared"):
-        raise UnknownNameError(f"no scale named {scale!r}; take 'channel' or 'shared'.")
+    choose(scale, get_args(Scale), "scale")
     if not 0 <= image < len(found.maps):
         raise ShapeError(f"there is no image {image}; there are {len(found.maps)}, counted from 0.")
     count = found.maps.shape[1]
@@ -102,18 +101,10 @@ def _chosen(found: "FeatureMaps", channels: Sequence[int], image: int, scale: Sc
 
 
 def _ranges(maps: Maps, scale: Scale) -> tuple[Maps, Maps]:
-    """What the darkest and the brightest colour stand for, per map."""
+    """What the darkest and the brightest colour stand for, per map: (C, 1, 1) each."""
     if scale == "shared":
-        return np.full(len(maps), maps.min()), np.full(len(maps), maps.max())
-    return maps.min((1, 2)), maps.max((1, 2))
-
-
-def _levels(maps: Maps, low: Maps, high: Maps) -> NDArray[np.uint8]:
-    """Values as steps of a colour map, 0 to 255; a map without any range in the middle."""
-    low, high = low[:, None, None], high[:, None, None]
-    span = np.where(high > low, high - low, np.inf).astype(np.float64)
-    levels = np.rint((maps - low) / span * 255)
-    return np.where(np.isinf(span), 128, levels).astype(np.uint8)
+        return np.full((len(maps), 1, 1), maps.min()), np.full((len(maps), 1, 1), maps.max())
+    return maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
 
 
 def _note(low: float, high: float) -> str:
@@ -184,8 +175,12 @@ class FeatureMaps:
         return self.silent.float().mean().item()
 
     def order(self, by: Order = "mean", image: int = 0) -> list[int]:
-        """Channels of one image from the most to the least active, by mean or maximal activation."""
-        values = self.mean if by == "mean" else self.maximum
+        """Channels of one image from the most to the least active, by mean or maximal activation.
+
+        Raises:
+            UnknownNameError: if there is no such order.
+        """
+        values = self.mean if choose(by, get_args(Order), "order") == "mean" else self.maximum
         return torch.argsort(values[image], descending=True, stable=True).tolist()
 
     def statistics(self, image: int = 0) -> dict[str, object]:
@@ -206,7 +201,7 @@ class FeatureMaps:
         *,
         image: int = 0,
         scale: Scale = "channel",
-        cmap: str = "viridis",
+        cmap: str = FEATURES,
     ) -> Sheet:
         """The maps as one picture.
 
@@ -228,7 +223,7 @@ class FeatureMaps:
         *,
         image: int = 0,
         scale: Scale = "channel",
-        cmap: str = "viridis",
+        cmap: str = FEATURES,
     ) -> "Figure":
         """The maps as a matplotlib figure with axes in map positions and colour bars; arguments as for `sheet`.
 
@@ -266,7 +261,7 @@ def feature_maps(
         size: short side, in pixels, of what the network sees; the network's own by default.
 
     Raises:
-        UnknownNameError: if there is no such layer.
+        UnknownNameError: if there is no such layer or fit.
         LayerError: if the layer gives no feature maps, or maps with values that are not finite.
         ShapeError: if the network cannot take a tensor of that shape, or a picture of that size.
         PictureError: if the picture cannot be read.

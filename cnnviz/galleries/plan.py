@@ -22,7 +22,7 @@ from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import describe
 from cnnviz.synthesis.maximization import filter_job
 from cnnviz.synthesis.objectives import channel
-from cnnviz.synthesis.settings import filter_count
+from cnnviz.synthesis.settings import canvas
 
 FORMAT = 1  # of the folder
 MOST_FILTERS = 10**6  # of a layer
@@ -222,7 +222,7 @@ def _layer_plan(
 ) -> LayerPlan:
     job = filter_job(network, layer, [0], **request.settings)
     climbed = network.before_relu(layer)
-    count = filter_count(network, climbed, job.size)
+    _, count = canvas(network, climbed, job.size)
     settings = {name: job.settings.get(name) for name in SETTINGS} | {"batch": job.batch}
     wanted = range(count) if request.filters is None else request.filters
     if min(wanted, default=0) < 0:

@@ -25,6 +25,7 @@ from cnnviz.errors import OutputError
 from cnnviz.files import PARTIAL, is_list, is_real, is_text, is_whole, parsed, whole_file
 from cnnviz.galleries.drawing import Drawing
 from cnnviz.galleries.plan import MOST_FILTERS, LayerPlan, Plan
+from cnnviz.networks.layer_names import PRE
 from cnnviz.pictures.records import versions
 from cnnviz.synthesis.judgement import Status
 
@@ -210,7 +211,7 @@ class Store:
 
 def file_name(layer: str) -> str:
     """A layer's name as the name of a file, another one for each: `:pre` becomes `-pre`, odd names get a number."""
-    plain = layer.removesuffix(":pre")
+    plain = layer.removesuffix(PRE)
     if re.fullmatch(r"\w[\w.]{0,79}", plain, re.ASCII):
         return plain + "-pre" * (plain != layer)
     safe = re.sub(r"[^\w.-]+", "-", layer, flags=re.ASCII)[:80].lstrip(".")

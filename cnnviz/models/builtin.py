@@ -145,6 +145,7 @@ def build(weights: str | Path | None) -> Network:
         wnids=tuple(classes),
         weights="built in" if weights is None else source,
         crop=Crop(resize=SIDE, side=SIDE, interpolation="BILINEAR"),
+        any_size=True,
     )
 
 

@@ -111,7 +111,7 @@ def per_class(network: Network, logits: Tensor, classes: Tensor) -> Iterator[str
 @torch.inference_mode()
 def dead_filters(network: Network, images: Sequence[Image.Image], side: int) -> dict[str, Tensor]:
     """For every convolution, which of its filters (C,) fire on none of the pictures."""
-    layers = [alias for alias in network.aliases if "conv" in alias and ":" not in alias]
+    layers = network.convolutions
     alive = {layer: torch.tensor(False) for layer in layers}
     for batch in _batches(network, images, side):
         for layer, maps in activations(network, batch, layers).items():

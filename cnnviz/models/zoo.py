@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "vgg16"
 PATIENCE = 3.0  # seconds to wait for an answer before the weights' server counts as out of reach
+OF_ONE_SIZE = ("vit_", "maxvit_")  # families that take images of one size; all others take any
 STALL = 30.0  # seconds without a byte after which a download is given up
 _downloading = threading.Lock()  # timeouts and stdout are the whole process's
 
@@ -105,6 +106,7 @@ def _as_published(name: str, module: nn.Module, source: str) -> Network:
         labels=known.meta["categories"],
         weights=source,
         crop=Crop(preset.resize_size[0], side, preset.interpolation.name),
+        any_size=not name.startswith(OF_ONE_SIZE),
     )
 
 

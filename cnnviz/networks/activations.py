@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import LayerError
-from cnnviz.networks.network import Network, check_logits
+from cnnviz.errors import FORWARD_ERRORS, LayerError
+from cnnviz.networks.network import Network, check_logits, forward_pass
 
 
 class _AllSeen(BaseException):
@@ -38,6 +39,25 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
     modules = {layer: twin.layers[name] for layer, name in names.items()}
     seen = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
     return {layer: seen[module] for layer, module in modules.items()}
+
+
+@torch.no_grad()
+def output_shape(network: Network, layer: str, size: tuple[int, int]) -> torch.Size:
+    """The shape of what a layer gives for one image of (height, width) pixels: (1, C, H', W') for feature maps.
+
+    A dry run: on the meta device, without numbers, unless the network looks at numbers on the way.
+
+    Raises:
+        UnknownNameError, LayerError: if there is no such layer, or it does not run.
+        ShapeError: if the network takes no images of that size.
+    """
+    shape = (1, network.channels, *size)
+    try:
+        return activations(network.on_meta(), torch.empty(shape, device="meta"), [layer])[layer].shape
+    except FORWARD_ERRORS:
+        images = torch.full(shape, 0.5, device=network.device)
+        with forward_pass(network, images):
+            return activations(network, images, [layer])[layer].shape
 
 
 def capture(

@@ -7,7 +7,7 @@ network takes no other. ``fit="crop"`` is the network's published preprocessing,
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.errors import PictureError, ShapeError
+from cnnviz.errors import PictureError, ShapeError, choose
 from cnnviz.networks.network import Network
-from cnnviz.pictures.colours import Pixels
+from cnnviz.pictures.colours import Pixels, drawable
 from cnnviz.pictures.reading import Picture, picture_of, read_picture
 
 Fit = Literal["whole", "crop"]
@@ -66,9 +66,11 @@ def show(
         size: short side, in pixels, of what the network sees; the network's own by default.
 
     Raises:
+        UnknownNameError: if there is no such fit.
         PictureError: if the picture cannot be read, or is too long and narrow to be seen whole.
         ShapeError: if a tensor has another shape or range, or the network takes no picture of that size.
     """
+    choose(fit, get_args(Fit), "fit")
     if isinstance(picture, Tensor):
         shown = as_it_is(network, picture)
         check_range(picture)
@@ -114,11 +116,9 @@ def as_it_is(network: Network, images: Tensor) -> Shown:
     if not batch.is_floating_point():
         raise ShapeError(f"images are real numbers in [0, 1]; this tensor is {batch.dtype}; divide by 255 first.")
     check_finite(batch)
-    pixels = (batch.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     names = tuple(f"image {number}" for number in range(len(batch)))
     height, width = batch.shape[2:]
-    drawn = 3 if network.channels >= 3 else 1
-    colours = tuple(np.broadcast_to(image[:, :, :drawn], (height, width, 3)) for image in pixels.numpy())
+    colours = tuple(map(drawable, batch.detach().cpu().float().clamp(0, 1)))
     return Shown(batch.to(network.device), names, colours, None, (0, 0, width, height), "as it is", {})
 
 

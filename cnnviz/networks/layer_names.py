@@ -1,26 +1,71 @@
-"""The names of layers that people use for networks of the VGG family: ``block4_conv2``, ``block4_pool``."""
+"""The names that people use for a network's layers beside PyTorch's own: ``block4_conv2``, ``block4_pool``.
+
+A family of networks is a function from a module to its `LayerName`s, empty where the module is none of the family. To
+name the layers of another family, write such a function and put it into `FAMILIES`; everything else follows.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from torch import nn
 
+PRE = ":pre"  # ends the name of what enters a convolution's activation
 
-def vgg_aliases(module: nn.Module) -> dict[str, str]:
-    """``blockX_convY``, ``blockX_convY:pre`` and ``blockX_pool`` to PyTorch's names; empty outside the VGG family."""
+
+@dataclass(frozen=True)
+class LayerName:
+    """One name of one layer.
+
+    Attributes:
+        name: such as "block4_conv2", after the activation, "block4_conv2:pre", before it, or "block4_pool".
+        module: PyTorch's qualified name, "features.19".
+        convolution: whether this is a convolution's map, before or after its activation.
+    """
+
+    name: str
+    module: str
+    convolution: bool = False
+
+    @property
+    def plain(self) -> str:
+        """The name after the activation: "block4_conv2" of "block4_conv2:pre"."""
+        return self.name.removesuffix(PRE)
+
+    @property
+    def before_activation(self) -> bool:
+        return self.name.endswith(PRE)
+
+
+def layer_names(module: nn.Module) -> dict[str, LayerName]:
+    """The names of a network's layers by themselves; empty where no family knows the network."""
+    families = ({name.name: name for name in family(module)} for family in FAMILIES)
+    return next(filter(None, families), {})
+
+
+def block_of(name: str) -> str | None:
+    """The block that a name says its layer stands in: "block4" of "block4_conv2"; None if it says none."""
+    block = re.match(r"[a-z]+\d+(?=_conv\d)", name)
+    return block[0] if block else None
+
+
+def vgg_names(module: nn.Module) -> Iterator[LayerName]:
+    """``blockX_convY``, ``blockX_convY:pre`` and ``blockX_pool`` of the VGG family."""
     features = getattr(module, "features", None)
     if not isinstance(features, nn.Sequential) or not _is_vgg(features):
-        return {}
-    aliases: dict[str, str] = {}
+        return
     block, convolution = 1, 0
     for index, layer in features.named_children():
+        path = f"features.{index}"
         if isinstance(layer, nn.Conv2d):
             convolution += 1
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):  # with batch norm, what it gives enters the ReLU
+            yield LayerName(f"block{block}_conv{convolution}{PRE}", path, convolution=True)
         elif isinstance(layer, nn.ReLU):
-            aliases[f"block{block}_conv{convolution}"] = f"features.{index}"
+            yield LayerName(f"block{block}_conv{convolution}", path, convolution=True)
         elif isinstance(layer, nn.MaxPool2d):
-            aliases[f"block{block}_pool"] = f"features.{index}"
+            yield LayerName(f"block{block}_pool", path)
             block, convolution = block + 1, 0
-        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
-            aliases[f"block{block}_conv{convolution}:pre"] = f"features.{index}"
-    return aliases
 
 
 def _is_vgg(features: nn.Sequential) -> bool:
@@ -39,3 +84,6 @@ def _is_vgg(features: nn.Sequential) -> bool:
         and blocks[-1] == ""
         and all(set(block) == {"c"} for block in blocks[:-1])
     )
+
+
+FAMILIES: tuple[Callable[[nn.Module], Iterator[LayerName]], ...] = (vgg_names,)

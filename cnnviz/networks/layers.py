@@ -5,7 +5,6 @@ Nothing is looked up: the network runs once on tensors that have shapes but no n
 (H - F + 2P) / S + 1 for the size of a map and K (F F D + 1) for the parameters of a convolution.
 """
 
-import re
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from cnnviz.errors import FORWARD_ERRORS
 from cnnviz.networks.inputs import check_side
+from cnnviz.networks.layer_names import LayerName
 from cnnviz.networks.network import Network, count_parameters, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
@@ -69,7 +69,6 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
         with forward_pass(network, images):
             traced, seen = _trace(network.twin(), images)
     names = {part: name for name, part in traced.module.named_modules() if name}
-    aliases = {name: alias for alias, name in network.aliases.items()}
     idle = (part for part in _rows(traced) if part not in seen and count_parameters(part))
     order = [*seen, *idle]
     counted: set[nn.Parameter] = set()
@@ -78,14 +77,13 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
         own = set(part.parameters(recurse=False)) - counted
         counted |= own
         parameters = sum(parameter.numel() for parameter in own)
-        rows.append(_row(names[part], aliases.get(names[part], ""), part, parameters, *seen.get(part, ((), None))))
+        rows.append(_row(network.name_of(names[part]), part, parameters, *seen.get(part, ((), None))))
     return rows
 
 
 def all_convolutions(network: Network) -> list[str]:
     """The layers that "all" stands for: blockX_convY in the VGG family, elsewhere every convolution that runs."""
-    blocks = [alias for alias in network.aliases if re.fullmatch(r"block\d+_conv\d+", alias)]
-    return blocks or [row.name for row in layer_table(network) if row.kind == "Conv2d" and row.output]
+    return network.convolutions or [row.name for row in layer_table(network) if row.kind == "Conv2d" and row.output]
 
 
 Seen = dict[nn.Module, tuple[tuple[int, ...], Field | None]]
@@ -115,12 +113,10 @@ def _rows(network: Network) -> list[nn.Module]:
     return [part for part in parts if not list(part.children()) or list(part.parameters(recurse=False))]
 
 
-def _row(
-    name: str, alias: str, module: nn.Module, parameters: int, output: tuple[int, ...], field: Field | None
-) -> Layer:
+def _row(name: LayerName, module: nn.Module, parameters: int, output: tuple[int, ...], field: Field | None) -> Layer:
     return Layer(
-        name=name,
-        alias=alias,
+        name=name.module,
+        alias=name.name if name.name != name.module else "",
         kind=type(module).__name__,
         kernel=_pair(getattr(module, "kernel_size", None)),
         stride=_pair(getattr(module, "stride", None)),

@@ -23,9 +23,10 @@ from cnnviz.errors import (
     ShapeError,
     UnknownNameError,
     did_you_mean,
+    fault_of_machine,
     translated,
 )
-from cnnviz.networks.layer_names import vgg_aliases
+from cnnviz.networks.layer_names import PRE, LayerName, layer_names
 
 RANDOM = "random"
 Module = TypeVar("Module", bound=nn.Module)
@@ -54,8 +55,9 @@ class Network(nn.Module):
         weights: where the weights came from, for people.
         crop: its published preprocessing, or None where there is none.
         computes_in: the kind of numbers that its module is given, if not that of its first weights.
-        layers: its modules by name: PyTorch's qualified names (``features.19``) and, for the VGG family,
-            ``block4_conv2`` (after the ReLU), ``block4_conv2:pre`` (before it) and ``block4_pool``.
+        names: what people call its layers, beside PyTorch's names; for the VGG family ``block4_conv2`` (after the
+            ReLU), ``block4_conv2:pre`` (before it) and ``block4_pool``.
+        layers: its modules, by PyTorch's qualified names (``features.19``) and by `names`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Network(nn.Module):
         wnids: Sequence[str] | None,
         weights: str,
         crop: Crop | None,
+        any_size: bool | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -77,17 +80,18 @@ class Network(nn.Module):
         self.computes_in: torch.dtype | None = None
         self._hashed: tuple[tuple[int, ...], str] | None = None
         # Here from the start: a thread that copies these attributes walks over them.
-        self._any_size: bool | None = None
+        self._any_size = any_size
         self._normalisation: tuple[Sequence[float], Sequence[float]] | None = None
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
         self.channels = _colour_channels(module, mean)
         self.register_buffer("mean", _per_channel(mean, self.channels, "mean"), persistent=False)
         self.register_buffer("std", _per_channel(std, self.channels, "std"), persistent=False)
-        modules = {layer: found for layer, found in module.named_modules() if layer}
-        self.aliases: Mapping[str, str] = vgg_aliases(module)
-        named = modules | {alias: modules[layer] for alias, layer in self.aliases.items()}
-        self.layers: Mapping[str, nn.Module] = named
+        modules = {path: part for path, part in module.named_modules() if path}
+        self.names: Mapping[str, LayerName] = layer_names(module)
+        self.layers: Mapping[str, nn.Module] = modules | {
+            name: modules[layer.module] for name, layer in self.names.items()
+        }
 
     mean: Tensor
     std: Tensor
@@ -122,49 +126,72 @@ class Network(nn.Module):
             self._normalisation = self.mean.flatten().tolist(), self.std.flatten().tolist()
         return self._normalisation
 
-    def before_relu(self, layer: str) -> str:
-        """The name of what enters the ReLU, ``block4_conv2:pre``, where `layer` is a ReLU that has such a name."""
-        name = self.qualified(layer)
-        before = (f"{alias}:pre" for alias, own in self.aliases.items() if own == name and not alias.endswith(":pre"))
-        return next((pre for pre in before if pre in self.aliases), layer)
+    @property
+    def aliases(self) -> dict[str, str]:
+        """PyTorch's names of layers by what people call them."""
+        return {name: layer.module for name, layer in self.names.items()}
+
+    @property
+    def convolutions(self) -> list[str]:
+        """The names that people use for convolutions, after their activation; empty where they use none."""
+        return [name for name, layer in self.names.items() if layer.convolution and not layer.before_activation]
+
+    def name_of(self, layer: str) -> LayerName:
+        """What people call a layer, whichever of its names is given; PyTorch's name where they call it nothing else.
+
+        Raises:
+            UnknownNameError: as `qualified`.
+        """
+        path = self.qualified(layer)
+        return next((name for name in self.names.values() if name.module == path), LayerName(path, path))
 
     def called(self, layer: str) -> str:
-        """A layer's name for people: the one like block4_conv2, if it has one, whichever it is given by."""
-        name = self.qualified(layer)
-        return next((alias for alias, own in self.aliases.items() if own == name), name)
+        """A layer's name for people: the one like block4_conv2, if it has one."""
+        return self.name_of(layer).name
+
+    def before_relu(self, layer: str) -> str:
+        """The name of what enters the ReLU, ``block4_conv2:pre``, where `layer` is a ReLU that has such a name."""
+        own = self.name_of(layer)
+        return layer if own.before_activation or own.plain + PRE not in self.names else own.plain + PRE
 
     def qualified(self, layer: str) -> str:
-        """PyTorch's name of a layer that may be given by any of its names.
+        """PyTorch's name of a layer that may be given by any of its names, ``block4-conv2`` included.
 
         Raises:
             UnknownNameError: if there is none of that name; says which are close.
         """
-        name = layer.replace("-", "_") if layer.startswith("block") else layer
-        if name in self.aliases:
-            return self.aliases[name]
+        known = self.names.get(layer.replace("-", "_"))
+        if known:
+            return known.module
         if layer in self.layers:
             return layer
-        hint = did_you_mean(name, [*self.aliases, *self.layers])
+        hint = did_you_mean(layer, self.layers)
         raise UnknownNameError(
             f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers`, or network.layers in Python, lists them."
         )
 
     @property
     def takes_any_size(self) -> bool:
-        """Whether images of other sizes than `input_size` give logits too; found out by shapes alone."""
+        """Whether images of other sizes than `input_size` give logits too; tried once where it is not known."""
         if self._any_size is None:
-            self._any_size = self._bears_another_size()
+            self._any_size = self._bears_other_sizes()
         return self._any_size
 
-    def _bears_another_size(self) -> bool:
-        traced, (height, width) = self.on_meta(), self.input_size
+    @torch.no_grad()
+    def _bears_other_sizes(self) -> bool:
+        """Whether two images larger than the network's own, one high and one wide as well, give as many logits.
+
+        With real numbers, though shapes alone would do: on the meta device PyTorch imports more than a pass costs.
+        """
+        twin, (height, width) = self.twin(), self.input_size
+        sizes = (height + 32, width), (height + 32, width + 64)
         try:
-            with torch.no_grad():
-                sizes = ((height, width), (height + 32, width + 64))
-                own, larger = (traced(torch.empty(1, self.channels, *size, device="meta")) for size in sizes)
-        except FORWARD_ERRORS:
+            high, wide = (twin(torch.full((1, self.channels, *size), 0.5, device=self.device)) for size in sizes)
+        except FORWARD_ERRORS as error:
+            if fault_of_machine(error):
+                raise
             return False
-        return not isinstance(own, Tensor) or own.shape[:2] == larger.shape[:2]
+        return not isinstance(high, Tensor) or high.shape[:2] == wide.shape[:2]
 
     def on_meta(self) -> "Network":
         """The same network without numbers: tensors have shapes only, so a forward pass costs nothing."""
@@ -214,6 +241,7 @@ def wrap(
     wnids: Sequence[str] | None = None,
     weights: str = "as given",
     crop: Crop | None = None,
+    any_size: bool | None = None,
 ) -> Network:
     """Any image classifier as a `Network`; the module itself stays exactly as it is.
 
@@ -230,6 +258,7 @@ def wrap(
         wnids: a WordNet id per class.
         weights: where the weights came from, for people.
         crop: the preprocessing that its accuracy was measured with.
+        any_size: whether it takes images of other sizes too; tried when it matters, if not said.
 
     Raises:
         ModelError: if a size, mean or std makes no sense, or the module cannot be looked into or copied.
@@ -253,6 +282,7 @@ def wrap(
         wnids=wnids,
         weights=weights,
         crop=crop,
+        any_size=any_size,
     )
     home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point()), None)
     network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))

@@ -1,4 +1,4 @@
-"""Numbers to colours: colour maps as tables, values as levels, tensors as pixels. The only file that has palettes."""
+"""Numbers to colours: colour maps as tables, values and tensors as pixels. The only file that has palettes."""
 
 from functools import lru_cache
 
@@ -10,7 +10,8 @@ from torch import Tensor
 from cnnviz.errors import UnknownNameError, did_you_mean
 
 Values = NDArray[np.float32]
-SIGNED, UNSIGNED = "RdBu_r", "inferno"
+SIGNED, UNSIGNED, FEATURES = "RdBu_r", "inferno", "viridis"  # the last one is for maps, each in its own range
+UNSEEN = 232  # grey
 Pixels = NDArray[np.uint8]
 
 
@@ -20,10 +21,36 @@ def drawable(image: Tensor) -> Pixels:
     return np.broadcast_to(values[..., : 3 if values.shape[2] >= 3 else 1], (*values.shape[:2], 3))
 
 
-def _levels(values: Values, scale: float, *, signed: bool) -> NDArray[np.intp]:
+def painted(values: Values, scale: float, *, signed: bool) -> Pixels:
+    """Values around zero, or from zero on, in colours: (..., 3), 0 to 255.
+
+    Args:
+        values: NaN, for what was not seen, becomes grey.
+        scale: the size of a value that the last colour stands for.
+        signed: whether signs mean something: then colours diverge from white at zero; otherwise they begin at black.
+    """
     share = np.clip(np.nan_to_num(values) / (scale or 1), -1 if signed else 0, 1)
-    levels: NDArray[np.intp] = np.rint((share + 1) * 127.5 if signed else share * 255).astype(np.intp)
-    return levels
+    pixels = _coloured((share + 1) / 2 if signed else share, colours_of(signed=signed))
+    pixels[np.isnan(values)] = UNSEEN
+    return pixels
+
+
+def painted_between(values: Values, low: Values, high: Values, cmap: str) -> Pixels:
+    """Values from the first colour, for `low`, to the last, for `high`; where these are equal, the middle one."""
+    flat = high <= low
+    span = np.where(flat, 1, high - low).astype(np.float64)
+    return _coloured(np.where(flat, 0.5, (values - low) / span), colour_map(cmap))
+
+
+def _coloured(share: NDArray[np.floating], colours: Pixels) -> Pixels:
+    """Shares in [0, 1] of a table of colours."""
+    pixels: Pixels = colours[np.rint(share * (len(colours) - 1)).astype(np.intp)]
+    return pixels
+
+
+def colours_of(*, signed: bool) -> Pixels:
+    """The table that `painted` takes."""
+    return colour_map(SIGNED if signed else UNSIGNED)
 
 
 @lru_cache(maxsize=8)

@@ -19,7 +19,7 @@ from cnnviz.networks.predictions import class_index
 from cnnviz.synthesis.jobs import Job, seed_of
 from cnnviz.synthesis.objectives import Objective, channel, logit
 from cnnviz.synthesis.results import Synthesis
-from cnnviz.synthesis.settings import Settings, canvas, filter_count, prepare, side_pair
+from cnnviz.synthesis.settings import Settings, canvas, prepare, side_pair
 
 _PER_IMAGE = {"filters", "classes", "seeds"}  # settings with an entry per image
 
@@ -109,15 +109,15 @@ def filter_job(
     filters: int | Sequence[int] | None = None,
     *,
     seed: int = 0,
+    first: int | None = None,
     **settings: Unpack[Settings],
 ) -> Job:
-    """The job of `filter_images`, not yet run."""
+    """The job of `filter_images`, not yet run; without `filters` it is for the first ones, if it is said how many."""
     _check(network)
     climbed = network.before_relu(layer)
-    settings["size"] = size = side_pair(settings.get("size")) or canvas(network, layer)
-    count = filter_count(network, climbed, size)
+    settings["size"], count = canvas(network, climbed, side_pair(settings.get("size")))
     filters = [filters] if isinstance(filters, int) else filters
-    filters = range(count) if filters is None else [operator.index(number) for number in filters]
+    filters = range(count)[:first] if filters is None else [operator.index(number) for number in filters]
     wrong = [number for number in filters if not 0 <= number < count]
     if wrong or len(filters) == 0:
         given = f"has no filter {wrong[0]}" if wrong else "is asked for no filter"

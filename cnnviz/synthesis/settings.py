@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.errors import LayerError, ShapeError, UnknownNameError, choose
+from cnnviz.networks.activations import output_shape
 from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.layers import layer_table
@@ -135,11 +136,34 @@ def prepare(
     )
 
 
-def canvas(network: Network, layer: str) -> Size:
-    """(height, width) in pixels of an image for the filters of a layer: 1.3 receptive fields, if that is not too much.
+def canvas(network: Network, layer: str, size: Size | None = None) -> tuple[Size, int]:
+    """(height, width) in pixels of an image for the filters of a layer, and how many filters the layer has.
 
-    Below 64 pixels there is little to see; more than the network was made for means little to it.
+    The size is 1.3 receptive fields, if that is not too much: below 64 pixels there is little to see, and more than the
+    network was made for means little to it.
+
+    Args:
+        size: to be taken instead, if given.
+
+    Raises:
+        LayerError: if the layer gives no feature maps.
+        ShapeError: if the network cannot take images of the size given.
     """
+    if size is None:
+        size = _wanted_size(network, layer)
+        try:
+            shape = output_shape(network, layer, size)
+        except ShapeError:  # a network that takes its own size only, and looks at it before the layer
+            size = network.input_size
+            shape = output_shape(network, layer, size)
+    else:
+        shape = output_shape(network, layer, size)
+    if len(shape) != 4:
+        raise LayerError(f"layer {layer!r} has no feature maps; for what classes look like, take `cnnviz classimage`.")
+    return size, shape[1]
+
+
+def _wanted_size(network: Network, layer: str) -> Size:
     name = network.qualified(layer)
     fields = (row.receptive_field for row in layer_table(network) if row.name == name)
     field = max(next(fields, None) or (math.inf,))
@@ -147,27 +171,7 @@ def canvas(network: Network, layer: str) -> Size:
     if math.isinf(field):
         return height, width
     side = max(SMALLEST, GRAIN * math.ceil(FIELDS * field / GRAIN))
-    fitting = min(side, height), min(side, width)
-    try:
-        filter_count(network, layer, fitting)
-    except ShapeError:  # a network that takes its own size only, and looks at it before the layer
-        return height, width
-    return fitting
-
-
-@torch.no_grad()
-def filter_count(network: Network, layer: str, size: Size) -> int:
-    """How many filters a layer has.
-
-    Raises:
-        LayerError: if it gives no feature maps.
-        ShapeError: if the network cannot take images of that size.
-    """
-    images = torch.full((1, network.channels, *size), 0.5, device=network.device)
-    maps = Viewer(network, [layer], images, elided=False)(images).map(layer)
-    if maps.ndim != 4:
-        raise LayerError(f"layer {layer!r} has no feature maps; for what classes look like, take `cnnviz classimage`.")
-    return maps.shape[1]
+    return min(side, height), min(side, width)
 
 
 def _batch(network: Network) -> int:

@@ -6,15 +6,16 @@ of its channels is a fixed linear function of what it is given.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import FORWARD_ERRORS, LayerError, ShapeError, fault_of_machine
+from cnnviz.errors import LayerError, ShapeError
 from cnnviz.networks.activations import capture
-from cnnviz.networks.network import Network, forward_pass, structural_copy
+from cnnviz.networks.fast_copies import fastest
+from cnnviz.networks.network import Network, forward_pass
 
 LOGITS = "(logits)"  # the name by which objectives ask for the network's output
 
@@ -148,7 +149,8 @@ class Viewer:
         redirected: bool = False,
     ) -> None:
         self.layers = sorted(layers)
-        self._network, self._layout, order = _fastest(network, self.layers, images[:1].expand(2, -1, -1, -1), dtype)
+        tried = partial(_tried, self.layers, images[:1].expand(2, -1, -1, -1))
+        self._network, self._layout, order = fastest(network, dtype, tried)
         if redirected:
             redirect(self._network)
         self._modules = {layer: _module(self._network, layer) for layer in self.layers}
@@ -205,31 +207,14 @@ def _module(network: Network, layer: str) -> nn.Module:
     return network.module if layer == LOGITS else network.layers[network.qualified(layer)]
 
 
-def _fastest(
-    network: Network, layers: Sequence[str], images: Tensor, dtype: torch.dtype
-) -> tuple[Network, torch.memory_format, list[str]]:
-    """A copy of the network, its layout, channels last if it bears that, and the layers in the order they run in."""
-    try:
-        return _ready(network, layers, images, dtype, torch.channels_last)
-    except FORWARD_ERRORS as error:  # a forward that calls x.view(...)
-        if fault_of_machine(error):
-            raise
-        with forward_pass(network, images):
-            return _ready(network, layers, images, dtype, torch.contiguous_format)
-
-
 @torch.no_grad()
-def _ready(
-    network: Network, layers: Sequence[str], images: Tensor, dtype: torch.dtype, layout: torch.memory_format
+def _tried(
+    layers: Sequence[str], images: Tensor, network: Network, layout: torch.memory_format
 ) -> tuple[Network, torch.memory_format, list[str]]:
-    def convert(tensor: Tensor) -> Tensor:
-        converted = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        return converted.contiguous(memory_format=layout) if converted.ndim == 4 else converted
-
-    ready = structural_copy(network, convert)
-    ready.mean, ready.std, ready.computes_in = network.mean.float(), network.std.float(), dtype
-    names = {_module(ready, layer): layer for layer in layers}
+    """A network that can be climbed for these layers, its layout, and the layers in the order they run in."""
+    names = {_module(network, layer): layer for layer in layers}
     if not names:
-        return ready, layout, []
-    seen = capture(ready, images.to(network.device).contiguous(memory_format=layout), names)
-    return ready, layout, [names[module] for module in seen]
+        return network, layout, []
+    with forward_pass(network, images):
+        maps = capture(network, images.to(network.device).contiguous(memory_format=layout), names)
+    return network, layout, [names[module] for module in maps]

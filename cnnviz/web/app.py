@@ -16,7 +16,7 @@ from cnnviz.attribution.explain import explain
 from cnnviz.attribution.explainer import explainer
 from cnnviz.attribution.explanations import Explanation
 from cnnviz.attribution.methods import METHODS
-from cnnviz.attribution.suitability import methods_named
+from cnnviz.attribution.suitability import able
 from cnnviz.errors import CnnvizError
 from cnnviz.features.maps import FeatureMaps, feature_maps
 from cnnviz.models import load
@@ -254,7 +254,7 @@ def drawn(climb: Climb) -> None:
 def why_part(picture: Picture, network: Key) -> None:
     st.header("Why the class came out", divider="gray")
     left, middle, right = st.columns(3)
-    methods = methods_named("all", explainer(loaded(*network)[0]).structure)
+    methods = able(explainer(loaded(*network)[0]).structure)
     titles = {name: f"{METHODS[name].title} ({METHODS[name].cost})" for name in methods}
     first = methods.index(QUICK) if QUICK in methods else 0
     method = left.selectbox("Method", methods, index=first, format_func=titles.__getitem__)

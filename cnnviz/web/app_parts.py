@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from cnnviz.attribution.explanations import Explanation
-from cnnviz.attribution.heatmaps import painted, placed
+from cnnviz.attribution.heatmaps import placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.errors import PictureError
 from cnnviz.features.maps import FeatureMaps
 from cnnviz.models import builtin, zoo
 from cnnviz.networks.network import Network
-from cnnviz.pictures.colours import Pixels, colour_map, drawable
+from cnnviz.pictures.colours import FEATURES, Pixels, drawable, painted, painted_between
 from cnnviz.pictures.reading import Picture, picture_from_bytes
 from cnnviz.pictures.sheets import Sheet
 from cnnviz.synthesis.judgement import as_shown
@@ -82,13 +82,12 @@ def thumbnail(picture: Picture) -> Image.Image:
 
 def tiles(found: FeatureMaps, channels: list[int]) -> list[Pixels]:
     """The maps of channels in the colours of their sheet, every value a square."""
-    colours, maps = colour_map("viridis"), found.maps[0, channels].numpy()
+    maps = found.maps[0, channels].numpy()
     axes = (1, 2) if maps[0].size > 1 else None  # a single value has no range of its own
     low, high = maps.min(axes, keepdims=True), maps.max(axes, keepdims=True)
-    span = np.where(high > low, high - low, 1)
+    high = np.where(high > low, high, low + 1)  # what is flat is dark
     factor = max(1, -(-TILE // max(maps.shape[1:])))
-    levels = np.rint((maps - low) / span * 255).astype(np.uint8)
-    return list(colours[levels].repeat(factor, 1).repeat(factor, 2))
+    return list(painted_between(maps, low, high, FEATURES).repeat(factor, 1).repeat(factor, 2))
 
 
 def blend(found: Explanation, made: Mapping[str, object], opacity: float) -> Sheet:

@@ -12,7 +12,6 @@ What a page says of a filter it takes from the folder alone; a picture that is n
 import io
 import math
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from cnnviz.errors import OutputError
 from cnnviz.files import whole_file
 from cnnviz.galleries.plan import LayerPlan, Plan
 from cnnviz.galleries.store import EXAMPLES, Store, example_complete, file_name, read_examples, read_lines
+from cnnviz.networks.layer_names import block_of
 from cnnviz.networks.provenance import model_words
 from cnnviz.web import charts
 from cnnviz.web.templating import HERE, STATES, TIMES, environment
@@ -250,10 +250,10 @@ def _examples(store: Store, plan: Plan) -> Mapping[str, Any] | None:
 
 def _groups(layers: Sequence[Layer], input_size: Sequence[int]) -> list[Group]:
     """The blocks of a network like VGG; of another one, layers with maps of the same size."""
-    blocks = [re.match(r"block\d+(?=_conv\d+)", layer.name) for layer in layers]
+    blocks = [block_of(layer.name) for layer in layers]
     gathered: dict[str, list[Layer]] = {}
     for layer, block in zip(layers, blocks, strict=True):
-        gathered.setdefault(block[0] if block and all(blocks) else _maps(layer), []).append(layer)
+        gathered.setdefault(block if block and all(blocks) else _maps(layer), []).append(layer)
     return [_group(name, some, input_size) for name, some in gathered.items()]
 
 

@@ -21,6 +21,7 @@ from cnnviz.errors import LayerError, ModelError
 from cnnviz.features.crops import Cut, Place, cut_out
 from cnnviz.features.maps import FeatureMaps, maps_of_layers
 from cnnviz.networks.inputs import Fit, Shown
+from cnnviz.networks.layer_names import block_of
 from cnnviz.networks.layers import Layer, all_convolutions, layer_table
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import Prediction
@@ -166,7 +167,7 @@ def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...
     rows = {row.name: row for row in layer_table(network)}
     last: dict[object, str] = {}
     for name in all_convolutions(network):
-        group = name.split("_")[0] if name in network.aliases else rows[name].output[1:]
+        group = block_of(name) if name in network.names else rows[name].output[1:]
         last.pop(group, None)  # a size that comes back counts where it comes last
         last[group] = name
     turned = edges.flip(0, 1)
@@ -222,5 +223,5 @@ def _uneven(rows: Tensor) -> Tensor:
 
 
 def _image_size(network: Network, layer: str) -> Size:
-    height, width = canvas(network, layer)
+    (height, width), _ = canvas(network, layer)
     return (min(height, LARGEST), min(width, LARGEST)) if network.takes_any_size else (height, width)

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.attribution.heatmaps import full_scale, overlaid, painted, placed
+from cnnviz.attribution.heatmaps import full_scale, overlaid, placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.features.crops import part_of
 from cnnviz.networks.inputs import Shown, unseen_dimmed
-from cnnviz.pictures.colours import Pixels, drawable
+from cnnviz.pictures.colours import Pixels, drawable, painted
 from cnnviz.web.charts import AXES
 from cnnviz.web.report_findings import Depth, Findings, Fired
 from cnnviz.web.report_sentences import (

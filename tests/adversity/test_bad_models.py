@@ -228,6 +228,13 @@ def test_a_broken_network_is_told_of_in_a_line_and_the_rest_works(do, net: str) 
             assert message in result.stderr, command
 
 
+@pytest.mark.usefixtures("bfloat16")
+@pytest.mark.parametrize("net", ["Maps", "Number"])
+def test_what_comes_instead_of_logits_is_told_in_the_numbers_that_were_computed(do, net: str) -> None:
+    assert "but bfloat16 of shape" in do("classimage", net).stderr
+    assert "but float32 of shape" in do("predict", net).stderr
+
+
 @pytest.mark.parametrize("net", ["Dynamic", "Never", "Twice", "Random", "Lambda", "ExtraState"])
 def test_an_odd_network_works_with_all_commands(do, net: str) -> None:
     for command in ALL:

@@ -42,13 +42,7 @@ from tests.support.commands import COMMANDS
 from tests.support.networks import SmallVGG
 from tests.support.paths import CAT
 
-few = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+few = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 many = settings(few, max_examples=300)
 
 

@@ -20,6 +20,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor, nn
 
 import cnnviz
@@ -57,6 +58,7 @@ def process() -> dict[str, object]:
         "numpy's generator": repr(np.random.get_state()),  # noqa: NPY002
         "python's generator": random.getstate(),
         "threads of PyTorch": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "threads of BLAS": {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"},
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
         "numbers": (torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.backends.mkldnn.enabled),
         "deterministic": (
@@ -275,15 +277,17 @@ def test_quiet_ends_with_the_last_who_wants_it(tmp_path: Path, cat: Path) -> Non
     def outer() -> list[bytes]:
         with quiet():
             entered.set()
-            leave.wait(10)
+            leave.wait()
             warnings.warn("unheard", UserWarning, stacklevel=1)
         return []
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(outer)
-        entered.wait(10)
-        read_picture(cat)
-        assert warnings.filters != filters, "the other one still wants it"
-        leave.set()
+        entered.wait()
+        try:
+            read_picture(cat)
+            assert warnings.filters != filters, "the other one still wants it"
+        finally:
+            leave.set()
         running.result()
     assert warnings.filters == filters

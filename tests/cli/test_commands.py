@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -299,22 +298,42 @@ def test_a_folder_without_permission(run: Run) -> None:
     assert "Permission denied" in result.stderr
 
 
+WAITING = """
+import os, time
+from cnnviz.__main__ import main
+
+def replace(source, target, real=os.replace):
+    if "block2" in str(target):
+        print("waiting", flush=True)
+        time.sleep(600)
+    real(source, target)
+
+os.replace = replace
+main()
+"""
+
+
 def test_ctrl_c_ends_with_130_and_no_half_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cnnviz", "featuremaps", str(CAT), "--layers", "all", *MINI, "--size", "400"]
+    """At a moment when two files are written and the third is about to be."""
+    command = ["featuremaps", str(CAT), "--layers", "block1_conv1,block1_conv2,block2_conv1", *MINI, "--size", "64"]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-c", WAITING, *command],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit deafness
     )
-    while not list(tmp_path.iterdir()) and process.poll() is None:
-        time.sleep(0.01)
+    assert process.stdout is not None
+    assert "waiting\n" in iter(process.stdout.readline, "")
+    assert len(list(tmp_path.iterdir())) == 3
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 130
     assert errors == "interrupted\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"cat_vgg16-mini_block1_conv{number}.png" for number in (1, 2)
+    ]
     for path in tmp_path.iterdir():
         Image.open(path).load()
 

@@ -222,7 +222,7 @@ def test_another_network_than_the_gallerys_is_refused(store: Store, run: Run, ph
     assert "is of another network" in result.stderr
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_tallies_merge_in_any_order_into_that_of_one_pass(data: st.DataObject) -> None:
     count, channels = data.draw(st.integers(1, 12)), 3

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import cnnviz
+from tests.support.paths import CAT
 
 PACKAGE = Path(cnnviz.__file__).parent
 ROOT = PACKAGE.parent
@@ -87,6 +88,26 @@ def test_importing_cnnviz_costs_nothing() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["featuremaps", "--help"], ["--version"], ["featuremaps"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(f"from cnnviz.cli import cli\ntry: cli({arguments!r})\nexcept SystemExit: pass") == set()
+
+
+NET = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+"""
+
+
+@pytest.mark.parametrize("model", [["vgg16-mini"], ["net.py:net", "--input-size", "32"]], ids=["known", "own"])
+def test_nothing_on_the_way_to_feature_maps_imports_a_compiler(tmp_path: Path, model: list[str]) -> None:
+    """On the meta device PyTorch does, and it costs as much as all the rest."""
+    (tmp_path / "net.py").write_text(NET)
+    layer = "1" if "net.py:net" in model else "block2_conv1"
+    command = ["featuremaps", str(CAT), "--layer", layer, "-o", "maps.png", "--model", *model]
+    code = f"import sys; from cnnviz.cli import cli; cli({command!r}, standalone_mode=False); print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "torch" in result.stdout.split()
+    assert "torch._dynamo" not in result.stdout.split()
 
 
 def test_figures_use_neither_pyplot_nor_a_display() -> None:

@@ -183,7 +183,7 @@ def test_all_convolutions_are_those_that_run(small_vgg: SmallVGG, lenet: LeNet) 
     padding=st.integers(0, 3),
     channels=st.integers(1, 4),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_convolution_obeys_the_textbook(size: int, kernel: int, stride: int, padding: int, channels: int) -> None:
     module = nn.Sequential(nn.Conv2d(3, channels, kernel, stride, padding), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     row = layer_table(cnnviz.wrap(module, name="net", input_size=size))[0]
@@ -219,7 +219,7 @@ class Branches(nn.Module):
     stride=st.integers(1, 2),
     dilation=st.integers(1, 2),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_receptive_field_is_what_a_gradient_reaches(first: int, second: int, stride: int, dilation: int) -> None:
     torch.manual_seed(0)
     network = cnnviz.wrap(Branches(first, second, stride, dilation), name="net", input_size=41)

@@ -10,7 +10,7 @@ from torchvision import models
 
 import cnnviz
 from cnnviz.errors import ModelError, ShapeError, UnknownNameError
-from cnnviz.networks.layer_names import vgg_aliases
+from cnnviz.networks.layer_names import layer_names
 from cnnviz.networks.network import Network
 from tests.support.networks import LeNet, SmallVGG
 
@@ -86,12 +86,15 @@ def test_the_vgg_family_answers_to_block_names(name: str, suffix: str) -> None:
         module = models.get_model(name + suffix, weights=None)
     expected = {f"block{x}_conv{y}" for x, count in enumerate(BLOCKS[name], 1) for y in range(1, count + 1)}
     expected |= {f"{name}:pre" for name in expected} | {f"block{x}_pool" for x in range(1, 6)}
-    aliases = vgg_aliases(module)
-    assert set(aliases) == expected
-    for alias, layer in aliases.items():
-        kind = type(module.get_submodule(layer)).__name__
+    names = layer_names(module)
+    assert set(names) == expected
+    for name, layer in names.items():
+        kind = type(module.get_submodule(layer.module)).__name__
         before_relu = "BatchNorm2d" if suffix else "Conv2d"
-        assert kind == ("MaxPool2d" if "pool" in alias else before_relu if alias.endswith(":pre") else "ReLU")
+        assert kind == ("MaxPool2d" if "pool" in name else before_relu if name.endswith(":pre") else "ReLU")
+        assert layer.name == name
+        assert layer.convolution == ("conv" in name)
+        assert layer.before_activation == name.endswith(":pre")
 
 
 def test_block_names_of_vgg16_by_hand(mini: Network) -> None:
@@ -100,12 +103,20 @@ def test_block_names_of_vgg16_by_hand(mini: Network) -> None:
     assert mini.qualified("block1_conv1") == "features.1"
     assert mini.qualified("block5_pool") == mini.qualified("features.30") == "features.30"
     assert mini.layers["block5_pool"] is mini.module.features[30]
+    assert mini.before_relu("features.20") == mini.before_relu("block4_conv2") == "block4_conv2:pre"
+    for layer in ("block4_conv2:pre", "features.19", "block5_pool", "classifier.linear"):
+        assert mini.before_relu(layer) == layer
+    assert [mini.called(layer) for layer in ("features.19", "features.30", "classifier.linear")] == [
+        "block4_conv2:pre",
+        "block5_pool",
+        "classifier.linear",
+    ]
 
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet18", "squeezenet1_0", "mobilenet_v2", "densenet121"])
 def test_other_networks_do_not_answer_to_block_names(name: str) -> None:
     with torch.device("meta"):
-        assert vgg_aliases(models.get_model(name, weights=None)) == {}
+        assert layer_names(models.get_model(name, weights=None)) == {}
 
 
 def test_an_unknown_layer_names_close_ones_and_the_command_that_lists_them(mini: Network) -> None:
@@ -193,7 +204,7 @@ def test_a_shared_relu_has_no_block_names() -> None:
     module.features = nn.Sequential(
         nn.Conv2d(3, 2, 3), relu, nn.MaxPool2d(2), nn.Conv2d(2, 2, 3), relu, nn.MaxPool2d(2)
     )
-    assert vgg_aliases(module) == {}
+    assert layer_names(module) == {}
 
 
 def test_hints_name_each_layer_once_whatever_its_capitals(mini: Network) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cnnviz.errors import PictureError, UnknownNameError
-from cnnviz.pictures.colours import colour_map
+from cnnviz.pictures.colours import SIGNED, UNSEEN, UNSIGNED, colour_map, painted, painted_between
 from cnnviz.pictures.reading import read_picture
 from tests.support.pictures import COLOURS, LARGE, bomb, jpeg
 
@@ -122,6 +122,18 @@ def test_colour_maps_are_matplotlibs() -> None:
     np.testing.assert_allclose(colour_map("viridis")[[0, 255]], [[68, 1, 84], [253, 231, 37]], atol=1)
     with pytest.raises(UnknownNameError, match="did you mean 'viridis'"):
         colour_map("viridi")
+
+
+def test_values_by_hand_are_the_colours_of_their_place() -> None:
+    values = np.array([-9, -2, -1, 0, 1, 2, 9, np.nan], dtype=np.float32)
+    around, above = colour_map(SIGNED), colour_map(UNSIGNED)
+    unseen = [[UNSEEN] * 3]
+    np.testing.assert_array_equal(painted(values, 2, signed=True), [*around[[0, 0, 64, 128, 191, 255, 255]], *unseen])
+    np.testing.assert_array_equal(painted(values, 2, signed=False), [*above[[0, 0, 0, 0, 128, 255, 255]], *unseen])
+    np.testing.assert_array_equal(painted(values[3:4], 0, signed=True), around[[128]], "a flat map is white")
+    low, high = np.float32([[1], [4]]), np.float32([[6], [4]])
+    between = painted_between(np.float32([[1, 2, 6], [4, 4, 4]]), low, high, "magma")
+    np.testing.assert_array_equal(between, colour_map("magma")[[[0, 51, 255], [128, 128, 128]]])
 
 
 def test_pixels_of_which_pillow_only_warns_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

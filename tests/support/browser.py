@@ -32,7 +32,7 @@ class Visit:
 
     def press(self, key: str, ending: str) -> None:
         self.page.keyboard.press(key)
-        self.page.wait_for_url(lambda url: url.endswith(ending), timeout=5000)
+        self.page.wait_for_url(lambda url: url.endswith(ending), timeout=90_000)
 
     def shown(self) -> list[int]:
         return [int(each) for each in self.page.locator(".grid figure:visible figcaption b").all_inner_texts()]

@@ -326,7 +326,11 @@ def test_the_default_precision_works_where_modules_are_used_in_unusual_ways(name
     images = torch.rand(1, 3, 224, 224)
     logits = Viewer(network, [LOGITS], images, dtype=torch.bfloat16)(images).map(LOGITS)
     assert (logits - network(images)).abs().max() <= 0.05 * network(images).abs().max()
-    assert canvas(network, layer) == (224, 224)
+    if name == "vit_b_32":
+        assert canvas(network, layer) == ((224, 224), 768)
+    else:  # whose attention takes the layer's weights and never runs it
+        with pytest.raises(LayerError, match="does not run"):
+            canvas(network, layer)
 
 
 def test_glances_enlarge_what_the_network_sees() -> None:
@@ -339,8 +343,8 @@ def test_glances_enlarge_what_the_network_sees() -> None:
 def test_the_canvas_follows_the_receptive_field(mini: Network, small_vgg: SmallVGG, lenet: LeNet) -> None:
     vgg = cnnviz.wrap(small_vgg, name="vgg", input_size=224)
     layers = ("block1_conv2", "block3_conv3", "block4_conv3", "block5_conv1", "block5_conv3")
-    assert [canvas(vgg, layer)[0] for layer in layers] == [64, 64, 128, 176, 224]
-    assert canvas(cnnviz.wrap(lenet, name="lenet", input_size=28), "conv1") == (28, 28)
+    assert [canvas(vgg, layer)[0][0] for layer in layers] == [64, 64, 128, 176, 224]
+    assert canvas(cnnviz.wrap(lenet, name="lenet", input_size=28), "conv1") == ((28, 28), 6)
 
 
 def test_what_cannot_be_made_is_said_in_one_line(mini: Network) -> None:

@@ -222,7 +222,7 @@ def test_penalties_are_zero_on_flat_grey_and_positive_elsewhere(network: Network
     mode=st.sampled_from(["zeros", "reflect"]),
     bias=st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_last_convolution_need_not_run(
     kernel: int, stride: int, padding: int, dilation: int, groups: int, mode: str, bias: bool
 ) -> None:

@@ -86,7 +86,7 @@ def identity(count: int) -> torch.Tensor:
 
 
 @given(height=st.integers(4, 20), width=st.integers(4, 20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_warp_by_the_identity_changes_nothing(height: int, width: int) -> None:
     images = torch.rand(2, 3, height, width)
     torch.testing.assert_close(warp(images, identity(2)), images, rtol=1e-4, atol=1e-5)
@@ -114,7 +114,7 @@ def test_a_turn_keeps_lengths_on_a_canvas_that_is_not_square() -> None:
 
 
 @given(pixels=st.floats(0, 20), degrees=st.floats(0, 45), extent=st.floats(0, 0.3), seed=st.integers(0, 2**62))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_draws_stay_within_their_bounds(pixels: float, degrees: float, extent: float, seed: int) -> None:
     shifts = jitter(pixels)(torch.Generator().manual_seed(seed), 50)
     assert shifts[:, :, 2].abs().max() <= pixels

@@ -29,7 +29,7 @@ from cnnviz.web.app_parts import MEGABYTES, Climb, blend, networks, sample_pictu
 from tests.support.commands import Run
 from tests.support.paths import CAT, ROOT
 
-PAGE = ROOT / "cnnviz" / "app.py"
+PAGE = ROOT / "cnnviz" / "web" / "app.py"
 LAYER = "block2_conv1"
 MARKDOWN = "my ![cat](https:x) *1* $2$ `3` :red[4] <img src=x onerror=alert(1)> &lt;b&gt; {{7*7}}.jpg"
 

@@ -1,0 +1,93 @@
+"""What networks are computed on and in; and that a graphics card gives what the processor gives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import cnnviz
+from cnnviz.isolation import seeded
+from cnnviz.networks.devices import devices, fast_dtype
+from cnnviz.networks.network import Network
+
+CPU = torch.device("cpu")
+
+
+def test_a_processor_is_fast_in_bfloat16_if_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fast_dtype(CPU) == torch.float32
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cpu, probe, lambda: True, raising=False)
+            assert fast_dtype(CPU) == torch.bfloat16
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, probe)  # as other versions of PyTorch have it
+    assert fast_dtype(CPU) == torch.float32
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_so_is_a_graphics_card(monkeypatch: pytest.MonkeyPatch, native: bool, expected: torch.dtype) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: native or including_emulation)
+    assert fast_dtype(torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_fastest_device_comes_first(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+    assert devices()[0] == expected
+    assert devices()[-1] == "cpu"
+
+
+@pytest.fixture
+def carded() -> Network:
+    return cnnviz.load("vgg16-mini", device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("layer", ["block1_conv1", "block3_conv3:pre", "block5_pool"])
+def test_feature_maps_of_a_card_are_the_processors(mini: Network, carded: Network, cat: Path, layer: str) -> None:
+    expected, maps = (cnnviz.feature_maps(network, cat, layer) for network in (mini, carded))
+    assert maps.maps.device == CPU, "results can be drawn and saved"
+    torch.testing.assert_close(maps.maps, expected.maps, rtol=1e-3, atol=1e-4 * expected.maps.abs().max().item())
+
+
+@pytest.mark.gpu
+def test_a_card_predicts_and_explains_as_the_processor_does(mini: Network, carded: Network, cat: Path) -> None:
+    expected, predictions = (cnnviz.predict(network, cat) for network in (mini, carded))
+    assert [each.index for each in predictions] == [each.index for each in expected]
+    assert [each.probability for each in predictions] == pytest.approx(
+        [each.probability for each in expected], rel=1e-3
+    )
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for method in ("grad-cam", "integrated-gradients"):
+        attributions = [cnnviz.attribute(network, images, [3, 7], method=method) for network in (mini, carded)]
+        size = attributions[0].abs().max().item()
+        torch.testing.assert_close(attributions[1].cpu(), attributions[0], rtol=0.01, atol=0.01 * size)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_card_climbs_and_the_processor_agrees_on_the_score(mini: Network, carded: Network, precision: str) -> None:
+    settings = {"steps": 16, "size": 48, "batch": 2, "tries": 1, "precision": precision}
+    before = torch.cuda.get_rng_state()
+    images = cnnviz.filter_images(carded, "block3_conv1", [3, 5], **settings)
+    again = cnnviz.filter_images(carded, "block3_conv1", [3, 5], **settings)
+    torch.testing.assert_close(images.images, again.images, rtol=0, atol=0.02)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert (images.scores > images.starts).all()
+    maps = cnnviz.activations(mini, images.images.cpu(), ["block3_conv1:pre"])["block3_conv1:pre"]
+    torch.testing.assert_close(maps[[0, 1], [3, 5]].mean((1, 2)).detach(), images.scores.cpu(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_draws_on_a_card_are_seeded_and_leave_its_generator_alone() -> None:
+    card, layer = torch.device("cuda"), nn.Dropout(0.5).to("cuda")
+    before, draws = torch.cuda.get_rng_state(), []
+    for _ in range(2):
+        with seeded(5, card):
+            draws.append(layer(torch.ones(64, device=card)))
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(torch.cuda.get_rng_state(), before)
