@@ -45,10 +45,10 @@ def dream(
 
     network = chosen.load(quiet=quiet)
     with waiting("dreaming ...", quiet=quiet):
-        found = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
-    found.save(file)
+        synthesis = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
+    synthesis.save(file)
     if not quiet:
-        echo(f"{file}: {found.title}; score {found.starts.item():.3g} to {found.scores.item():.3g}")
+        echo(f"{file}: {synthesis.title}; score {synthesis.starts.item():.3g} to {synthesis.scores.item():.3g}")
 
 
 @click.command()
@@ -83,10 +83,10 @@ def invert(
 
     network = chosen.load(quiet=quiet)
     with waiting("inverting ...", quiet=quiet):
-        found = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
-    found.save(file)
+        synthesis = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
+    synthesis.save(file)
     if not quiet:
-        echo(f"{file}: {found.title}")
+        echo(f"{file}: {synthesis.title}")
 
 
 @click.command()

@@ -80,7 +80,7 @@ def evidence(
 
     network = chosen.load(quiet=quiet)
     with waiting("reading pictures", quiet=quiet) as say:
-        found = compare_methods(
+        comparison = compare_methods(
             network,
             folder,
             methods=methods,
@@ -91,11 +91,12 @@ def evidence(
             seed=seed,
             watch=say,
         )
-    file = found.save(output or sheet_file(folder.resolve().name, network.name, "evidence"))
+    file = comparison.save(output or sheet_file(folder.resolve().name, network.name, "evidence"))
     if as_json:
-        say_json({"file": str(file), "grids": found.grids, "pictures": found.pictures, "methods": found.rows()})
+        counts = {"grids": comparison.grids, "pictures": comparison.pictures}
+        say_json({"file": str(file), **counts, "methods": comparison.rows()})
     elif not quiet:
-        for line in found.table().splitlines():
+        for line in comparison.table().splitlines():
             echo(line)
         echo()
-        echo(f"{file}: {found.grids} pairs of pictures, {network.name}, {network.weights}")
+        echo(f"{file}: {comparison.grids} pairs of pictures, {network.name}, {network.weights}")

@@ -88,21 +88,23 @@ def featuremaps(
     layers = _layers(network, single, listed)
     files = _files(pictures, layers, network.name, output)
     check_writable(next(iter(files.values())))
-    seen = {picture: show(network, picture, fit=fit, size=size) for picture in pictures}
+    inputs = {picture: show(network, picture, fit=fit, size=size) for picture in pictures}
     arrays: dict[str, Any] = {}
     rows = []
-    for picture, shown in seen.items():
-        found = maps_of_layers(network, shown, layers)
-        drawn = {layer: maps.order(by)[:top] if top else channels for layer, maps in found.items()}
-        sheets = {layer: maps.sheet(drawn[layer], scale=scale, cmap=cmap) for layer, maps in found.items()}
+    for picture, shown in inputs.items():
+        maps_by_layer = maps_of_layers(network, shown, layers)
+        chosen_channels = {layer: maps.order(by)[:top] if top else channels for layer, maps in maps_by_layer.items()}
+        sheets = {
+            layer: maps.sheet(chosen_channels[layer], scale=scale, cmap=cmap) for layer, maps in maps_by_layer.items()
+        }
         for layer, sheet in sheets.items():
             file = sheet.save(files[picture, layer])
-            rows.append(_row(picture, found[layer], drawn[layer], file))
+            rows.append(_row(picture, maps_by_layer[layer], chosen_channels[layer], file))
             if not (quiet or as_json):
                 echo(_summary(rows[-1]))
         if save_arrays:
             kept = {"image": shown.images[0].cpu().numpy()} | {
-                layer: maps.maps[0].numpy() for layer, maps in found.items()
+                layer: maps.maps[0].numpy() for layer, maps in maps_by_layer.items()
             }
             arrays |= {_key(picture, name, pictures): array for name, array in kept.items()}
     if save_arrays:
@@ -147,8 +149,8 @@ def _files(
         files = {key: (output or Path()) / name for key, name in zip(keys, names, strict=True)}
     makers: dict[Path, Path] = {}
     for (picture, _), file in files.items():
-        for each in pictures:
-            check_apart(file, each)
+        for given in pictures:
+            check_apart(file, given)
         if file in makers:
             raise click.UsageError(
                 f"the sheets of {makers[file]} and {picture} would both be {file}; take them in turn."
@@ -162,11 +164,11 @@ def _key(picture: Path, layer: str, pictures: tuple[Path, ...]) -> str:
     return layer if len(pictures) == 1 else f"{os.fsencode(picture.stem).decode('utf-8', 'replace')}/{layer}"
 
 
-def _row(picture: Path, found: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:
-    network = {"name": found.network.name, "weights": found.network.weights}
-    channels = list(drawn) if drawn is not None else list(range(found.maps.shape[1]))
-    head = {"picture": str(picture), "network": network, "layer": found.layer}
-    return head | found.statistics() | {"channels": channels, "file": str(file)}
+def _row(picture: Path, maps: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:
+    network = {"name": maps.network.name, "weights": maps.network.weights}
+    channels = list(drawn) if drawn is not None else list(range(maps.maps.shape[1]))
+    head = {"picture": str(picture), "network": network, "layer": maps.layer}
+    return head | maps.statistics() | {"channels": channels, "file": str(file)}
 
 
 def _summary(row: dict[str, Any]) -> str:

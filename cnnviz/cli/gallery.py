@@ -346,9 +346,9 @@ def _rows(store: "Store") -> list[dict[str, Any]]:
     done, rows = store.done(plan), []
     for layer in plan.layers:
         records = store.records(layer.layer)
-        found = [records[number]["status"] for number in done[layer.layer]]
-        counts = {state: found.count(state) for state in STATES}
-        rows.append({"layer": layer.layer, "filters": len(layer.filters), "drawn": len(found)} | counts)
+        states = [records[number]["status"] for number in done[layer.layer]]
+        counts = {state: states.count(state) for state in STATES}
+        rows.append({"layer": layer.layer, "filters": len(layer.filters), "drawn": len(states)} | counts)
     return rows
 
 

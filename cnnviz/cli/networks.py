@@ -90,13 +90,13 @@ def classes(word: str, chosen: Chosen, as_json: bool) -> None:
     rows = [
         {"index": index, "wnid": wnids[index] if wnids else None, "label": label} for index, label in enumerate(labels)
     ]
-    found = [row for row in rows if word.lower() in f"{row['label']} {row['wnid'] or ''}".lower()]
+    matches = [row for row in rows if word.lower() in f"{row['label']} {row['wnid'] or ''}".lower()]
     if as_json:
-        say_json(found)
+        say_json(matches)
         return
-    for row in found:
+    for row in matches:
         echo(f"{row['index']:5d}  {row['label']}" + (f"  ({row['wnid']})" if row["wnid"] else ""))
-    if not found:
+    if not matches:
         echo(f"none of the {len(labels)} classes has {word!r} in its name", err=True)
 
 

@@ -34,20 +34,21 @@ def predict(
 
     network = chosen.load(quiet=quiet)
     indices = [class_index(network, name) for name in names]
-    found = {}
+    predictions = {}
     for picture in pictures:
         ranks = predicted(network, picture, top=sys.maxsize if indices else top, fit=fit)
-        found[picture] = [one for index in indices for one in ranks if one.index == index] or ranks
+        by_class = {prediction.index: prediction for prediction in ranks}
+        predictions[picture] = [by_class[index] for index in indices if index in by_class] or ranks
     if as_json:
         about = {"name": network.name, "weights": network.weights}
         say_json(
             [
-                {"picture": str(picture), "network": about, "classes": [asdict(one) for one in ranks]}
-                for picture, ranks in found.items()
+                {"picture": str(picture), "network": about, "classes": [asdict(prediction) for prediction in ranks]}
+                for picture, ranks in predictions.items()
             ]
         )
         return
-    for picture, ranks in found.items():
+    for picture, ranks in predictions.items():
         echo(f"{picture}, {'its centre' if fit == 'crop' else 'all of it'} ({network.name}, {network.weights})")
-        for one in ranks:
-            echo(f"  {one.probability:6.1%}  {one.label}")
+        for prediction in ranks:
+            echo(f"  {prediction.probability:6.1%}  {prediction.label}")

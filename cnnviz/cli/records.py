@@ -30,14 +30,14 @@ def inspect(file: Path, as_json: bool) -> None:
     """
     from cnnviz.pictures.records import read_record
 
-    made = read_record(file)
+    record = read_record(file)
     if as_json:
-        say_json(made)
+        say_json(record)
         return
-    for name, value in _flat(made):
+    for name, value in _flat(record):
         echo(f"{name + ':':26} {value}")
     echo()
-    echo(f"`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if made.get("picture") else ""))
+    echo(f"`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if record.get("picture") else ""))
 
 
 @click.command()
@@ -75,29 +75,29 @@ def rerun(
     check_sheet(output)
     if output is not None:
         check_apart(output, file)
-    made, pixels = read_made(file)
-    network = _as_recorded(chosen, made).load(quiet=quiet)
-    with waiting(f"{made.get('command')} again", quiet=quiet):
-        again = remake(made, network, Supplied(picture, folder))
-    verdict = compared(made, pixels, again)
+    record, pixels = read_made(file)
+    network = _as_recorded(chosen, record).load(quiet=quiet)
+    with waiting(f"{record.get('command')} again", quiet=quiet):
+        again = remake(record, network, Supplied(picture, folder))
+    verdict = compared(record, pixels, again)
     if output is not None:
         again.save(output)
     if as_json:
         say_json(vars(verdict) | {"file": str(file), "output": None if output is None else str(output)})
     elif not quiet:
-        echo(f"{file}: {_told(verdict)}" + (f"; written to {output}" if output else ""))
+        echo(f"{file}: {_sentence(verdict)}" + (f"; written to {output}" if output else ""))
     if not verdict.close:
         context.exit(1)
 
 
-def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
+def _as_recorded(chosen: Chosen, record: Mapping[str, Any]) -> Chosen:
     """The network of a record, but for what the command line says of it."""
     from cnnviz.cli.rerun import check_record
     from cnnviz.networks.network import RANDOM
     from cnnviz.networks.provenance import given_weights
 
-    check_record(made)
-    network = made["network"]
+    check_record(record)
+    network = record["network"]
     name, weights = network["name"], given_weights(network)
     if chosen.model is None and network["weights"] == "as given":
         raise click.UsageError(f"{name} was made in Python; name what makes it with --model file.py:factory.")
@@ -110,13 +110,13 @@ def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
         raise click.UsageError(f"{name} had the weights of {weights}; say where that file is with --weights PATH.")
     recorded = replace(chosen, model=chosen.model or name, weights=chosen.weights or weights)
     if ":" in name:
-        size, mean, std = (tuple(network[each]) for each in ("input_size", "mean", "std"))
+        size, mean, std = (tuple(network[setting]) for setting in ("input_size", "mean", "std"))
         recorded = replace(recorded, input_size=chosen.input_size or (size[0], size[1]))
         recorded = replace(recorded, mean=chosen.mean or mean, std=chosen.std or std)
     return recorded
 
 
-def _told(verdict: "Verdict") -> str:
+def _sentence(verdict: "Verdict") -> str:
     if verdict.identical:
         return "identical, pixel for pixel"
     why = f" ({'; '.join(verdict.reasons)})" if verdict.reasons else ""

@@ -62,7 +62,7 @@ def report(
     check_writable(output or Path("report.html"))
     network = chosen.load(quiet=quiet)
     with waiting("looking ...", quiet=quiet) as say:
-        found = make_report(
+        findings = make_report(
             network,
             picture,
             methods=methods,
@@ -72,7 +72,7 @@ def report(
             watch=say,
         )
     named = sheet_file(picture.stem, network.name, "report").with_suffix(".html")
-    file, first = found.save(output or named), found.predictions[0]
+    file, first = findings.save(output or named), findings.predictions[0]
     if not quiet:
-        taken = f"{found.shown.names[0]} is taken for {first.label} ({first.probability:.1%}) by {network.name}"
+        taken = f"{findings.shown.names[0]} is taken for {first.label} ({first.probability:.1%}) by {network.name}"
         echo(f"{file}: {taken}")

@@ -36,16 +36,16 @@ _LISTED = "\n".join(
 
 def settings(texts: tuple[str, ...]) -> dict[str, float]:
     """Options of methods: steps=100."""
-    found, known = {}, options_of(METHODS)
+    values, known = {}, options_of(METHODS)
     for text in texts:
         name, _, value = text.partition("=")
         try:
-            found[name] = float(value)
+            values[name] = float(value)
         except ValueError:
             raise click.BadParameter(f"{text!r} is not like steps=100.", param_hint="--set") from None
         if name not in known:
             raise click.BadParameter(f"no method has {name!r}; they have {', '.join(known)}.", param_hint="--set")
-    return found
+    return values
 
 
 @click.command(epilog=f"\b\nMethods (their options for --set):\n{_LISTED}")
@@ -114,7 +114,7 @@ def saliency(
 
     network = chosen.load(quiet=quiet)
     with waiting("explaining ...", quiet=quiet) as say:
-        found = explain(
+        explanation = explain(
             network,
             picture,
             list(classes) or None,
@@ -126,35 +126,45 @@ def saliency(
             fit=fit,
             size=size,
             seed=seed,
-            checks=["curves", *(name for name, asked in checked.items() if asked)],
+            checks=["curves", *(name for name, wanted in checked.items() if wanted)],
             watch=say,
             **options,
         )
-    file = found.save(output or sheet_file(picture.stem, network.name, "saliency"))
+    file = explanation.save(output or sheet_file(picture.stem, network.name, "saliency"))
     if overlay is not None:
-        found.overlay().save(overlay)
+        explanation.overlay().save(overlay)
     if save_arrays is not None:
-        save_npz(save_arrays, _arrays(found))
+        save_npz(save_arrays, _arrays(explanation))
     if as_json:
-        say_json({"file": str(file), "baseline": found.baseline, "attributions": found.rows()})
+        say_json({"file": str(file), "baseline": explanation.baseline, "attributions": explanation.rows()})
     elif not quiet:
-        for line in _summary(found, file):
+        for line in _summary(explanation, file):
             echo(line)
 
 
-def _arrays(found: "Explanation") -> dict[str, Any]:
-    values = {f"{one.method}/{one.target.index}": one.values.numpy() for one in found.attributions}
-    return {"image": found.shown.images[0].cpu().numpy()} | values
+def _arrays(explanation: "Explanation") -> dict[str, Any]:
+    values = {
+        f"{attribution.method}/{attribution.target.index}": attribution.values.numpy()
+        for attribution in explanation.attributions
+    }
+    return {"image": explanation.shown.images[0].cpu().numpy()} | values
 
 
-def _summary(found: "Explanation", file: Path) -> list[str]:
-    classes = {one.target: f"{found.label(one)} ({one.probability:.1%})" for one in found.attributions}
-    titles = dict.fromkeys(METHODS[one.method].title for one in found.attributions)
-    flat = [f"{METHODS[one.method].title} for {found.label(one)}" for one in found.attributions if one.flat]
+def _summary(explanation: "Explanation", file: Path) -> list[str]:
+    classes = {
+        attribution.target: f"{explanation.label(attribution)} ({attribution.probability:.1%})"
+        for attribution in explanation.attributions
+    }
+    titles = dict.fromkeys(METHODS[attribution.method].title for attribution in explanation.attributions)
+    flat = [
+        f"{METHODS[attribution.method].title} for {explanation.label(attribution)}"
+        for attribution in explanation.attributions
+        if attribution.flat
+    ]
     lines = [f"{file}: why {', '.join(classes.values())}, by {', '.join(titles)}"]
     if flat:
         lines.append(f"flat, since no pixel matters: {', '.join(flat)}")
     left_out = [method.title for name, method in METHODS.items() if method.title not in titles]
-    if len(titles) > 1 and found.settings["asked"] == ["all"] and left_out:
+    if len(titles) > 1 and explanation.settings["asked"] == ["all"] and left_out:
         lines.append(f"left out, since captum would be wrong about this network: {', '.join(left_out)}")
     return lines

@@ -1,4 +1,7 @@
-"""The record inside a PNG that cnnviz made: how it is written, read, and found to be changed."""
+"""The record inside a PNG that cnnviz made: what it says of versions, how it is read, and found to be changed.
+
+A record is plain JSON in an iTXt chunk, with the sha256 of itself and the pixels; `cnnviz.pictures.sheets` writes it.
+"""
 
 import hashlib
 import io

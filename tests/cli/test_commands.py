@@ -131,9 +131,9 @@ def test_layers_lists_parameters_and_receptive_fields(run: Run, empty_cache: Pat
     assert "138,357,544 parameters" in result.stdout
     rows = [line.split() for line in result.stdout.splitlines() if " Conv2d " in line]
     assert [row[-2] for row in rows] == ["3", "5", "10", "14", "24", "32", "40", "60", "76", "92", "132", "164", "196"]
-    found = json.loads(run("layers", *MINI, "--json", "--size", "64").stdout)
-    assert found["input_size"] == [64, 64]
-    assert found["layers"][-1]["receptive_field"] == ["all", "all"]
+    table = json.loads(run("layers", *MINI, "--json", "--size", "64").stdout)
+    assert table["input_size"] == [64, 64]
+    assert table["layers"][-1]["receptive_field"] == ["all", "all"]
 
 
 def test_predict(run: Run) -> None:
@@ -284,9 +284,9 @@ def test_layers_may_be_called_anything(run: Run) -> None:
 
 def test_the_probability_of_a_class(run: Run, mini: Network) -> None:
     (row,) = json.loads(run("predict", CAT, "--class", "Egyptian cat", "--class", "n02123045", *MINI, "--json").stdout)
-    everything = {one.index: one.probability for one in cnnviz.predict(mini, CAT, top=200)}
-    assert [one["label"] for one in row["classes"]] == ["Egyptian cat", "tabby"]
-    assert [one["probability"] for one in row["classes"]] == [everything[32], everything[30]]
+    everything = {ranked.index: ranked.probability for ranked in cnnviz.predict(mini, CAT, top=200)}
+    assert [ranked["label"] for ranked in row["classes"]] == ["Egyptian cat", "tabby"]
+    assert [ranked["probability"] for ranked in row["classes"]] == [everything[32], everything[30]]
     assert row["network"]["name"] == "vgg16-mini"
 
 
