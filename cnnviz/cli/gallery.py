@@ -1,6 +1,5 @@
 """`cnnviz gallery`: all filters of a network in a folder of pages."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +18,7 @@ from cnnviz.cli.options import (
     quiet_option,
     recipe_options,
 )
-from cnnviz.cli.progress import waiting
+from cnnviz.cli.progress import bar, waiting
 from cnnviz.cli.terminal import echo, print_table, say_json
 from cnnviz.cli.values import Finite, filters_or_all
 from cnnviz.errors import fault_of_machine
@@ -139,21 +138,14 @@ def build(
 
     store = Store(out)
     engine = chosen_engine.start(chosen, quiet=quiet)
-    shown = began = None
+    progress = None
     try:
-        with waiting("planning", quiet=quiet) as say:
-            for shown in building(engine, store, request):
-                began = began or (shown.finished, time.monotonic())
-                rate = 60 * (shown.finished - began[0]) / max(1.0, time.monotonic() - began[1])
-                say(
-                    f"{shown.finished} of {shown.filters} filters, {rate:.0f} a minute",
-                    shown.done / max(1, shown.total),
-                )
-                if shown.batch is not None:
-                    echo(f"memory ran out: going on with {shown.batch} filters at a time", err=True)
+        with bar("planning", "filters", quiet=quiet) as draw:
+            for progress in building(engine, store, request):
+                draw(progress)
     except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
-        if shown is not None and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
-            echo(f"{shown.finished} of {shown.filters} filters are kept; the same command goes on", err=True)
+        if progress is not None and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
+            echo(f"{progress.finished} of {progress.count} filters are kept; the same command goes on", err=True)
         raise
     if not quiet:
         rows = _rows(store)
@@ -243,13 +235,14 @@ def examples(
     store = Store(out)
     store.planned()
     engine = chosen_engine.start(chosen, quiet=quiet)
-    passed = None
+    progress = None
     with waiting("reading", quiet=quiet) as say:
-        for passed in find_examples(engine, store, folder, top):
-            say(f"{passed.done} of {passed.total} pictures", passed.done / passed.total)
+        for progress in find_examples(engine, store, folder, top):
+            say(f"{progress.done} of {progress.total} pictures", progress.share)
     if not quiet:
-        skipped = f", {passed.unreadable} could not be used" if passed and passed.unreadable else ""
-        read = f"{passed.done - passed.unreadable} pictures{skipped}" if passed else "nothing new"
+        unusable = progress.done - progress.finished if progress else 0
+        skipped = f", {unusable} could not be used" if unusable else ""
+        read = f"{progress.finished} pictures{skipped}" if progress else "nothing new"
         echo(f"{out}: examples from {folder.name}: {read}; `cnnviz gallery site {out}` shows them")
 
 

@@ -1,5 +1,6 @@
 """Jobs with a progress bar, that keep what is finished when interrupted."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from cnnviz.errors import fault_of_machine
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cnnviz.networks.progress import Progress
     from cnnviz.synthesis.jobs import Job
     from cnnviz.synthesis.results import Synthesis
 
@@ -26,7 +28,9 @@ def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> N
 
     describe(job.network)  # kept by the network from now on; from a graphics card that fails it could not be read
     try:
-        _with_bar(job, quiet=quiet)
+        with bar("", "images", quiet=quiet) as draw:
+            for progress in job.run():
+                draw(progress)
     except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
         if job.made and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
             echo(f"keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True)
@@ -49,27 +53,21 @@ def waiting(text: str, *, quiet: bool) -> Iterator[Callable[[str, float], None]]
         )
 
 
-def _with_bar(job: "Job", *, quiet: bool) -> None:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+@contextmanager
+def bar(text: str, things: str, *, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
+    """Show on a terminal how far work is that makes so many things, once it says so; and, anywhere, want of memory."""
+    began: tuple[int, float] | None = None
+    with waiting(text, quiet=quiet) as say:
 
-    console = _console()
-    columns = (
-        BarColumn(),
-        TextColumn("{task.fields[finished]} of {task.fields[images]} images"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task("", total=None, finished=0, images=len(job.seeds), rate="")
-        batch = job.batch
-        for progress in job.run():
-            bar.update(task, completed=progress.done, total=progress.total, finished=progress.finished)
-            speed = bar.tasks[0].speed
-            if speed:
-                bar.update(task, rate=f"{speed / job.steps * 60:.0f} a minute")
-            if progress.batch < batch:
-                batch = progress.batch
-                echo(f"memory ran out: going on with {batch} images at a time", err=True)
+        def draw(progress: "Progress") -> None:
+            nonlocal began
+            began = began or (progress.finished, time.monotonic())
+            rate = 60 * progress.share * (progress.count - began[0]) / max(1.0, time.monotonic() - began[1])
+            say(f"{progress.finished} of {progress.count} {things}, {rate:.0f} a minute", progress.share)
+            if progress.batch is not None:
+                echo(f"memory ran out: going on with {progress.batch} {things} at a time", err=True)
+
+        yield draw
 
 
 def _console() -> "Console":

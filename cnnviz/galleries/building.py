@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cnnviz.errors import OutputError
@@ -10,25 +9,9 @@ from cnnviz.galleries.engines import Engine, InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, joined
 from cnnviz.galleries.store import Store
 from cnnviz.networks.network import Network
+from cnnviz.networks.progress import Progress
 from cnnviz.synthesis.recipes import Preset
 from cnnviz.synthesis.settings import Precision
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a build is.
-
-    Attributes:
-        done, total: floating-point operations; the total grows if filters have to be drawn again.
-        finished, filters: how many are in the folder, of how many.
-        batch: filters at a time, where memory did not do for as many as planned.
-    """
-
-    done: int
-    total: int
-    finished: int
-    filters: int
-    batch: int | None
 
 
 def building(engine: Engine, store: Store, request: Request) -> Iterator[Progress]:
@@ -37,6 +20,9 @@ def building(engine: Engine, store: Store, request: Request) -> Iterator[Progres
     Layers and filters are added to those that the gallery holds; a picture that was drawn otherwise is drawn again,
     and if the network has other weights than it had, all are.
     Whoever stops early keeps what is finished.
+
+    Yields:
+        How far the build is, counted in floating-point operations and in filters.
 
     Raises:
         UnknownNameError, LayerError, ShapeError: if a layer, a filter or a setting does not fit the network.
@@ -49,7 +35,7 @@ def building(engine: Engine, store: Store, request: Request) -> Iterator[Progres
         held = store.done(plan)
         work = list(chunks(plan, held))
         finished, done, total = sum(map(len, held.values())), 0, sum(chunk.cost for chunk in work)
-        yield Progress(done, total, finished, plan.count, None)
+        yield Progress(done, total, finished, plan.count)
         for advance in engine.draw(work):
             if advance.drawn:
                 store.add(advance.drawn)

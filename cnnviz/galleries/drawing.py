@@ -35,7 +35,7 @@ class Advance:
 
     Attributes:
         drawn: what was finished.
-        batch: filters at a time, where memory did not do for as many as planned.
+        batch: filters at a time from here on, where memory just ran out for more.
     """
 
     done: int
@@ -48,7 +48,6 @@ def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
     """Draw the filters of a chunk; each is handed over as soon as nothing can change it any more."""
     settings = dict(chunk.settings)
     job = filter_job(network, chunk.layer, chunk.filters, **settings | {"size": tuple(settings["size"])})
-    planned = job.batch
     wiring = Wiring(network, all_convolutions(network))
     done, total, left = 0, len(chunk.filters) * job.steps, set(range(len(chunk.filters)))
     since = time.perf_counter()
@@ -58,9 +57,9 @@ def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
         seconds = (time.perf_counter() - since) / max(1, len(ready))
         drawn = [_drawn(job, chunk, row, wiring, seconds) for row in ready]
         since = time.perf_counter() if ready else since
-        batch = progress.batch if progress.batch != planned else None
-        yield Advance((progress.done - done) * chunk.weight, (progress.total - total) * chunk.weight, drawn, batch)
-        done, total, planned = progress.done, progress.total, progress.batch
+        new, more = progress.done - done, progress.total - total
+        yield Advance(new * chunk.weight, more * chunk.weight, drawn, progress.batch)
+        done, total = progress.done, progress.total
     seconds = (time.perf_counter() - since) / max(1, len(left))
     yield Advance(0, 0, [_drawn(job, chunk, row, wiring, seconds) for row in sorted(left)])
 

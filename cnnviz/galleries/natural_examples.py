@@ -14,7 +14,6 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -30,6 +29,7 @@ from cnnviz.galleries.plan import LayerPlan, Plan, digest
 from cnnviz.galleries.store import EXAMPLES, Store, write_json, write_lines
 from cnnviz.networks.layers import layer_table
 from cnnviz.networks.network import Network
+from cnnviz.networks.progress import Progress
 from cnnviz.networks.provenance import describe
 from cnnviz.pictures.reading import picture_files, read_picture
 
@@ -39,16 +39,7 @@ QUALITY = 75  # of the tiles
 UNFINISHED = ".examples.state"
 
 
-@dataclass(frozen=True)
-class Passed:
-    """How far the pass is: pictures done, of how many, and how many of them could not be used."""
-
-    done: int
-    total: int
-    unreadable: int
-
-
-def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) -> Iterator[Passed]:
+def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) -> Iterator[Progress]:
     """Find the pictures of a folder, and of the folders in it, that excite the filters of a gallery most.
 
     Args:
@@ -56,7 +47,7 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
         top: how many per filter.
 
     Yields:
-        How far the pass is, after each part.
+        How far the pass is, after each part; what is done, but not finished, could not be used.
 
     Raises:
         PictureError: if there is no picture, or none that can be used.
@@ -75,7 +66,8 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
             excitation.merge(part)
             store.check_there()
             _keep(store, identity, excitation)
-            yield Passed(excitation.count + len(excitation.unreadable), len(files), len(excitation.unreadable))
+            done = excitation.count + len(excitation.unreadable)
+            yield Progress(done, len(files), excitation.count, len(files))
         if not excitation.count:
             raise PictureError(
                 f"none of the {len(files)} pictures in {folder} can be used; the first: {excitation.unreadable[0][1]}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cnnviz.errors import LayerError, out_of_memory
 from cnnviz.networks.network import Network
+from cnnviz.networks.progress import Progress
 from cnnviz.synthesis.ascent import Augmentation, Step, ascend
 from cnnviz.synthesis.judgement import Judge, Judgement, as_shown, natural_references, noise_references
 from cnnviz.synthesis.objectives import Objective
@@ -28,20 +29,17 @@ FRAMES = 40  # of a film
 PATIENCE, SETTLED = 10, 1e-3  # a score has settled that gained less than this share in so many steps
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is.
+@dataclass(frozen=True, kw_only=True)
+class SynthesisProgress(Progress):
+    """How far a job is, counted in steps of single images.
 
     Attributes:
-        done, total: steps of single images; the total grows if images have to be made again.
-        finished: images that can be had.
-        batch: images at a time.
+        step: the ascent's, of the batch at hand; None where none climbs.
+        tries: how often the images at hand have been begun.
     """
 
-    done: int
-    total: int
-    finished: int
-    batch: int
+    step: Step | None
+    tries: int
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Job:
     _total: int = 0
 
     @torch.inference_mode(False)  # what is made inside could not be differentiated
-    def run(self) -> Iterator[Progress]:
+    def run(self) -> Iterator[SynthesisProgress]:
         """Make the images; whoever stops early keeps what is finished.
 
         Raises:
@@ -129,6 +127,7 @@ class Job:
                     if not out_of_memory(error) or self.batch == 1:
                         raise
                     self.batch, self._done, judge = self.batch // 2, before, None
+                    yield self._progress(attempt, batch=self.batch)
                     continue
                 rows = rows[len(now) :]
 
@@ -136,7 +135,11 @@ class Job:
         """Whether a finished image is "ok", so that nothing changes it any more."""
         return self.made[row].judgement.status == ("ok",)
 
-    def _make(self, rows: Sequence[int], attempt: int, judge: Judge) -> Iterator[Progress]:
+    def _progress(self, attempt: int, step: Step | None = None, batch: int | None = None) -> SynthesisProgress:
+        finished, count = len(self.made), len(self.seeds)
+        return SynthesisProgress(self._done, self._total, finished, count, batch, step=step, tries=attempt + 1)
+
+    def _make(self, rows: Sequence[int], attempt: int, judge: Judge) -> Iterator[SynthesisProgress]:
         """One batch of images, once; each replaces what was made before if it scores more."""
         filled = torch.tensor([*rows, *[rows[-1]] * (self.batch - len(rows))])
         seeds = [seed_of(self.seeds[row], attempt) for row in filled.tolist()]
@@ -148,7 +151,7 @@ class Job:
         for step in self._ascent(image, filled, seeds, attempt):
             climb.note(step)
             self._done += len(rows)
-            yield Progress(self._done, self._total, len(self.made), self.batch)
+            yield self._progress(attempt, step)
             if climb.settled:
                 self._done += len(rows) * (self.steps - 1 - step.number)
                 break
@@ -162,7 +165,7 @@ class Job:
             )
             better = row not in self.made or judgement.scores > self.made[row].judgement.scores
             self.made[row] = made if better else replace(self.made[row], tries=attempt + 1)
-        yield Progress(self._done, self._total, len(self.made), self.batch)
+        yield self._progress(attempt)
 
     def _check_finite(self, scores: Tensor) -> None:
         if not scores.isfinite().all():

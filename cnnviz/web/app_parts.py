@@ -4,14 +4,12 @@ Nothing here knows of Streamlit, and nothing touches the disk.
 """
 
 import io
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cached_property, partial
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import torch
 from PIL import Image
 
 from cnnviz.attribution.explanations import Explanation
@@ -24,12 +22,11 @@ from cnnviz.networks.network import Network
 from cnnviz.pictures.colours import FEATURES, Pixels, drawable, painted, painted_between
 from cnnviz.pictures.reading import Picture, picture_from_bytes
 from cnnviz.pictures.sheets import Sheet
+from cnnviz.synthesis.jobs import SynthesisProgress
 from cnnviz.synthesis.judgement import as_shown
 from cnnviz.synthesis.maximization import collect, filter_job
-from cnnviz.synthesis.objectives import Score
 from cnnviz.synthesis.parametrisations import Parametrisation
 from cnnviz.synthesis.results import Synthesis
-from cnnviz.synthesis.views import View
 
 MEGABYTES, MEGAPIXELS = 20, 24  # of a picture from outside
 TILE = 110  # pixels a side; the least to which maps are enlarged
@@ -124,23 +121,10 @@ class Climb:
         self._job = job = filter_job(network, layer, number, recipe="soft", preset="draft", batch=1)
         self.steps, self.tries, self.share = job.steps, 0, 0.0
         self.curve: list[float] = []
+        self._image: Parametrisation
         self.over = False
-        # a job tells how far it is, not what it has: the image and its scores are seen where the job asks for them
-        job.recipe = replace(job.recipe, image=partial(self._begin, job.recipe.image))
-        job.objective = replace(job.objective, score=partial(self._note, job.objective.score))
         self._steps, self._lock = job.run(), Lock()  # a new run of the page may overlap with the last one's end
         self.go_on(1)  # so that there is an image to look at
-
-    def _begin(self, make: Callable[..., Parametrisation], *given: object) -> Parametrisation:
-        self._image: Parametrisation = make(*given)
-        self.curve, self.tries = [], self.tries + 1
-        return self._image
-
-    def _note(self, score: Score, view: View) -> torch.Tensor:
-        scores = score(view)
-        if scores.requires_grad:  # the judge scores too, without climbing
-            self.curve.append(scores[0].item())
-        return scores
 
     def go_on(self, steps: int) -> bool:
         """Make some steps; whether there are more to come. Errors as `cnnviz.filter_images`."""
@@ -150,8 +134,16 @@ class Climb:
                 if progress is None:
                     self.over = True
                     break
-                self.share = progress.done / progress.total
+                self._note(progress)
         return not self.over
+
+    def _note(self, progress: SynthesisProgress) -> None:
+        self.share = progress.share
+        if progress.step is not None:
+            self._image = progress.step.image
+            if progress.tries > self.tries:
+                self.curve, self.tries = [], progress.tries
+            self.curve.append(progress.step.scores[0].item())
 
     def stop(self) -> None:
         with self._lock:

@@ -20,12 +20,13 @@ from cnnviz.features.crops import TILE, Place, cut_out
 from cnnviz.galleries.building import build_gallery
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.excitation import BINS, Tally
-from cnnviz.galleries.natural_examples import Passed, find_examples
+from cnnviz.galleries.natural_examples import find_examples
 from cnnviz.galleries.store import Store, read_lines
 from cnnviz.galleries.verification import check
 from cnnviz.networks.inputs import show
 from cnnviz.networks.layers import layer_table
 from cnnviz.networks.network import Network
+from cnnviz.networks.progress import Progress
 from cnnviz.pictures.reading import read_picture
 from cnnviz.web.gallery_site import write_site
 from tests.support.commands import Run
@@ -63,7 +64,7 @@ def store(network: Network, tmp_path: Path) -> Store:
     return Store(tmp_path / "g")
 
 
-def run_through(steps: Iterator[Passed]) -> Passed:
+def run_through(steps: Iterator[Progress]) -> Progress:
     *_, last = steps
     return last
 
@@ -76,7 +77,7 @@ def test_top_lists_histograms_and_places_are_those_of_brute_force(
     network: Network, photographs: Path, store: Store
 ) -> None:
     last = run_through(find_examples(InProcess(network), store, photographs, top=5))
-    assert last == Passed(COUNT, COUNT, 2)
+    assert last == Progress(COUNT, COUNT, COUNT - 2, COUNT)
     files = sorted(path for path in photographs.rglob("*.png") if path.name != "no.png")
     images = torch.cat([show(network, path, fit="crop").images for path in files])
     for layer in LAYERS:
