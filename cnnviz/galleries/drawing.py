@@ -65,11 +65,11 @@ def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
 
 
 def _drawn(job: Job, chunk: Chunk, row: int, wiring: Wiring, seconds: float) -> Drawing:
-    made, number, network = job.made[row], chunk.filters[row], job.network
-    score, percentile = made.judgement.scores.item(), made.judgement.percentiles.item()
-    mean, most = made.judgement.fired[0].tolist()
-    kept = {"layer": chunk.layer, "filter": number, **chunk.settings, "batch": made.batch}
-    picture = Sheet(drawable(made.image), record("gallery", network, settings=kept, results={"score": [score]}))
+    image, number, network = job.made[row], chunk.filters[row], job.network
+    judgement = image.judgement
+    settings = {"layer": chunk.layer, "filter": number, **chunk.settings, "batch": image.batch}
+    recorded = record("gallery", network, settings=settings, results={"score": [judgement.score]})
+    picture = Sheet(drawable(image.image), recorded)
     return Drawing(
         chunk.layer,
         number,
@@ -77,15 +77,15 @@ def _drawn(job: Job, chunk: Chunk, row: int, wiring: Wiring, seconds: float) -> 
         {
             "filter": number,
             "key": chunk.keys[row],
-            "score": score,
-            "start": made.start,
-            "percentile": percentile,
-            "mean": mean,
-            "max": most,
-            "status": made.judgement.status[0],
-            "tries": made.tries,
-            "batch": made.batch,
-            "curve": [float(f"{value:.4g}") for value in made.curve.tolist()],
+            "score": judgement.score,
+            "start": image.start,
+            "percentile": judgement.percentile,
+            "mean": judgement.mean,
+            "max": judgement.maximum,
+            "status": judgement.status,
+            "tries": image.tries,
+            "batch": image.batch,
+            "curve": [float(f"{value:.4g}") for value in image.curve.tolist()],
             "inputs": wiring.strongest(chunk.layer, number),
             "seconds": round(seconds, 3),
             "device": network.device.type,

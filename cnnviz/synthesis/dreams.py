@@ -63,17 +63,16 @@ def dream(
         if side == sides[-1]:
             break
         dreamt = _climbed(network, layer, start, steps, seed_of(seed, layer, octave))
-    found = _single(network, everything_of(layer), _dreaming(), steps, seed_of(seed, layer), start=start)
+    synthesis = _single(network, layer, everything_of(layer), _dreaming(), steps, seed_of(seed, layer), start=start)
     viewer = Viewer(network, [layer], original, elided=False)
     with torch.no_grad():
-        before = everything_of(layer).score(viewer(as_shown(original).to(network.device))).cpu()
+        before = everything_of(layer).score(viewer(as_shown(original).to(network.device))).item()
     return replace(
-        found,
-        starts=before,
-        labels=(layer,),
+        synthesis,
+        synthesized=tuple(replace(image, start=before) for image in synthesis.synthesized),
         title=f"{shown.names[0]} as {layer} of {network.name} dreams it",
         settings={
-            **found.settings,
+            **synthesis.settings,
             "command": "dream",
             "recipe": "dream",
             "layer": layer,
@@ -114,18 +113,18 @@ def invert(
     shown = show(network, picture, size=size)
     images = shown.images[:1]
     with torch.no_grad(), forward_pass(network, images):
-        wanted = activations(network, images, layers)
-    made = [
-        _single(network, match(layer, wanted[layer]), _inverting(), steps, seed_of(seed, layer), size=images.shape[2:])
+        maps = activations(network, images, layers)
+    sides = images.shape[2:]
+    inversions = [
+        _single(network, layer, match(layer, maps[layer]), _inverting(), steps, seed_of(seed, layer), size=sides)
         for layer in layers
     ]
     what = f"{len(layers)} layers of {network.name} keep" if len(layers) > 1 else f"{layers[0]} of {network.name} keeps"
     return replace(
-        joined(made),
-        labels=tuple(layers),
+        joined(inversions),
         title=f"{shown.names[0]}: what {what} of it",
         settings={
-            **made[0].settings,
+            **inversions[0].settings,
             "command": "invert",
             "recipe": "invert",
             "objective": _KEPT,
@@ -139,6 +138,7 @@ def invert(
 
 def _single(
     network: Network,
+    layer: str,
     objective: Objective,
     recipe: Recipe,
     steps: int,
@@ -147,8 +147,9 @@ def _single(
     start: Tensor | None = None,
     size: Sequence[int] | None = None,
 ) -> Synthesis:
+    """A synthesis of one image, named after the layer."""
     sides = None if size is None else (size[0], size[1])
-    return maximize(
+    synthesis = maximize(
         network,
         objective,
         seeds=[seed],
@@ -160,6 +161,8 @@ def _single(
         precision="float32",
         tries=1,
     )
+    named = tuple(replace(image, label=layer) for image in synthesis.synthesized)
+    return replace(synthesis, synthesized=named)
 
 
 def _climbed(network: Network, layer: str, start: Tensor, steps: int, seed: int) -> Tensor:

@@ -43,23 +43,25 @@ class SynthesisProgress(Progress):
 
 
 @dataclass(frozen=True)
-class Made:
-    """One image.
+class SynthesizedImage:
+    """One image and what is known of it.
 
     Attributes:
         image: (C, H, W), float32 in [0, 1], as 8 bits make it.
-        start: what it scored before the first step.
+        label: its name.
+        start: what it scored before the first step, as shown.
+        judgement: of the finished image, as shown.
         curve: (steps,): what it scored as the network saw it, moved about and less the penalty.
-        judgement: of one row.
         tries: how many it took.
         batch: how many images were made at a time.
         film: (C, H, W), uint8, on the way.
     """
 
     image: Tensor
+    label: str
     start: float
-    curve: Tensor
     judgement: Judgement
+    curve: Tensor
     tries: int
     batch: int
     film: Sequence[Tensor]
@@ -95,7 +97,7 @@ class Job:
     labels: Sequence[str] = ()
     title: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
-    made: dict[int, Made] = field(default_factory=dict)
+    made: dict[int, SynthesizedImage] = field(default_factory=dict)
     compared: str = ""
     _done: int = 0
     _total: int = 0
@@ -133,7 +135,7 @@ class Job:
 
     def good(self, row: int) -> bool:
         """Whether a finished image is "ok", so that nothing changes it any more."""
-        return self.made[row].judgement.status == ("ok",)
+        return self.made[row].judgement.status == "ok"
 
     def _progress(self, attempt: int, step: Step | None = None, batch: int | None = None) -> SynthesisProgress:
         finished, count = len(self.made), len(self.seeds)
@@ -144,11 +146,11 @@ class Job:
         filled = torch.tensor([*rows, *[rows[-1]] * (self.batch - len(rows))])
         seeds = [seed_of(self.seeds[row], attempt) for row in filled.tolist()]
         start = None if self.start is None else self.start[filled]
-        image = self.recipe.image(seeds, self.network.channels, self.size, start).to(self.network.device)
-        starts = judge.scores(as_shown(image()), filled)
+        images = self.recipe.image(seeds, self.network.channels, self.size, start).to(self.network.device)
+        starts = judge.scores(as_shown(images()), filled)
         self._check_finite(starts)
-        climb = _Climb(image, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None)
-        for step in self._ascent(image, filled, seeds, attempt):
+        climb = _Climb(images, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None)
+        for step in self._ascent(images, filled, seeds, attempt):
             climb.note(step)
             self._done += len(rows)
             yield self._progress(attempt, step)
@@ -158,13 +160,19 @@ class Job:
         curves, shown = climb.curves(), climb.shown()
         self._check_finite(torch.cat(curves))
         for place, row in enumerate(rows):
-            judgement = judge(shown[place : place + 1], filled[place : place + 1])
-            film = [frame[place] for frame in climb.frames]
-            made = Made(
-                shown[place].cpu(), starts[place].item(), curves[place], judgement, attempt + 1, self.batch, film
+            (judgement,) = judge(shown[place : place + 1], filled[place : place + 1])
+            image = SynthesizedImage(
+                image=shown[place].cpu(),
+                label=self.labels[row],
+                start=starts[place].item(),
+                judgement=judgement,
+                curve=curves[place],
+                tries=attempt + 1,
+                batch=self.batch,
+                film=[frame[place] for frame in climb.frames],
             )
-            better = row not in self.made or judgement.scores > self.made[row].judgement.scores
-            self.made[row] = made if better else replace(self.made[row], tries=attempt + 1)
+            better = row not in self.made or judgement.score > self.made[row].judgement.score
+            self.made[row] = image if better else replace(self.made[row], tries=attempt + 1)
         yield self._progress(attempt)
 
     def _check_finite(self, scores: Tensor) -> None:

@@ -32,21 +32,22 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is known of N finished images.
+    """What is known of a finished image.
 
     Attributes:
-        scores: (N,), float32, of the images as shown.
-        fired: (N, 2): mean and maximum over the positions of what the filter gives behind its ReLU; of a class, its
-            probability; NaN where the objective is about no single unit.
-        percentiles: (N,): per cent of the references with a lower score.
+        score: of the image as shown.
+        mean, maximum: over the positions of what the filter gives behind its ReLU; of a class, both its probability;
+            NaN where the objective is about no single unit.
+        percentile: per cent of the references with a lower score.
         status: "dead" if the filter fires nowhere in its image; "weak" if a twentieth of the references or more do as
             well; "ok" otherwise.
     """
 
-    scores: Tensor
-    fired: Tensor
-    percentiles: Tensor
-    status: tuple[Status, ...]
+    score: float
+    mean: float
+    maximum: float
+    percentile: float
+    status: Status
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,16 @@ class Judge:
         """(N,): of images as they are."""
         return torch.cat(self._looking(images, rows, self._score))
 
-    def __call__(self, images: Tensor, rows: Tensor) -> Judgement:
+    def __call__(self, images: Tensor, rows: Tensor) -> list[Judgement]:
         """Judge images (N, C, H, W) that are as shown; `rows` (N,) are their places in the job."""
         parts = self._looking(images, rows, lambda view: (self._score(view), self._fired(view)))
-        scores, fired = (torch.cat(each) for each in zip(*parts, strict=True))
+        scores, fired = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         percentiles = (self.references[rows] < scores[:, None]).double().mean(1) * 100
-        return Judgement(scores, fired, percentiles, tuple(map(_status, fired[:, 1].tolist(), percentiles)))
+        numbers = zip(scores.tolist(), fired.tolist(), percentiles.tolist(), strict=True)
+        return [
+            Judgement(score, mean, maximum, percentile, _status(maximum, percentile))
+            for score, (mean, maximum), percentile in numbers
+        ]
 
     def _score(self, view: View) -> Tensor:
         return self.objective.score(view).cpu()
@@ -153,7 +158,7 @@ class Judge:
         return torch.cat(self._looking(images, torch.zeros(len(images), dtype=torch.long), look), 1)
 
 
-def _status(highest: float, percentile: Tensor) -> Status:
-    if highest == 0:
+def _status(maximum: float, percentile: float) -> Status:
+    if maximum == 0:
         return "dead"
     return "ok" if percentile > OK_FROM else "weak"

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from cnnviz.errors import LayerError, ModelError, ShapeError
@@ -179,24 +178,15 @@ def collect(job: Job) -> Synthesis:
     rows = sorted(job.made)
     if not rows:
         raise LayerError(f"no image of {job.network.name} is finished yet.")
-    made = [job.made[row] for row in rows]
-    batches = {each.batch for each in made}
-    settings = job.settings | {"batch": batches.pop() if len(batches) == 1 else [each.batch for each in made]}
+    images = tuple(job.made[row] for row in rows)
+    batches = [image.batch for image in images]
+    settings = job.settings | {"batch": batches[0] if len(set(batches)) == 1 else batches}
     for name in _PER_IMAGE & settings.keys():
         settings[name] = [settings[name][row] for row in rows]
     return Synthesis(
         network=job.network,
-        images=torch.stack([each.image for each in made]),
-        starts=torch.tensor([each.start for each in made]),
-        scores=torch.cat([each.judgement.scores for each in made]),
-        fired=torch.cat([each.judgement.fired for each in made]),
-        percentiles=torch.cat([each.judgement.percentiles for each in made]),
-        status=tuple(each.judgement.status[0] for each in made),
-        curves=tuple(each.curve for each in made),
-        tries=tuple(each.tries for each in made),
+        synthesized=images,
         references=job.compared,
-        labels=tuple(job.labels[row] for row in rows),
         title=job.title if len(rows) == len(job.seeds) else f"{job.title} ({len(rows)} are finished)",
         settings=settings,
-        films=tuple(each.film for each in made),
     )

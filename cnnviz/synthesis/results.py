@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import Pixels, drawable
 from cnnviz.pictures.sheets import Sheet, Tile, columns_for, enlargement, sheet
-from cnnviz.synthesis.jobs import frame_distance
-from cnnviz.synthesis.judgement import Status
+from cnnviz.synthesis.jobs import SynthesizedImage, frame_distance
+from cnnviz.synthesis.judgement import Judgement, Status
 
 NARROWEST = 150  # pixels: a label, a score and a status side by side
 ALONE = 640  # pixels; the width of an image that has no neighbours
@@ -27,76 +28,71 @@ FRAME_MS, LAST_MS = 90, 2500
 WIDEST_FILM = 600  # pixels
 
 
-def filters_sheet(found: "Synthesis", made: Mapping[str, object]) -> Sheet:
+def filters_sheet(synthesis: "Synthesis", recorded: Mapping[str, object]) -> Sheet:
     """A tile per image; see `Synthesis.sheet`."""
-    factor = _factor(found.images)
-    notes = [f"{value} {status}" for value, status in zip(_values(found), found.status, strict=True)]
+    factor, by_probability = _factor(synthesis.synthesized), synthesis.settings["command"] == "classimage"
     tiles = [
-        Tile(_enlarged(drawable(image), factor), label, note)
-        for image, label, note in zip(found.images, found.labels, notes, strict=True)
+        Tile(_enlarged(drawable(image.image), factor), image.label, _note(image.judgement, by_probability))
+        for image in synthesis.synthesized
     ]
-    picture = found.picture[2] if found.picture else None
-    return sheet(tiles, lines=_lines(found), picture=picture, made=made, factor=1)
+    picture = synthesis.picture[2] if synthesis.picture else None
+    return sheet(tiles, lines=_lines(synthesis), picture=picture, made=recorded, factor=1)
 
 
-def save_film(found: "Synthesis", path: Path) -> Path:
+def save_film(synthesis: "Synthesis", path: Path) -> Path:
     """Write an animated GIF: the sheet's tiles from the first step to the last."""
-    if not found.films or not found.films[0]:
+    length = max(map(len, synthesis.films))
+    if not length:
         raise ShapeError("no images on the way were kept; ask for the film before the images are made (film=True).")
-    length = max(map(len, found.films))
-    frames = [_strip(found, number, length) for number in range(length)]
+    frames = [_strip(synthesis, number, length) for number in range(length)]
     with whole_file(path) as file:
         durations = [FRAME_MS] * (length - 1) + [LAST_MS]
         frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
     return path
 
 
-def _strip(found: "Synthesis", number: int, length: int) -> Image.Image:
+def _strip(synthesis: "Synthesis", number: int, length: int) -> Image.Image:
     """One frame; an image that has settled stands still, and the last frame is the image itself."""
     last = number == length - 1
-    states = [
-        image if last else frames[min(number, len(frames) - 1)].float() / 255
-        for image, frames in zip(found.images, found.films, strict=True)
-    ]
-    columns = columns_for(len(states), 1)
-    factor = max(1, min(_factor(found.images), WIDEST_FILM // (columns * found.images.shape[3])))
-    tiles = [Tile(_enlarged(drawable(image), factor), label) for image, label in zip(states, found.labels, strict=True)]
-    steps = found.settings["steps"]
+    images, steps = synthesis.synthesized, synthesis.settings["steps"]
+    width = columns_for(len(images), 1) * images[0].image.shape[2]
+    factor = max(1, min(_factor(images), WIDEST_FILM // width))
+    states = [image.image if last else image.film[min(number, len(image.film) - 1)].float() / 255 for image in images]
+    tiles = [Tile(_enlarged(drawable(state), factor), image.label) for state, image in zip(states, images, strict=True)]
     step = steps if last else number * frame_distance(steps) + 1
-    drawn = sheet(tiles, lines=[found.title, f"after step {step} of {steps}"], factor=1)
+    drawn = sheet(tiles, lines=[synthesis.title, f"after step {step} of {steps}"], factor=1)
     return Image.fromarray(drawn.pixels).quantize(method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
-def _values(found: "Synthesis") -> list[str]:
-    """What stands below each image: a class's probability, or the score."""
-    if found.settings["command"] == "classimage":
-        return [f"{probability:.1%}" for probability in found.fired[:, 0].tolist()]
-    return [_short(score) for score in found.scores.tolist()]
+def _note(judgement: Judgement, by_probability: bool) -> str:
+    """What stands below an image: a class's probability, or the score; and the status."""
+    value = f"{judgement.mean:.1%}" if by_probability else _short(judgement.score)
+    return f"{value} {judgement.status}"
 
 
-def _lines(found: "Synthesis") -> list[str]:
-    height, width = found.images.shape[2:]
-    used = found.settings
+def _lines(synthesis: "Synthesis") -> list[str]:
+    height, width = synthesis.synthesized[0].image.shape[1:]
+    used = synthesis.settings
     value = "the probability that the network gives it" if used["command"] == "classimage" else "its score as shown"
-    again = sum(tries > 1 for tries in found.tries)
+    again = sum(tries > 1 for tries in synthesis.tries)
     failed = ", ".join(
-        f"{found.status.count(state)} {state} ({meaning})"
+        f"{synthesis.status.count(state)} {state} ({meaning})"
         for state, meaning in (("weak", "no better than these"), ("dead", "never fires"))
-        if state in found.status
+        if state in synthesis.status
     )
     return [
-        found.title,
+        synthesis.title,
         f"recipe {used['recipe']}, {used['steps']} steps, {width} x {height} px, {used['precision']}"
         + (f", seed {used['seed']}" if "seed" in used else "")
         + (f"; {again} made more than once" if again else ""),
-        f"maximised: {used['objective']}; compared with {found.references}" + (f"; {failed}" if failed else ""),
-        f"weights: {found.network.weights}; below each image its name, {value}, and its status",
+        f"maximised: {used['objective']}; compared with {synthesis.references}" + (f"; {failed}" if failed else ""),
+        f"weights: {synthesis.network.weights}; below each image its name, {value}, and its status",
     ]
 
 
-def _factor(images: Tensor) -> int:
-    """By how much to enlarge images (N, C, H, W): as sheets do, and so far that the labels fit."""
-    count, _, height, width = images.shape
+def _factor(images: Sequence[SynthesizedImage]) -> int:
+    """By how much to enlarge images: as sheets do, and so far that the labels fit."""
+    count, (height, width) = len(images), images[0].image.shape[1:]
     wanted = enlargement(max(height, width), columns_for(count, width / height)) if count > 1 else ALONE // width
     return max(1, wanted, math.ceil(NARROWEST / width))
 
@@ -117,42 +113,75 @@ class Synthesis:
 
     Attributes:
         network: that was climbed.
-        images: (N, C, H, W), float32 in [0, 1], at the 8 bits that files have.
-        starts, scores: (N,): of the images before the first step and in the end, as shown.
-        fired: (N, 2): mean and maximum of what the filter gives behind its ReLU; of a class, its probability; NaN if
-            it is about neither.
-        percentiles: (N,): per cent of the references that score less.
-        status: "ok", "weak" or "dead", N; see `cnnviz.synthesis.judgement.Judgement`.
-        curves: N times (steps,): scores as the network saw the images on the way, moved about and less penalties.
-        tries: how many each took, N.
+        synthesized: N, each with what is known of it.
         references: what the scores were compared with.
-        labels: a name for each, N.
         title: what the images are.
         settings: everything that determines them.
-        films: N times the images on the way, (C, H, W), uint8.
         picture: base name, sha256 and pixels (H', W', 3) of the picture the images are about, if there is one.
     """
 
     network: Network
-    images: Tensor
-    starts: Tensor
-    scores: Tensor
-    fired: Tensor
-    percentiles: Tensor
-    status: tuple[Status, ...]
-    curves: tuple[Tensor, ...]
-    tries: tuple[int, ...]
+    synthesized: tuple[SynthesizedImage, ...]
     references: str
-    labels: tuple[str, ...]
     title: str
     settings: dict[str, Any]
-    films: tuple[Sequence[Tensor], ...]
     picture: tuple[str, str | None, Pixels] | None = None
+
+    @cached_property
+    def images(self) -> Tensor:
+        """(N, C, H, W), float32 in [0, 1], at the 8 bits that files have."""
+        return torch.stack([image.image for image in self.synthesized])
+
+    @property
+    def starts(self) -> Tensor:
+        """(N,), float32: scores of the images before the first step, as shown."""
+        return torch.tensor([image.start for image in self.synthesized], dtype=torch.float32)
+
+    @property
+    def scores(self) -> Tensor:
+        """(N,), float32: of the finished images, as shown."""
+        return torch.tensor([image.judgement.score for image in self.synthesized], dtype=torch.float32)
+
+    @property
+    def fired(self) -> Tensor:
+        """(N, 2), float32: mean and maximum of what the filter gives behind its ReLU; see `Judgement`."""
+        judgements = (image.judgement for image in self.synthesized)
+        return torch.tensor([[judgement.mean, judgement.maximum] for judgement in judgements], dtype=torch.float32)
+
+    @property
+    def percentiles(self) -> Tensor:
+        """(N,), float64: per cent of the references that score less."""
+        return torch.tensor([image.judgement.percentile for image in self.synthesized], dtype=torch.float64)
+
+    @property
+    def status(self) -> tuple[Status, ...]:
+        """N: "ok", "weak" or "dead"; see `cnnviz.synthesis.judgement.Judgement`."""
+        return tuple(image.judgement.status for image in self.synthesized)
+
+    @property
+    def curves(self) -> tuple[Tensor, ...]:
+        """N times (steps,): scores as the network saw the images on the way, moved about and less penalties."""
+        return tuple(image.curve for image in self.synthesized)
+
+    @property
+    def tries(self) -> tuple[int, ...]:
+        """N: how many each took."""
+        return tuple(image.tries for image in self.synthesized)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """N: a name for each."""
+        return tuple(image.label for image in self.synthesized)
+
+    @property
+    def films(self) -> tuple[Sequence[Tensor], ...]:
+        """N times the images on the way, (C, H, W), uint8."""
+        return tuple(image.film for image in self.synthesized)
 
     def sheet(self) -> Sheet:
         """The images as one picture, below each its label, score and status."""
         name, sha256, _ = self.picture or (None, None, None)
-        made = record(
+        recorded = record(
             str(self.settings["command"]),
             self.network,
             settings=self.settings,
@@ -160,7 +189,7 @@ class Synthesis:
             sha256=sha256,
             results={"score": self.scores.tolist()},
         )
-        return filters_sheet(self, made)
+        return filters_sheet(self, recorded)
 
     def save(self, path: str | Path) -> Path:
         """Write the sheet as a .png, .jpg or .webp, or, if `path` ends in .gif, the film of how the images came about.
@@ -174,14 +203,7 @@ class Synthesis:
 
     def rows(self) -> list[dict[str, object]]:
         """What is known of each image, plain enough for JSON."""
-        numbers = zip(self.labels, self.starts, self.scores, self.fired, self.percentiles, strict=True)
-        rows: list[dict[str, object]] = [
-            {"label": label, "start": start.item(), "score": score.item(), "percentile": percentile.item()}
-            | ({} if mean.isnan() else {"mean": mean.item(), "max": highest.item()})
-            for label, start, score, (mean, highest), percentile in numbers
-        ]
-        known = zip(rows, self.status, self.tries, strict=True)
-        return [row | {"status": status, "tries": tries} for row, status, tries in known]
+        return [_row(image) for image in self.synthesized]
 
     def __repr__(self) -> str:
         states = ", ".join(f"{self.status.count(state)} {state}" for state in dict.fromkeys(self.status))
@@ -193,16 +215,12 @@ class Synthesis:
 
 def joined(parts: Sequence[Synthesis]) -> Synthesis:
     """One synthesis of several of one network and size; what is not counted by image is the first one's."""
-    return replace(
-        parts[0],
-        images=torch.cat([part.images for part in parts]),
-        starts=torch.cat([part.starts for part in parts]),
-        scores=torch.cat([part.scores for part in parts]),
-        fired=torch.cat([part.fired for part in parts]),
-        percentiles=torch.cat([part.percentiles for part in parts]),
-        status=tuple(chain.from_iterable(part.status for part in parts)),
-        curves=tuple(chain.from_iterable(part.curves for part in parts)),
-        tries=tuple(chain.from_iterable(part.tries for part in parts)),
-        labels=tuple(chain.from_iterable(part.labels for part in parts)),
-        films=tuple(chain.from_iterable(part.films for part in parts)),
-    )
+    images = chain.from_iterable(part.synthesized for part in parts)
+    return replace(parts[0], synthesized=tuple(images))
+
+
+def _row(image: SynthesizedImage) -> dict[str, object]:
+    judgement = image.judgement
+    row = {"label": image.label, "start": image.start, "score": judgement.score, "percentile": judgement.percentile}
+    fired = {} if math.isnan(judgement.mean) else {"mean": judgement.mean, "max": judgement.maximum}
+    return row | fired | {"status": judgement.status, "tries": image.tries}
