@@ -31,14 +31,19 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
         TypeError: if `images` is no tensor, or `layers` a single name.
         UnknownNameError: if a name is not among ``network.layers``.
         LayerError: if a layer gives no tensor or does not run.
+        WeightsError: if a layer needs weights that are missing and cannot be had.
     """
     if isinstance(layers, str) or not isinstance(images, Tensor):
         raise TypeError("activations() takes a tensor of images and a list of layer names")
     names = {layer: network.qualified(layer) for layer in layers}
-    twin = network.twin()
-    modules = {layer: twin.layers[name] for layer, name in names.items()}
-    seen = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
-    return {layer: seen[module] for layer, module in modules.items()}
+
+    def captured() -> dict[str, Tensor]:
+        twin = network.twin()
+        modules = {layer: twin.layers[name] for layer, name in names.items()}
+        maps = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
+        return {layer: maps[module] for layer, module in modules.items()}
+
+    return network.completed(captured, f"layer {', '.join(layers)}")
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ modules are his own to hook while the numbers are shared.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cnnviz.errors import FORWARD_ERRORS, fault_of_machine
-from cnnviz.networks.network import Network, structural_copy
+from cnnviz.networks.missing_weights import MissingWeightsError
+from cnnviz.networks.network import Network
 
 Result = TypeVar("Result")
 
@@ -29,8 +31,9 @@ class _Copies:
 _copies: "WeakKeyDictionary[Network, _Copies]" = WeakKeyDictionary()
 
 
-@torch.inference_mode(False)  # what is made inside could not be differentiated later
-def fastest(network: Network, dtype: torch.dtype, attempt: Callable[[Network, torch.memory_format], Result]) -> Result:
+def fastest(
+    network: Network, dtype: torch.dtype, attempt: Callable[[Network, torch.memory_format], Result], purpose: str
+) -> Result:
     """What `attempt` gives for a fast copy and its layout, to which images are to be brought too.
 
     A forward that calls ``x.view(...)`` does not bear channels last: if `attempt` raises, it is tried in the usual
@@ -40,7 +43,13 @@ def fastest(network: Network, dtype: torch.dtype, attempt: Callable[[Network, to
     Args:
         dtype: of weights and images in the copy.
         attempt: runs the copy; what it raises in the usual layout is raised.
+        purpose: what for, should weights be missing.
     """
+    return network.completed(partial(_fastest, network, dtype, attempt), purpose)
+
+
+@torch.inference_mode(False)  # what is made inside could not be differentiated later
+def _fastest(network: Network, dtype: torch.dtype, attempt: Callable[[Network, torch.memory_format], Result]) -> Result:
     copies = _copies.get(network)
     if copies is None or copies.state != (network.device, network.versions):
         copies = _copies[network] = _Copies(network)
@@ -49,6 +58,8 @@ def fastest(network: Network, dtype: torch.dtype, attempt: Callable[[Network, to
     if copies.layout is torch.channels_last:
         try:
             return attempt(copies.by_dtype[dtype].twin(), torch.channels_last)
+        except MissingWeightsError:
+            raise
         except FORWARD_ERRORS as error:
             if fault_of_machine(error):
                 raise
@@ -64,6 +75,6 @@ def _converted(network: Network, dtype: torch.dtype, layout: torch.memory_format
         converted = tensor.to(dtype) if tensor.is_floating_point() else tensor
         return converted.contiguous(memory_format=layout) if converted.ndim == 4 else converted
 
-    copy = structural_copy(network, convert)
+    copy = network.copy(convert)
     copy.mean, copy.std, copy.computes_in = network.mean.float(), network.std.float(), dtype
     return copy

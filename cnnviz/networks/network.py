@@ -9,7 +9,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
+from threading import Lock
 from typing import TypeVar
 
 import torch
@@ -22,14 +24,19 @@ from cnnviz.errors import (
     ModelError,
     ShapeError,
     UnknownNameError,
+    WeightsError,
     did_you_mean,
     fault_of_machine,
     translated,
 )
 from cnnviz.networks.layer_names import PRE, LayerName, layer_names
+from cnnviz.networks.missing_weights import MissingWeightsError, guard, missing_weights
 
 RANDOM = "random"
 Module = TypeVar("Module", bound=nn.Module)
+Result = TypeVar("Result")
+Fetch = Callable[["Network"], None]
+_fetching = Lock()
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class Network(nn.Module):
         weights: where the weights came from, for people.
         crop: its published preprocessing, or None where there is none.
         computes_in: the kind of numbers that its module is given, if not that of its first weights.
+        fetch: gets the weights that are missing, where there is a way to get them; see `completed`.
         names: what people call its layers, beside PyTorch's names; for the VGG family ``block4_conv2`` (after the
             ReLU), ``block4_conv2:pre`` (before it) and ``block4_pool``.
         layers: its modules, by PyTorch's qualified names (``features.19``) and by `names`.
@@ -78,9 +86,10 @@ class Network(nn.Module):
         self.module = module
         self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
         self.computes_in: torch.dtype | None = None
+        self.fetch: Fetch | None = None
         self._hashed: tuple[tuple[int, ...], str] | None = None
         # Here from the start: a thread that copies these attributes walks over them.
-        self._any_size = any_size
+        self._any_size, self._twin = any_size, False
         self._normalisation: tuple[Sequence[float], Sequence[float]] | None = None
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
@@ -99,15 +108,60 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) with values in [0, 1].
 
+        Weights of its classifier that are not there yet are fetched first.
+
         Raises:
             ShapeError: if the images have another number of dimensions or channels.
+            WeightsError: if there are weights missing and they cannot be had.
         """
+        return self.completed(partial(self._forward, images), "its logits")
+
+    def _forward(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != self.channels:
             given = "x".join(map(str, images.shape))
             raise ShapeError(f"{self.name} takes images of shape N x {self.channels} x H x W; these are {given}.")
         normalised = (images.to(self.mean) - self.mean) / self.std
         logits: Tensor = self.module(normalised.to(self.dtype))
         return logits
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the weights that it has not got; what needs none of them can be had."""
+        return missing_weights(self.module)
+
+    def completed(self, work: Callable[[], Result], purpose: str) -> Result:
+        """What `work` with this network gives; weights that it turns out to need are fetched.
+
+        Args:
+            purpose: what the work is for, for the error.
+
+        Raises:
+            WeightsError: if weights are needed that cannot be had.
+        """
+        try:
+            return work()
+        except MissingWeightsError:
+            if self._twin:  # the network that this is a copy of fetches them, and makes other copies
+                raise
+        missing = self.missing
+        if self.fetch is None:
+            listed = ", ".join(missing[:2]) + (f" and {len(missing) - 2} more" if len(missing) > 2 else "")
+            raise WeightsError(
+                f"{self.weights} holds no {listed}, which {purpose} of {self.name} needs;"
+                " give a file that holds all weights, or look at layers before these."
+            )
+        with _fetching:
+            if self.missing:
+                self.fetch(self)
+        return work()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
+        """Move or convert everything; weights that are missing are nowhere and stay so."""
+
+        def applied(tensor: Tensor) -> Tensor:
+            return tensor if tensor.is_meta else fn(tensor)
+
+        return super()._apply(applied, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     @property
     def device(self) -> torch.device:
@@ -183,10 +237,10 @@ class Network(nn.Module):
 
         With real numbers, though shapes alone would do: on the meta device PyTorch imports more than a pass costs.
         """
-        twin, (height, width) = self.twin(), self.input_size
+        twin, (height, width) = self.on_meta() if self.missing else self.twin(), self.input_size
         sizes = (height + 32, width), (height + 32, width + 64)
         try:
-            high, wide = (twin(torch.full((1, self.channels, *size), 0.5, device=self.device)) for size in sizes)
+            high, wide = (twin(torch.full((1, self.channels, *size), 0.5, device=twin.device)) for size in sizes)
         except FORWARD_ERRORS as error:
             if fault_of_machine(error):
                 raise
@@ -195,11 +249,17 @@ class Network(nn.Module):
 
     def on_meta(self) -> "Network":
         """The same network without numbers: tensors have shapes only, so a forward pass costs nothing."""
-        return structural_copy(self, lambda tensor: tensor.to("meta"))
+        return self.copy(lambda tensor: tensor.to("meta"))
 
     def twin(self) -> "Network":
         """The same network in modules of its own, to hook as one likes; the weights are shared."""
-        return structural_copy(self, Tensor.detach)
+        return self.copy(Tensor.detach)
+
+    def copy(self, convert: Callable[[Tensor], Tensor]) -> "Network":
+        """The same network in modules of its own, every tensor being `convert` of this one's."""
+        copied = structural_copy(self, convert)
+        copied._twin = True
+        return copied
 
     @property
     def fingerprint(self) -> str:
@@ -212,12 +272,15 @@ class Network(nn.Module):
     @property
     def versions(self) -> tuple[int, ...]:
         """Numbers that change when weights or buffers are written into."""
-        return tuple(tensor._version for _, tensor in self._tensors())
+        tensors = [tensor for _, tensor in self._tensors()]
+        return sum(tensor.is_meta for tensor in tensors), *(tensor._version for tensor in tensors)
 
     def _hash(self) -> str:
         digest = hashlib.sha256()
         for name, tensor in sorted(self._tensors()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            if tensor.is_meta:
+                continue
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
@@ -284,7 +347,8 @@ def wrap(
         crop=crop,
         any_size=any_size,
     )
-    home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point()), None)
+    guard(frozen)
+    home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point() and not tensor.is_meta), None)
     network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))
     return network.eval()
 
