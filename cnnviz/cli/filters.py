@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -13,7 +13,7 @@ from cnnviz.cli.options import Chosen, Command, json_option, network_options, ou
 from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.progress import run
 from cnnviz.cli.terminal import echo, say_json
-from cnnviz.synthesis.recipes import RECIPES, summary
+from cnnviz.synthesis.recipes import RECIPES, Preset, summary
 
 if TYPE_CHECKING:
     from cnnviz.synthesis.jobs import Job
@@ -77,7 +77,7 @@ def recipe_options(recipe: str) -> list[Callable[[Command], Command]]:
         ),
         click.option(
             "--preset",
-            type=click.Choice(["draft", "default", "fine"]),
+            type=click.Choice(get_args(Preset)),
             default="default",
             show_default=True,
             help="How many steps.",
