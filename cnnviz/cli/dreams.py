@@ -9,13 +9,13 @@ from cnnviz.cli.output import check_apart, check_sheet, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
-one_picture = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+picture_argument = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 size_option = click.option("--size", type=click.IntRange(min=1), help="Short side of the result in pixels.")
 seed_option = click.option("--seed", default=0, show_default=True, help="Another one gives another image.")
 
 
 @click.command()
-@one_picture
+@picture_argument
 @click.option("--layer", required=True, help="A layer, as `cnnviz layers` lists it.")
 @size_option
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="At each scale.")
@@ -37,14 +37,14 @@ def dream(
 
     network = chosen.load(quiet=quiet)
     with waiting("dreaming ...", quiet=quiet):
-        found = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
-    found.save(file)
+        synthesis = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
+    synthesis.save(file)
     if not quiet:
-        echo(f"{file}: {found.title}; score {found.starts.item():.3g} to {found.scores.item():.3g}")
+        echo(f"{file}: {synthesis.title}; score {synthesis.starts.item():.3g} to {synthesis.scores.item():.3g}")
 
 
 @click.command()
-@one_picture
+@picture_argument
 @click.option("--layer", "layers", multiple=True, required=True, help="A layer; may be repeated, for an image each.")
 @size_option
 @click.option("--steps", type=click.IntRange(min=1), default=384, show_default=True, help="For each layer.")
@@ -75,10 +75,10 @@ def invert(
 
     network = chosen.load(quiet=quiet)
     with waiting("inverting ...", quiet=quiet):
-        found = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
-    found.save(file)
+        synthesis = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
+    synthesis.save(file)
     if not quiet:
-        echo(f"{file}: {found.title}")
+        echo(f"{file}: {synthesis.title}")
 
 
 @click.command()

@@ -45,20 +45,25 @@ class Outputs:
 
     def run(self, job: "Job", file: Path) -> None:
         """Run a job and write what it made, to `file` unless another place was asked for."""
-        run(job, lambda found: self._write(found, self.output or file), quiet=self.quiet)
+        run(job, lambda synthesis: self._write(synthesis, self.output or file), quiet=self.quiet)
 
-    def _write(self, found: "Synthesis", file: Path) -> None:
-        written = [found.save(path) for path in (file, self.film) if path is not None]
+    def _write(self, synthesis: "Synthesis", file: Path) -> None:
+        written = [synthesis.save(path) for path in (file, self.film) if path is not None]
         if self.save_arrays is not None:
-            arrays = {"images": found.images, "scores": found.scores, "starts": found.starts, "fired": found.fired}
-            curves = {f"curve/{label}": curve for label, curve in zip(found.labels, found.curves, strict=True)}
+            arrays = {
+                "images": synthesis.images,
+                "scores": synthesis.scores,
+                "starts": synthesis.starts,
+                "fired": synthesis.fired,
+            }
+            curves = {f"curve/{label}": curve for label, curve in zip(synthesis.labels, synthesis.curves, strict=True)}
             save_npz(self.save_arrays, {name: array.numpy() for name, array in (arrays | curves).items()})
             written.append(self.save_arrays)
         if self.as_json:
-            say_json({"file": str(file), "settings": found.settings, "images": found.rows()})
+            say_json({"file": str(file), "settings": synthesis.settings, "images": synthesis.rows()})
         elif not self.quiet:
-            states = ", ".join(f"{found.status.count(state)} {state}" for state in dict.fromkeys(found.status))
-            echo(f"{', '.join(map(str, written))}: {found.title}; {states}")
+            states = ", ".join(f"{synthesis.status.count(state)} {state}" for state in dict.fromkeys(synthesis.status))
+            echo(f"{', '.join(map(str, written))}: {synthesis.title}; {states}")
 
 
 _LISTED = "\n".join(f"  {name:8} {summary(recipe)}" for name, recipe in RECIPES.items())

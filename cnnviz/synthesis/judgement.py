@@ -22,7 +22,7 @@ from cnnviz.synthesis.parametrisations import Fourier, Size, noise
 from cnnviz.synthesis.views import View, Viewer
 
 Status = Literal["ok", "weak", "dead"]
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 NOISES = 64  # half of them white, half with the spectrum of natural pictures
 FEWEST, LARGE = 4, 256  # pixels a side
 MOST = 1024  # pictures of a folder to compare with; of more, as many are taken, evenly spread
@@ -119,11 +119,11 @@ class Judge:
 
     def scores(self, images: Tensor, rows: Tensor) -> Tensor:
         """(N,): of images as they are."""
-        return torch.cat(self._looking(images, rows, self._score))
+        return torch.cat(self._results(images, rows, self._score))
 
     def __call__(self, images: Tensor, rows: Tensor) -> list[Judgement]:
         """Judge images (N, C, H, W) that are as shown; `rows` (N,) are their places in the job."""
-        parts = self._looking(images, rows, lambda view: (self._score(view), self._fired(view)))
+        parts = self._results(images, rows, lambda view: (self._score(view), self._fired(view)))
         scores, fired = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         percentiles = (self.references[rows] < scores[:, None]).double().mean(1) * 100
         numbers = zip(scores.tolist(), fired.tolist(), percentiles.tolist(), strict=True)
@@ -142,8 +142,8 @@ class Judge:
         return torch.stack([values.mean(1), values.amax(1)], 1)
 
     @torch.no_grad()
-    def _looking(self, images: Tensor, rows: Tensor, look: Callable[[View], Found]) -> list[Found]:
-        """What is found in the views of images, `batch` of them at a time."""
+    def _results(self, images: Tensor, rows: Tensor, look: Callable[[View], Result]) -> list[Result]:
+        """What `look` gives for the views of images, `batch` of them at a time."""
         parts = zip(torch.split(images, self.batch), torch.split(rows, self.batch), strict=True)
         with exact():
             return [look(self.viewer(part.to(self.network.device), some)) for part, some in parts]
@@ -152,10 +152,9 @@ class Judge:
         """(count, R): what each image of the job would score if it were each of the references."""
 
         def look(view: View) -> Tensor:
-            rows = (torch.full((len(view.rows),), row) for row in range(self.count))
-            return torch.stack([self._score(view.of(each)) for each in rows])
+            return torch.stack([self._score(view.of(torch.full((len(view.rows),), row))) for row in range(self.count)])
 
-        return torch.cat(self._looking(images, torch.zeros(len(images), dtype=torch.long), look), 1)
+        return torch.cat(self._results(images, torch.zeros(len(images), dtype=torch.long), look), 1)
 
 
 def _status(maximum: float, percentile: float) -> Status:
