@@ -46,7 +46,13 @@ def app(context: click.Context, port: int, browser: bool) -> None:
     flags = [f"--{name}={value}" for name, value in settings.items()]
     # -P and cwd: modules and Streamlit's settings in the folder where somebody happens to be are none of ours
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), *flags]
-    context.exit(subprocess.run(command, check=False, cwd=page.parent).returncode)
+    with subprocess.Popen(command, cwd=page.parent) as server:
+        try:
+            status = server.wait()
+        finally:
+            server.kill()
+            server.wait()  # which Popen itself does for a quarter of a second only, if it is interrupted
+    context.exit(status)
 
 
 def _check_free(port: int) -> None:
