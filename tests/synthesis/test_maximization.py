@@ -239,12 +239,12 @@ def test_a_job_that_is_left_keeps_what_is_finished(mini: Network) -> None:
         assert progress.total == 5 * 6
         if progress.finished == 2:
             break
-    found = collect(job)
+    found = collect(job, progress)
     assert found.labels == ("0", "1")
     whole = cnnviz.filter_images(mini, "block2_conv2", range(5), **small(batch=2))
     assert torch.equal(found.images, whole.images[:2])
     with pytest.raises(LayerError, match="finished"):
-        collect(filter_job(mini, "block2_conv2", [0]))
+        collect(job, next(job.run()))
 
 
 def build(name: str) -> nn.Module:
