@@ -1,4 +1,6 @@
-"""What can go wrong by a caller's hand.
+"""What can go wrong: by a caller's hand, by the machine, in the code of others.
+
+A caller's faults are these, and no others:
 
     CnnvizError
     ├── UnknownNameError   no such network, layer or class; says which names are close
@@ -10,12 +12,25 @@
     └── OutputError        a result that cannot be written where it was asked for
 
 Every message says what was given, what was expected and what to do next, on one line: the command line prints it as it
-is. A broken invariant of cnnviz itself is an `assert`, not one of these.
+is. For a parameter that takes a word, `choose` says so.
+
+A machine's faults, memory that runs out and graphics cards that fail, keep the types that PyTorch gives them;
+`fault_of_machine` tells them by their texts, and says what to do.
+
+What code of others raises for its own reasons (PyTorch's, captum's, a user's network) is `translated` once, where
+cnnviz calls it. A broken invariant of cnnviz itself is an `assert`, and none of all these.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+
+# A machine's faults, by what their errors say on any device: their types differ from release to release of PyTorch's.
+NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED", "Cannot allocate", "failed to map")
+LOST = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "HIP error", "MPS error")
+
+FORWARD_ERRORS = (Exception, SystemExit)  # what a forward pass, code of others, may raise: all but an interruption
+USUAL = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)  # for pictures of a size it cannot take
 
 
 class CnnvizError(Exception):
@@ -52,8 +67,8 @@ class OutputError(CnnvizError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: "; did you mean 'conv1'?" or a full stop."""
-    as_written = {each.lower(): each for each in known}
-    close = [as_written[each] for each in get_close_matches(name.lower(), as_written, n=3, cutoff=0.4)]
+    as_written = {word.lower(): word for word in known}
+    close = [as_written[word] for word in get_close_matches(name.lower(), as_written, n=3, cutoff=0.4)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
 
 
@@ -70,11 +85,6 @@ def choose(name: object, choices: Iterable[str], kind: str) -> str:
     if isinstance(name, str) and name in known:
         return name
     raise UnknownNameError(f"no {kind} named {name!r}{did_you_mean(str(name), known)} There are {', '.join(known)}.")
-
-
-# What errors for want of memory say, on any device; their types differ from release to release of PyTorch's.
-NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED", "Cannot allocate", "failed to map")
-LOST = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "HIP error", "MPS error")
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -98,16 +108,6 @@ def fault_of_machine(error: BaseException) -> str | None:
     return None
 
 
-def _line(error: BaseException, marks: tuple[str, ...]) -> str | None:
-    """The line of an error's text with one of the marks."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if any(mark in line for mark in marks)), None)
-
-
-FORWARD_ERRORS = (Exception, SystemExit)  # what a forward pass, code of others, may raise: all but an interruption
-USUAL = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)  # for pictures of a size it cannot take
-
-
 @contextmanager
 def translated(error: Callable[[str], CnnvizError]) -> Iterator[None]:
     """Raise an error of cnnviz's, made of the first line of what PyTorch or code of others raises.
@@ -124,3 +124,9 @@ def translated(error: Callable[[str], CnnvizError]) -> Iterator[None]:
         said = str(unforeseen).strip().partition("\n")[0].rstrip(".")
         kind = "" if said and isinstance(unforeseen, USUAL) else type(unforeseen).__name__
         raise error(": ".join(filter(None, [kind, said]))) from unforeseen
+
+
+def _line(error: BaseException, marks: tuple[str, ...]) -> str | None:
+    """The line of an error's text with one of the marks."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if any(mark in line for mark in marks)), None)

@@ -1,4 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files written whole or not at all, and JSON of others read with suspicion.
+
+`whole_file` writes what somebody keeps: whatever interrupts it, there is the old file or the new one. `parsed` and the
+questions below it are asked of all JSON that may have come from somebody else (records in pictures, folders of
+galleries): it may be damaged, or made to do harm.
+"""
 
 import errno
 import json
@@ -13,6 +18,7 @@ from typing import IO, Any
 from cnnviz.errors import OutputError
 
 PARTIAL = ".partial"  # the ending of a file that is being written
+DEEPEST = 32  # levels of lists and objects in JSON; cnnviz writes six
 
 
 @contextmanager
@@ -53,26 +59,6 @@ def check_writable(path: Path) -> None:
             raise _refused(path, error) from error
 
 
-def _refused(path: Path, error: OSError) -> OutputError:
-    blocked = isinstance(error, FileExistsError | NotADirectoryError)
-    reason = "there is a file where a folder should be" if blocked else error.strerror or str(error)
-    advice = "make room, or choose another place" if error.errno == errno.ENOSPC else "choose another place"
-    return OutputError(f"cannot write {path}: {reason}; {advice}.")
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)  # it can only be read by setting it: what other threads make meanwhile is to be private
-    os.umask(mask)
-    return mask
-
-
-DEEPEST = 32  # levels of lists and objects; cnnviz writes six
-
-
 def parsed(text: str | bytes) -> Any:
     """What JSON says, if Python can go through it, show it and write it again.
 
@@ -85,17 +71,11 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
     level = [value]
     for _ in range(DEEPEST):
-        level = [inner for each in level for inner in _inside(each)]
+        level = [inner for outer in level for inner in _inside(outer)]
     if level:
         raise ValueError("it is nested too deeply")
     json.dumps(value, ensure_ascii=False).encode()  # halves of characters could not be
     return value
-
-
-def _inside(value: object) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 def is_whole(value: object, least: int = 0, below: int = 2**63) -> bool:
@@ -115,3 +95,26 @@ def is_list(value: object, kind: Any, length: int | None = None) -> bool:
 
 def is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    blocked = isinstance(error, FileExistsError | NotADirectoryError)
+    reason = "there is a file where a folder should be" if blocked else error.strerror or str(error)
+    advice = "make room, or choose another place" if error.errno == errno.ENOSPC else "choose another place"
+    return OutputError(f"cannot write {path}: {reason}; {advice}.")
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can only be read by setting it: what other threads make meanwhile is to be private
+    os.umask(mask)
+    return mask
+
+
+def _inside(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

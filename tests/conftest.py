@@ -21,7 +21,6 @@ from tests.support.commands import Run
 from tests.support.networks import LeNet, SmallVGG
 from tests.support.paths import CAT
 
-
 hypothesis.settings.register_profile(
     "same everywhere",  # whatever else the machine does; `--hypothesis-profile default` draws anew
     deadline=None,

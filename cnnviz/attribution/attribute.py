@@ -90,25 +90,25 @@ def attribute(
     looked_at, twin = layer_for(network, ready.structure, chosen, layer), ready.twin.twin()  # captum hooks into it
     stands, _ = baseline_for(network, images, baseline)
     inputs, empty = ready.normalised(images), ready.normalised(stands)
-    found = []
+    attributions = []
     for row, target in enumerate(wanted):
-        one = images[row : row + 1]
+        image = images[row : row + 1]
         case = Case(
             model=Scores(twin.module, target, passed),
             inputs=inputs[row : row + 1],
             baseline=empty[row : row + 1],
-            patches=partial(_patches, one),
+            patches=partial(_patches, image),
             layer=None if looked_at is None else twin.layers[twin.qualified(looked_at)],
             batch=1,
-            predicted=partial(_is_predicted, ready, one, target),
+            predicted=partial(_is_predicted, ready, image, target),
             options=settings,
         )
-        with _captum(ready, chosen, one), quiet(), torch.enable_grad():
-            found.append(ready.memory.run(partial(_run, chosen, case, seed), batch or ready.batch(images)))
-    attributions = torch.cat(found).float()
-    if not attributions.isfinite().all():
+        with _captum(ready, chosen, image), quiet(), torch.enable_grad():
+            attributions.append(ready.memory.run(partial(_run, chosen, case, seed), batch or ready.batch(images)))
+    values = torch.cat(attributions).float()
+    if not values.isfinite().all():
         raise ModelError(f"{chosen.title} gives values for {network.name} that are not finite; take another method.")
-    return attributions
+    return values
 
 
 def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
@@ -116,7 +116,7 @@ def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
         return method.run(replace(case, batch=batch)).detach()
 
 
-def heat(attributions: Tensor, method: str, size: tuple[int, int]) -> Tensor:
+def heat(attributions: Tensor, method: str, size: Sequence[int]) -> Tensor:
     """Attributions as maps: (N, C, H', W') to (N, height, width).
 
     Colours add up where signs mean something; elsewhere the largest size counts (Simonyan et al. 2013). Maps of a
@@ -124,8 +124,8 @@ def heat(attributions: Tensor, method: str, size: tuple[int, int]) -> Tensor:
     """
     signed = METHODS[method_named(method)].signed
     maps = attributions.sum(1, keepdim=True) if signed else attributions.abs().amax(1, keepdim=True)
-    if maps.shape[2:] != size:
-        maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+    if maps.shape[2:] != tuple(size):
+        maps = functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
     return maps[:, 0]
 
 

@@ -1,7 +1,7 @@
 """Methods of attribution compared on pictures where the truth is known: `compare_methods`.
 
-found = cnnviz.compare_methods(network, "photographs", methods=["grad-cam", "guided-backprop"])
-print(found.table())
+comparison = cnnviz.compare_methods(network, "photographs", methods=["grad-cam", "guided-backprop"])
+print(comparison.table())
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,52 +36,6 @@ BARS, CORRELATIONS, VERDICT = "#3b6fb6", "Oranges", "#b03020"
 DARK = 0.6  # a correlation from which on its number is written in white
 WIDTH, ROW, REST = 12.0, 0.32, 1.9  # inches; the height of one method, and of all else
 DOTS = 110  # per inch
-
-
-def chart(found: "Comparison") -> Pixels:
-    """(H, W, 3): a row per method, the best at the top: its share, and at the right its correlations, if any."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, REST + ROW * len(found.methods)), dpi=DOTS, layout="constrained")
-    panels = figure.subplots(1, 2 if found.pictures else 1, sharey=True, squeeze=False)[0]
-    names = sorted(found.methods, key=lambda name: found.methods[name].share or 0)
-    _shares(panels[0], found, names)
-    if found.pictures:
-        _correlations(panels[1], found, names)
-    figure.suptitle(f"Methods of attribution on {found.network.name} ({found.network.weights})")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels: Pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
-    return pixels
-
-
-def _shares(axes: "Axes", found: "Comparison", names: list[str]) -> None:
-    shares = [100 * (found.methods[name].share or 0) for name in names]
-    within = [100 * (found.methods[name].within or 0) for name in names]
-    axes.barh(range(len(names)), shares, xerr=within, color=BARS, ecolor="black", capsize=2)
-    axes.axvline(100 * CHANCE, color="black", linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(names)), [METHODS[name].title for name in names])
-    axes.set_xlim(0, 100)
-    axes.set_title("Does the heat fall on the right one of two pictures?", fontsize=10)
-    axes.set_xlabel(f"% of positive attribution; dashed: knowing nothing\n{found.grids} pairs, 95 % intervals")
-
-
-def _correlations(axes: "Axes", found: "Comparison", names: list[str]) -> None:
-    rows = [list(found.methods[name].means.values()) for name in names]
-    layers = list(found.methods[names[0]].means)
-    axes.imshow(np.array(rows), cmap=CORRELATIONS, vmin=0, vmax=1, aspect="auto", origin="lower")
-    for row, name in enumerate(names):
-        for column, value in enumerate(rows[row]):
-            ink = "white" if value > DARK else "black"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
-        if found.methods[name].unmoved:
-            axes.text(len(layers) - 0.4, row, "unmoved", va="center", color=VERDICT, fontsize=8)
-    axes.set_xticks(range(len(layers)), layers, fontsize=8)
-    axes.set_title("Does the map change when the network is randomized?", fontsize=10)
-    axes.set_xlabel(f"random from this layer up; rank correlation of the maps\nmean of {found.pictures} pictures")
-
-
 Watch = Callable[[str, float], None]
 WITHIN = 1.96  # standard errors on either side of a mean: 95 % of a normal distribution
 
@@ -180,6 +134,50 @@ class Comparison:
         return self.sheet()._repr_png_()
 
 
+def chart(comparison: Comparison) -> Pixels:
+    """(H, W, 3): a row per method, the best at the top: its share, and at the right its correlations, if any."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, REST + ROW * len(comparison.methods)), dpi=DOTS, layout="constrained")
+    panels = figure.subplots(1, 2 if comparison.pictures else 1, sharey=True, squeeze=False)[0]
+    names = sorted(comparison.methods, key=lambda name: comparison.methods[name].share or 0)
+    _shares(panels[0], comparison, names)
+    if comparison.pictures:
+        _correlations(panels[1], comparison, names)
+    figure.suptitle(f"Methods of attribution on {comparison.network.name} ({comparison.network.weights})")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels: Pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    return pixels
+
+
+def _shares(axes: "Axes", comparison: Comparison, names: list[str]) -> None:
+    shares = [100 * (comparison.methods[name].share or 0) for name in names]
+    within = [100 * (comparison.methods[name].within or 0) for name in names]
+    axes.barh(range(len(names)), shares, xerr=within, color=BARS, ecolor="black", capsize=2)
+    axes.axvline(100 * CHANCE, color="black", linestyle="--", linewidth=1)
+    axes.set_yticks(range(len(names)), [METHODS[name].title for name in names])
+    axes.set_xlim(0, 100)
+    axes.set_title("Does the heat fall on the right one of two pictures?", fontsize=10)
+    axes.set_xlabel(f"% of positive attribution; dashed: knowing nothing\n{comparison.grids} pairs, 95 % intervals")
+
+
+def _correlations(axes: "Axes", comparison: Comparison, names: list[str]) -> None:
+    rows = [list(comparison.methods[name].means.values()) for name in names]
+    layers = list(comparison.methods[names[0]].means)
+    axes.imshow(np.array(rows), cmap=CORRELATIONS, vmin=0, vmax=1, aspect="auto", origin="lower")
+    for row, name in enumerate(names):
+        for column, value in enumerate(rows[row]):
+            ink = "white" if value > DARK else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
+        if comparison.methods[name].unmoved:
+            axes.text(len(layers) - 0.4, row, "unmoved", va="center", color=VERDICT, fontsize=8)
+    axes.set_xticks(range(len(layers)), layers, fontsize=8)
+    axes.set_title("Does the map change when the network is randomized?", fontsize=10)
+    axes.set_xlabel(f"random from this layer up; rank correlation of the maps\nmean of {comparison.pictures} pictures")
+
+
 def compare_methods(
     network: Network,
     folder: str | Path,
@@ -215,13 +213,13 @@ def compare_methods(
     side = min(network.input_size) if size is None else size
     check_side(side)
     ready.logits(torch.zeros(1, network.channels, side, 2 * side, device=network.device))
-    seen: list[Example] = []
-    recognised = _kept(examples(network, folder, confidence=confidence, size=size, seed=seed), seen, watch)
-    chosen = list(islice(pairs(recognised), grids))
-    shown = [*seen, *islice(recognised, max(0, pictures - len(seen)))][:pictures]
+    recognised: list[Example] = []
+    stream = _kept(examples(network, folder, confidence=confidence, size=size, seed=seed), recognised, watch)
+    chosen = list(islice(pairs(stream), grids))
+    shown = [*recognised, *islice(stream, max(0, pictures - len(recognised)))][:pictures]
     if not chosen:
         raise PictureError(
-            f"{network.name} is right about {len(seen)} pictures in {Path(folder).name} with at least"
+            f"{network.name} is right about {len(recognised)} pictures in {Path(folder).name} with at least"
             f" {confidence:.0%}; two of different classes are needed. Lower the confidence or give more pictures."
         )
     shares = pointing_game(network, chosen, names, seed=seed, watch=watch)
@@ -239,12 +237,12 @@ def compare_methods(
     return Comparison(network, compared, len(chosen), len(shown), settings)
 
 
-def _kept(found: Iterator[Example], seen: list[Example], watch: Watch | None) -> Iterator[Example]:
+def _kept(stream: Iterator[Example], recognised: list[Example], watch: Watch | None) -> Iterator[Example]:
     """The same examples, noted down as they come."""
-    for example in found:
-        seen.append(example)
+    for example in stream:
+        recognised.append(example)
         if watch:
-            watch(f"{len(seen)} pictures that are recognised", 0)
+            watch(f"{len(recognised)} pictures that are recognised", 0)
         yield example
 
 
@@ -255,11 +253,11 @@ def _randomized(
     again = [partial(_map, name, example, seed) for name in names for example in shown]
     stages = sanity(network, [make(network) for make in again], again, seed, watch)
     by_method = {layer: torch.tensor(values).view(len(names), -1) for layer, values in stages.items() if values}
-    return {name: {layer: each[row] for layer, each in by_method.items()} for row, name in enumerate(names)}
+    return {name: {layer: values[row] for layer, values in by_method.items()} for row, name in enumerate(names)}
 
 
 def _map(method: str, example: Example, seed: int, network: Network) -> Tensor:
     """(H, W) of one example."""
     image = example.image.to(network.device)
     values = attribute(network, image, example.index, method=method, seed=seed)
-    return heat(values, method, (image.shape[2], image.shape[3]))[0].cpu()
+    return heat(values, method, image.shape[2:])[0].cpu()

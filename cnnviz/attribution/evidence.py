@@ -48,7 +48,7 @@ def infidelity(
         return noise, inputs - noise
 
     with torch.no_grad():
-        found = measured(
+        value = measured(
             Scores(ready.twin.module, target),
             disturbed,
             inputs,
@@ -57,7 +57,7 @@ def infidelity(
             n_perturb_samples=SAMPLES,
             max_examples_per_batch=min(SAMPLES, ready.batch(image)),
         )
-    return found.item()
+    return value.item()
 
 
 def max_sensitivity(ready: Explainer, image: Tensor, explain: Callable[[Tensor], Tensor], seed: int = 0) -> float:
@@ -78,7 +78,7 @@ def max_sensitivity(ready: Explainer, image: Tensor, explain: Callable[[Tensor],
         """As captum does it, but from a generator of its own: other threads need not wait until all is explained."""
         return inputs + torch.empty(inputs.shape).uniform_(-radius, radius, generator=draws).to(inputs)
 
-    found = sensitivity_max(
+    value = sensitivity_max(
         explained,
         ready.normalised(image),
         disturbed,
@@ -86,7 +86,7 @@ def max_sensitivity(ready: Explainer, image: Tensor, explain: Callable[[Tensor],
         n_perturb_samples=NEIGHBOURS,
         max_examples_per_batch=1,
     )
-    return found.item()
+    return value.item()
 
 
 FRACTIONS = 16  # steps in which pixels are taken away
@@ -145,8 +145,8 @@ def reference(ready: Explainer, image: Tensor, baseline: Tensor, target: Target,
     blind = [torch.rand(height, width, generator=draws) for _ in range(RANDOM_ORDERS)]
     y, x = (torch.linspace(-1, 1, side) for side in (height, width))
     central = -(y[:, None] ** 2 + x**2)
-    found = [deletion_insertion(ready, image, baseline, target, heat.to(image.device)) for heat in (*blind, central)]
-    deletion, insertion = ([getattr(one, name) for one in found] for name in ("deletion_auc", "insertion_auc"))
+    curves = [deletion_insertion(ready, image, baseline, target, heat.to(image.device)) for heat in (*blind, central)]
+    deletion, insertion = ([getattr(curve, name) for curve in curves] for name in ("deletion_auc", "insertion_auc"))
     means = sum(deletion[:-1]) / RANDOM_ORDERS, sum(insertion[:-1]) / RANDOM_ORDERS
     return Reference(random=means, centre=(deletion[-1], insertion[-1]))
 
@@ -206,14 +206,14 @@ def sanity(
     Returns:
         By the lowest layer that is random, the last one being the lowest of all, N correlations.
     """
-    found: dict[str, list[float]] = {}
+    correlations: dict[str, list[float]] = {}
     for stage, (layer, torn) in enumerate(randomized(network, seed)):
-        found[layer] = []
+        correlations[layer] = []
         for row, (own, make) in enumerate(zip(maps, again, strict=True)):
             if watch:
                 watch(f"maps of a network that is random from {layer} up", (stage + row / len(maps)) / STAGES)
-            found[layer].append(rank_correlation(own, make(torn)))
-    return found
+            correlations[layer].append(rank_correlation(own, make(torn)))
+    return correlations
 
 
 def unmoved(correlations: Iterable[float]) -> bool:
@@ -227,7 +227,7 @@ def unmoved(correlations: Iterable[float]) -> bool:
 def rank_correlation(first: Tensor, second: Tensor) -> float:
     """Spearman's rank correlation of the sizes of two maps' values; 0 if one of them is flat."""
     ranks = [_ranks(values.abs().flatten().double()) for values in (first, second)]
-    a, b = (each - each.mean() for each in ranks)
+    a, b = (rank - rank.mean() for rank in ranks)
     norm = (a.norm() * b.norm()).item()
     return (a @ b).item() / norm if norm else 0.0
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,26 +76,38 @@ def explain(
     targets = _chosen_targets(network, logits, classes, top, versus)
     check_labels(network, ready.structure.classes)
     check_methods(ready, names, layer)
-    own = share_out(options, names)
-    empty, called = baseline_for(network, image, baseline)
+    own: Mapping[str, Mapping[str, Any]] = share_out(options, names)
+    baseline_image, called = baseline_for(network, image, baseline)
     tell = watch or (lambda *_: None)
-    asked = [(target, name) for target in targets for name in names]
+    pairs = [(target, name) for target in targets for name in names]
     references = {}
     if "curves" in checks:
         tell("deletion and insertion in orders that know nothing of the network", 0)
-        references = {target: reference(ready, image, empty, target, seed) for target in targets}
-    found, again = [], []
-    for number, (target, name) in enumerate(asked):
-        method = _method(target, name, layer, empty, seed, own[name])
-        passed = _counter(tell, f"{METHODS[name].title} for {network.label(target.index)}", number / len(asked))
-        values = method(network, image, passed)
-        one = _attribution(ready, logits, target, name, values, image, layer)
-        gathered = _evidence(ready, image, empty, one, partial(method, network), checks)
-        found.append(replace(one, evidence=replace(gathered, reference=references.get(target))))
-        again.append(partial(_map, method, name, image))
+        references = {target: reference(ready, image, baseline_image, target, seed) for target in targets}
+    attributions, map_makers = [], []
+    for number, (target, name) in enumerate(pairs):
+        method: Callable[..., Tensor] = partial(
+            attribute, targets=target, method=name, layer=layer, baseline=baseline_image, seed=seed, **own[name]
+        )
+        passed = _counter(tell, f"{METHODS[name].title} for {network.label(target.index)}", number / len(pairs))
+        values = method(network, image, passed=passed)
+        attribution = Attribution(
+            method=name,
+            target=target,
+            probability=probabilities_of(logits)[0, target.index].item(),
+            score=target.score(logits).item(),
+            values=values[0].cpu(),
+            heat=heat(values, name, image.shape[2:])[0].cpu(),
+            layer=layer_for(ready.twin, ready.structure, METHODS[name], layer),
+            evidence=Evidence(reference=references.get(target)),
+        )
+        attributions.append(_with_evidence(attribution, ready, image, baseline_image, partial(method, network), checks))
+        map_makers.append(partial(_map, method, name, image))
     if "sanity" in checks:
-        correlations = sanity(network, [one.heat for one in found], again, seed, tell)
-        found = [_with_sanity(one, correlations, row) for row, one in enumerate(found)]
+        correlations = sanity(network, [attribution.heat for attribution in attributions], map_makers, seed, tell)
+        for row, attribution in enumerate(attributions):
+            by_layer = {lowest: values[row] for lowest, values in correlations.items()}
+            attributions[row] = _with(attribution, sanity=by_layer)
     settings = {
         "asked": [methods] if isinstance(methods, str) else list(methods),
         "methods": names,
@@ -106,88 +119,51 @@ def explain(
         "checks": list(checks),
         "options": options,
     }
-    return Explanation(network, shown, tuple(found), called, settings)
-
-
-def _with_sanity(one: Attribution, correlations: Mapping[str, Sequence[float]], row: int) -> Attribution:
-    own = {layer: each[row] for layer, each in correlations.items()}
-    return replace(one, evidence=replace(one.evidence, sanity=own))
+    return Explanation(network, shown, tuple(attributions), called, settings)
 
 
 def _map(method: Callable[..., Tensor], name: str, image: Tensor, network: Network) -> Tensor:
     """(H, W), of one image."""
-    return heat(method(network, image), name, (image.shape[2], image.shape[3]))[0].cpu()
+    return heat(method(network, image), name, image.shape[2:])[0].cpu()
 
 
 def _counter(tell: Callable[[str, float], None], text: str, share: float) -> Callable[[int], None]:
     """Tells how many images the network has seen, when it is told that it sees more."""
-    seen = 0
+    total = 0
 
     def passed(images: int) -> None:
-        nonlocal seen
-        seen += images
-        tell(f"{text}, {seen} images seen", share)
+        nonlocal total
+        total += images
+        tell(f"{text}, {total} images seen", share)
 
     return passed
 
 
-def _method(
-    target: Target, name: str, layer: str | None, baseline: Tensor, seed: int, options: Mapping[str, float | None]
-) -> Callable[..., Tensor]:
-    """`attribute` for a network and images, all else given."""
-
-    def method(network: Network, images: Tensor, passed: Callable[[int], None] | None = None) -> Tensor:
-        return attribute(
-            network,
-            images,
-            target,
-            method=name,
-            layer=layer,
-            baseline=baseline,
-            seed=seed,
-            batch=None,
-            passed=passed,
-            **options,
-        )
-
-    return method
+def _with(attribution: Attribution, **evidence: Any) -> Attribution:
+    """The same with more evidence."""
+    return replace(attribution, evidence=replace(attribution.evidence, **evidence))
 
 
-def _attribution(
-    ready: Explainer, logits: Tensor, target: Target, name: str, values: Tensor, image: Tensor, layer: str | None
-) -> Attribution:
-    return Attribution(
-        method=name,
-        target=target,
-        probability=probabilities_of(logits)[0, target.index].item(),
-        score=target.score(logits).item(),
-        values=values[0].cpu(),
-        heat=heat(values, name, (image.shape[2], image.shape[3]))[0].cpu(),
-        layer=layer_for(ready.twin, ready.structure, METHODS[name], layer),
-        evidence=Evidence(),
-    )
-
-
-def _evidence(
+def _with_evidence(
+    attribution: Attribution,
     ready: Explainer,
     image: Tensor,
-    empty: Tensor,
-    one: Attribution,
+    baseline: Tensor,
     method: Callable[[Tensor], Tensor],
     checks: Sequence[str],
-) -> Evidence:
-    values, kind = one.values[None].to(image.device), METHODS[one.method]
-    checks = [check for check in checks if check in kind.checks]
-    curves = gap = unfaithful = sensitive = None
+) -> Attribution:
+    """The same with what can be measured of it alone."""
+    kind, target, values = METHODS[attribution.method], attribution.target, attribution.values[None].to(image.device)
+    evidence: dict[str, Any] = {}
     if "curves" in checks:
-        curves = deletion_insertion(ready, image, empty, one.target, one.heat.to(image.device))
+        evidence["curves"] = deletion_insertion(ready, image, baseline, target, attribution.heat.to(image.device))
     if kind.complete:
-        gap = completeness_gap(ready, image, empty, one.target, values)
-    if "infidelity" in checks:
-        unfaithful = infidelity(ready, image, one.target, values, empty if kind.signed else None)
+        evidence["gap"] = completeness_gap(ready, image, baseline, target, values)
+    if "infidelity" in checks and "infidelity" in kind.checks:
+        evidence["infidelity"] = infidelity(ready, image, target, values, baseline if kind.signed else None)
     if "sensitivity" in checks:
-        sensitive = max_sensitivity(ready, image, method)
-    return Evidence(curves, None, gap, None, unfaithful, sensitive)
+        evidence["sensitivity"] = max_sensitivity(ready, image, method)
+    return _with(attribution, **evidence)
 
 
 def _chosen_targets(

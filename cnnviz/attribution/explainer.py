@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from cnnviz.attribution.suitability import structure
+from cnnviz.attribution.suitability import structure_of
 from cnnviz.errors import ModelError, ShapeError
 from cnnviz.networks.devices import MemoryLimit
 from cnnviz.networks.fast_copies import fastest
@@ -74,7 +74,7 @@ class Explainer:
     """
 
     def __init__(self, network: Network) -> None:
-        self.structure, self.memory = structure(network), MemoryLimit()
+        self.structure, self.memory = structure_of(network), MemoryLimit()
         self.twin, self.layout = fastest(network, torch.float32, _tried)
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -107,8 +107,8 @@ class Explainer:
         """How many such images at a time keep caches, or a graphics card, full but not overfull."""
         height, width = self.twin.input_size
         ratio = images.shape[2] * images.shape[3] / (height * width)
-        each = 4 * max(1, self.structure.activations * ratio)
-        return max(1, min(LARGEST_BATCH, int(MEMORY[self.twin.device.type] / each)))
+        image = 4 * max(1, self.structure.activations * ratio)
+        return max(1, min(LARGEST_BATCH, int(MEMORY[self.twin.device.type] / image)))
 
 
 _explainers: "WeakKeyDictionary[Network, tuple[tuple[int, ...], Explainer]]" = WeakKeyDictionary()

@@ -1,7 +1,7 @@
 """Attributions of a picture with their evidence, and how they are shown; `cnnviz.explain` makes them.
 
-found = cnnviz.explain(network, "cat.jpg", ["tabby"], methods=["grad-cam"])
-found.save("why.png")
+explanation = cnnviz.explain(network, "cat.jpg", ["tabby"], methods=["grad-cam"])
+explanation.save("why.png")
 """
 
 from collections.abc import Mapping
@@ -27,122 +27,6 @@ ALONE, AMONG_OTHERS = 420, 210  # pixels; the long side of a picture
 SEAM = 2  # pixels, between a map and its overlay
 NARROWEST = 150  # pixels; of a picture, for the evidence to be legible below two of them
 ACROSS = 3  # attributions side by side, if they are of one class
-
-
-def explanation_sheet(found: "Explanation", made: Mapping[str, object]) -> Sheet:
-    """A tile per attribution, a column per class if there are several; see `Explanation.sheet`."""
-    alone = len(found.attributions) == 1
-    height, width = _size(found, ALONE if alone else AMONG_OTHERS)
-    pairs = [_painted(found, one, (height, width)) for one in found.attributions]
-    if alone:
-        (one,), ((heat, over),) = found.attributions, pairs
-        own = Image.fromarray(unseen_dimmed(found.shown, 0)).resize((width, height), Image.Resampling.LANCZOS)
-        tiles = [
-            Tile(np.asarray(own), found.shown.names[0]),
-            Tile(heat, METHODS[one.method].title, _note(one), below=_evidence(one)),
-            Tile(over, "laid over the picture"),
-        ]
-        columns = 3
-    else:
-        between = np.full((height, SEAM, 3), PAPER, dtype=np.uint8)
-        each = zip(found.attributions, pairs, strict=True)
-        tiles = [
-            Tile(np.hstack([heat, between, over]), _title(found, one), _note(one), below=_evidence(one))
-            for one, (heat, over) in each
-        ]
-        classes = list(dict.fromkeys(one.target for one in found.attributions))
-        columns = len(classes) if len(classes) > 1 else min(len(tiles), ACROSS)
-        tiles = [tile for row in range(len(tiles) // len(classes)) for tile in tiles[row :: len(tiles) // len(classes)]]
-    picture = None if alone else unseen_dimmed(found.shown, 0)
-    return sheet(
-        tiles, lines=_lines(found), picture=picture, colour_bars=_bars(found), made=made, factor=1, columns=columns
-    )
-
-
-def overlay(found: "Explanation", number: int) -> Pixels:
-    """One map laid over the picture, in the picture's own resolution."""
-    one = found.attributions[number]
-    values = placed(one.heat, found.shown, found.shown.pictures[0].shape[:2])
-    return overlaid(found.shown, values, one.scale, signed=METHODS[one.method].signed)
-
-
-def _painted(found: "Explanation", one: "Attribution", size: tuple[int, int]) -> tuple[Pixels, Pixels]:
-    values, signed = placed(one.heat, found.shown, size), METHODS[one.method].signed
-    return painted(values, one.scale, signed=signed), overlaid(found.shown, values, one.scale, signed=signed)
-
-
-def _size(found: "Explanation", side: int) -> tuple[int, int]:
-    height, width = found.shown.pictures[0].shape[:2]
-    factor = max(side / max(height, width), NARROWEST / width)
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def _title(found: "Explanation", one: "Attribution") -> str:
-    several = len({each.target for each in found.attributions}) > 1
-    title = METHODS[one.method].title
-    return f"{found.network.label(one.target.index)}: {title}" if several else title
-
-
-def _note(one: "Attribution") -> str:
-    if one.flat:
-        return "flat"
-    return f"{'±' if METHODS[one.method].signed else '0 to '}{one.scale:.2g}"
-
-
-def _evidence(one: "Attribution") -> list[str]:
-    """Lines of evidence, each with what to hold it against."""
-    evidence = one.evidence
-    lines = []
-    if evidence.curves and evidence.reference:
-        for number, name in enumerate(("deletion", "insertion")):
-            own = getattr(evidence.curves, f"{name}_auc")
-            random, centre = evidence.reference.random[number], evidence.reference.centre[number]
-            lines.append(f"{name} {own:.1%} (random {random:.1%}, centre {centre:.1%})")
-    if evidence.gap is not None:
-        lines.append(f"sums up to the score but for {evidence.gap:.1%}")
-    if evidence.sanity:
-        verdict = ": does not explain the network" if evidence.unmoved else ""
-        lines.append(f"network randomized: mean correlation {fmean(evidence.sanity.values()):.2f}{verdict}")
-    if evidence.infidelity is not None:
-        lines.append(f"infidelity {evidence.infidelity:.2g}")
-    if evidence.sensitivity is not None:
-        lines.append(f"largest change by a small disturbance {evidence.sensitivity:.0%}")
-    return lines
-
-
-def _lines(found: "Explanation") -> list[str]:
-    classes = {one.target: one for one in found.attributions}
-    named = ", ".join(f"{found.label(one)} ({one.probability:.1%})" for one in classes.values())
-    seen = {"cropped": "its centre", "squeezed": "squeezed", "whole": "whole"}.get(found.shown.how, found.shown.how)
-    height, width = found.shown.images.shape[2:]
-    layers = dict.fromkeys(one.layer for one in found.attributions if one.layer)
-    compared = any(METHODS[one.method].baseline or one.evidence.curves for one in found.attributions)
-    lines = [
-        f"Why {named}?",
-        f"{found.shown.names[0]}, {seen}, shown to {found.network.name} ({found.network.weights})"
-        f" at {width} x {height} px",
-    ]
-    if compared or layers:
-        parts = [f"nothing to be seen is: {found.baseline}"] if compared else []
-        parts += [f"layer: {', '.join(layers)}"] if layers else []
-        lines.append("; ".join(parts))
-    if any(one.evidence.curves for one in found.attributions):
-        lines.append("deletion: mean probability while the hottest pixels go first, lower is better; insertion: higher")
-    return lines
-
-
-def _bars(found: "Explanation") -> list[ColourBar]:
-    kinds = {METHODS[one.method].signed for one in found.attributions}
-    numbers = len(found.attributions) == 1
-    scale = f"{found.attributions[0].scale:.2g}"
-    bars = []
-    if True in kinds:
-        low, high = (f"-{scale}, against", f"{scale}, for the class") if numbers else ("against", "for the class")
-        bars.append(ColourBar(colours_of(signed=True), low, high))
-    if False in kinds:
-        low, high = ("0", f"{scale}") if numbers else ("0, without sign", "most")
-        bars.append(ColourBar(colours_of(signed=False), low, high))
-    return bars
 
 
 @dataclass(frozen=True)
@@ -171,18 +55,18 @@ class Evidence:
 
     def row(self) -> dict[str, object]:
         """Numbers by name, those that there are."""
-        found: dict[str, object] = {
+        numbers: dict[str, object] = {
             "completeness_gap": self.gap,
             "sanity": self.sanity and dict(self.sanity),
             "infidelity": self.infidelity,
             "max_sensitivity": self.sensitivity,
         }
         if self.curves and self.reference:
-            for number, name in enumerate(("deletion_auc", "insertion_auc")):
-                found[name] = getattr(self.curves, name)
-                found[f"{name}_random"] = self.reference.random[number]
-                found[f"{name}_centre"] = self.reference.centre[number]
-        return {name: value for name, value in found.items() if value is not None}
+            for place, name in enumerate(("deletion_auc", "insertion_auc")):
+                numbers[name] = getattr(self.curves, name)
+                numbers[f"{name}_random"] = self.reference.random[place]
+                numbers[f"{name}_centre"] = self.reference.centre[place]
+        return {name: value for name, value in numbers.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -196,7 +80,7 @@ class Attribution:
         score: what is attributed: its logit, or the difference of two.
         values: as captum gives them, float32, on the CPU: (C, H, W), or (1, H', W') of a layer.
         heat: (H, W), the same as a map of what the network saw.
-        layer: that the method looked at, if it looks at one.
+        layer: that the method looked at, if it looks at attribution.
         evidence: how far to believe it.
     """
 
@@ -239,11 +123,11 @@ class Explanation:
 
     def sheet(self) -> Sheet:
         """Map and overlay of every attribution, its evidence beneath; with the picture where there is only one."""
-        return explanation_sheet(self, self._made())
+        return explanation_sheet(self, self._record())
 
     def overlay(self, number: int = 0) -> Sheet:
         """One map laid over the picture, in the picture's own resolution."""
-        return Sheet(overlay(self, number), self._made(overlay=number))
+        return Sheet(overlay(self, number), self._record(overlay=number))
 
     def save(self, path: str | Path) -> Path:
         """Write the sheet; see `Sheet.save`."""
@@ -258,35 +142,170 @@ class Explanation:
         """A plain dictionary for each attribution, its evidence included."""
         return [
             {
-                "method": one.method,
-                "class": one.target.index,
-                "label": self.network.label(one.target.index),
-                "versus": None if one.target.versus is None else self.network.label(one.target.versus),
-                "probability": one.probability,
-                "score": one.score,
-                "layer": one.layer,
-                "sum": one.values.double().sum().item(),
-                "scale": one.scale,
-                "flat": one.flat,
-                **one.evidence.row(),
+                "method": attribution.method,
+                "class": attribution.target.index,
+                "label": self.network.label(attribution.target.index),
+                "versus": None if attribution.target.versus is None else self.network.label(attribution.target.versus),
+                "probability": attribution.probability,
+                "score": attribution.score,
+                "layer": attribution.layer,
+                "sum": attribution.values.double().sum().item(),
+                "scale": attribution.scale,
+                "flat": attribution.flat,
+                **attribution.evidence.row(),
             }
-            for one in self.attributions
+            for attribution in self.attributions
         ]
 
-    def _made(self, **more: object) -> dict[str, object]:
+    def _record(self, **more: object) -> dict[str, object]:
         return record(
             "saliency",
             self.network,
             picture=self.shown.names[0],
             sha256=self.shown.sha256,
             settings={**self.settings, **self.shown.settings, **more},
-            results={"sum": [one.values.double().sum().item() for one in self.attributions]},
+            results={"sum": [attribution.values.double().sum().item() for attribution in self.attributions]},
         )
 
     def __repr__(self) -> str:
-        methods = ", ".join(dict.fromkeys(one.method for one in self.attributions))
-        labels = ", ".join(dict.fromkeys(self.label(one) for one in self.attributions))
+        methods = ", ".join(dict.fromkeys(attribution.method for attribution in self.attributions))
+        labels = ", ".join(dict.fromkeys(self.label(attribution) for attribution in self.attributions))
         return f"Explanation({labels} of {self.network.name} by {methods})"
 
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
+
+
+def explanation_sheet(explanation: Explanation, made: Mapping[str, object]) -> Sheet:
+    """A tile per attribution, a column per class if there are several; see `Explanation.sheet`."""
+    alone = len(explanation.attributions) == 1
+    height, width = _size(explanation, ALONE if alone else AMONG_OTHERS)
+    pairs = [_painted(explanation, attribution, (height, width)) for attribution in explanation.attributions]
+    if alone:
+        (attribution,), ((heat, over),) = explanation.attributions, pairs
+        own = Image.fromarray(unseen_dimmed(explanation.shown, 0)).resize((width, height), Image.Resampling.LANCZOS)
+        tiles = [
+            Tile(np.asarray(own), explanation.shown.names[0]),
+            Tile(heat, METHODS[attribution.method].title, _note(attribution), below=_evidence(attribution)),
+            Tile(over, "laid over the picture"),
+        ]
+        columns = 3
+    else:
+        between = np.full((height, SEAM, 3), PAPER, dtype=np.uint8)
+        painted_pairs = zip(explanation.attributions, pairs, strict=True)
+        tiles = [
+            Tile(
+                np.hstack([heat, between, over]),
+                _title(explanation, attribution),
+                _note(attribution),
+                below=_evidence(attribution),
+            )
+            for attribution, (heat, over) in painted_pairs
+        ]
+        classes = list(dict.fromkeys(attribution.target for attribution in explanation.attributions))
+        columns = len(classes) if len(classes) > 1 else min(len(tiles), ACROSS)
+        tiles = [tile for row in range(len(tiles) // len(classes)) for tile in tiles[row :: len(tiles) // len(classes)]]
+    picture = None if alone else unseen_dimmed(explanation.shown, 0)
+    return sheet(
+        tiles,
+        lines=_lines(explanation),
+        picture=picture,
+        colour_bars=_bars(explanation),
+        made=made,
+        factor=1,
+        columns=columns,
+    )
+
+
+def overlay(explanation: Explanation, number: int) -> Pixels:
+    """One map laid over the picture, in the picture's own resolution."""
+    attribution = explanation.attributions[number]
+    values = placed(attribution.heat, explanation.shown, explanation.shown.pictures[0].shape[:2])
+    return overlaid(explanation.shown, values, attribution.scale, signed=METHODS[attribution.method].signed)
+
+
+def _painted(explanation: Explanation, attribution: Attribution, size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    values, signed = placed(attribution.heat, explanation.shown, size), METHODS[attribution.method].signed
+    return painted(values, attribution.scale, signed=signed), overlaid(
+        explanation.shown, values, attribution.scale, signed=signed
+    )
+
+
+def _size(explanation: Explanation, side: int) -> tuple[int, int]:
+    height, width = explanation.shown.pictures[0].shape[:2]
+    factor = max(side / max(height, width), NARROWEST / width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _title(explanation: Explanation, attribution: Attribution) -> str:
+    several = len({attribution.target for attribution in explanation.attributions}) > 1
+    title = METHODS[attribution.method].title
+    return f"{explanation.network.label(attribution.target.index)}: {title}" if several else title
+
+
+def _note(attribution: Attribution) -> str:
+    if attribution.flat:
+        return "flat"
+    return f"{'±' if METHODS[attribution.method].signed else '0 to '}{attribution.scale:.2g}"
+
+
+def _evidence(attribution: Attribution) -> list[str]:
+    """Lines of evidence, each with what to hold it against."""
+    evidence = attribution.evidence
+    lines = []
+    if evidence.curves and evidence.reference:
+        for number, name in enumerate(("deletion", "insertion")):
+            own = getattr(evidence.curves, f"{name}_auc")
+            random, centre = evidence.reference.random[number], evidence.reference.centre[number]
+            lines.append(f"{name} {own:.1%} (random {random:.1%}, centre {centre:.1%})")
+    if evidence.gap is not None:
+        lines.append(f"sums up to the score but for {evidence.gap:.1%}")
+    if evidence.sanity:
+        verdict = ": does not explain the network" if evidence.unmoved else ""
+        lines.append(f"network randomized: mean correlation {fmean(evidence.sanity.values()):.2f}{verdict}")
+    if evidence.infidelity is not None:
+        lines.append(f"infidelity {evidence.infidelity:.2g}")
+    if evidence.sensitivity is not None:
+        lines.append(f"largest change by a small disturbance {evidence.sensitivity:.0%}")
+    return lines
+
+
+def _lines(explanation: Explanation) -> list[str]:
+    classes = {attribution.target: attribution for attribution in explanation.attributions}
+    named = ", ".join(
+        f"{explanation.label(attribution)} ({attribution.probability:.1%})" for attribution in classes.values()
+    )
+    part = {"cropped": "its centre", "squeezed": "squeezed", "whole": "whole"}.get(
+        explanation.shown.how, explanation.shown.how
+    )
+    height, width = explanation.shown.images.shape[2:]
+    layers = dict.fromkeys(attribution.layer for attribution in explanation.attributions if attribution.layer)
+    compared = any(
+        METHODS[attribution.method].baseline or attribution.evidence.curves for attribution in explanation.attributions
+    )
+    lines = [
+        f"Why {named}?",
+        f"{explanation.shown.names[0]}, {part}, shown to {explanation.network.name} ({explanation.network.weights})"
+        f" at {width} x {height} px",
+    ]
+    if compared or layers:
+        parts = [f"nothing to be seen is: {explanation.baseline}"] if compared else []
+        parts += [f"layer: {', '.join(layers)}"] if layers else []
+        lines.append("; ".join(parts))
+    if any(attribution.evidence.curves for attribution in explanation.attributions):
+        lines.append("deletion: mean probability while the hottest pixels go first, lower is better; insertion: higher")
+    return lines
+
+
+def _bars(explanation: Explanation) -> list[ColourBar]:
+    kinds = {METHODS[attribution.method].signed for attribution in explanation.attributions}
+    numbers = len(explanation.attributions) == 1
+    scale = f"{explanation.attributions[0].scale:.2g}"
+    bars = []
+    if True in kinds:
+        low, high = (f"-{scale}, against", f"{scale}, for the class") if numbers else ("against", "for the class")
+        bars.append(ColourBar(colours_of(signed=True), low, high))
+    if False in kinds:
+        low, high = ("0", f"{scale}") if numbers else ("0, without sign", "most")
+        bars.append(ColourBar(colours_of(signed=False), low, high))
+    return bars

@@ -63,10 +63,10 @@ def integrated_gradients(case: Case) -> "Tensor":
     from captum.attr import IntegratedGradients
 
     integrated = IntegratedGradients(case.model)
-    asked = case.options["steps"]
-    choices = [int(asked)] if asked else list(STEPS if case.predicted() else STEPS[:1])
-    for steps in choices:
-        found, missed = integrated.attribute(
+    given = case.options["steps"]
+    attempts = [int(given)] if given else list(STEPS if case.predicted() else STEPS[:1])
+    for steps in attempts:
+        values, missed = integrated.attribute(
             case.inputs,
             case.baseline,
             0,
@@ -74,9 +74,9 @@ def integrated_gradients(case: Case) -> "Tensor":
             internal_batch_size=case.batch,
             return_convergence_delta=True,
         )
-        if abs(missed.item()) <= COMPLETE_TO * abs(found.sum().item() - missed.item()):
+        if abs(missed.item()) <= COMPLETE_TO * abs(values.sum().item() - missed.item()):
             break
-    attribution: Tensor = found
+    attribution: Tensor = values
     return attribution
 
 
@@ -143,10 +143,10 @@ def conductance(case: Case) -> "Tensor":
     assert case.layer is not None
     conductance = LayerConductance(case.model, case.layer)
     steps = int(case.options["steps"])
-    found: Tensor = conductance.attribute(
+    values: Tensor = conductance.attribute(
         case.inputs, case.baseline, 0, n_steps=steps, internal_batch_size=max(case.batch, LEAST_OVERLAPPING)
     )
-    return found.sum(1, keepdim=True)
+    return values.sum(1, keepdim=True)
 
 
 def deeplift(case: Case) -> "Tensor":
@@ -161,12 +161,12 @@ def gradient_shap(case: Case) -> "Tensor":
     from captum.attr import GradientShap
 
     samples, shap = int(case.options["samples"]), GradientShap(case.model)
-    found = torch.zeros_like(case.inputs)
+    mean = torch.zeros_like(case.inputs)
     for start in range(0, samples, case.batch):
         size = min(case.batch, samples - start)
         part = shap.attribute(case.inputs, case.baseline, n_samples=size, stdevs=_noise(case), target=0)
-        found += part * (size / samples)
-    return found
+        mean += part * (size / samples)
+    return mean
 
 
 def occlusion(case: Case) -> "Tensor":
@@ -306,6 +306,12 @@ class Method:
         return tuple(check for check in CHECKS if check != "infidelity" or not self.layer)
 
 
+def _noisy(title: str, paper: str, kind: str) -> Method:
+    """One of captum's ways to sum up the gradients of noisy images."""
+    options = {"samples": Option(25), "noise": _share(0.15)}
+    return Method(title, paper, "dozens of passes", noise_tunnel(kind), False, options, draws=True)
+
+
 METHODS: dict[str, Method] = {
     "saliency": Method("gradient (saliency)", "Simonyan et al. 2013", "one pass", saliency, False),
     "input-x-gradient": Method("input x gradient", "Shrikumar et al. 2016", "one pass", input_x_gradient, True),
@@ -319,33 +325,9 @@ METHODS: dict[str, Method] = {
         baseline=True,
         complete=True,
     ),
-    "smoothgrad": Method(
-        "SmoothGrad",
-        "Smilkov et al. 2017",
-        "dozens of passes",
-        noise_tunnel("smoothgrad"),
-        False,
-        {"samples": Option(25), "noise": _share(0.15)},
-        draws=True,
-    ),
-    "smoothgrad-squared": Method(
-        "SmoothGrad squared",
-        "Hooker et al. 2019",
-        "dozens of passes",
-        noise_tunnel("smoothgrad_sq"),
-        False,
-        {"samples": Option(25), "noise": _share(0.15)},
-        draws=True,
-    ),
-    "vargrad": Method(
-        "VarGrad",
-        "Adebayo et al. 2018",
-        "dozens of passes",
-        noise_tunnel("vargrad"),
-        False,
-        {"samples": Option(25), "noise": _share(0.15)},
-        draws=True,
-    ),
+    "smoothgrad": _noisy("SmoothGrad", "Smilkov et al. 2017", "smoothgrad"),
+    "smoothgrad-squared": _noisy("SmoothGrad squared", "Hooker et al. 2019", "smoothgrad_sq"),
+    "vargrad": _noisy("VarGrad", "Adebayo et al. 2018", "vargrad"),
     "guided-backprop": Method(
         "guided backpropagation",
         "Springenberg et al. 2014",

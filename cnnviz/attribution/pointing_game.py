@@ -60,11 +60,11 @@ def examples(
         name: class_index(network, name) for name in sorted({_class_folder(folder, path) for path in files} - {""})
     }
     for row in torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist():
-        found = _recognised(ready, network, files[row], size)
-        if found is None or found.probability < confidence:
+        example = _recognised(ready, network, files[row], size)
+        if example is None or example.probability < confidence:
             continue
-        if truth.get(_class_folder(folder, found.path), found.index) == found.index:
-            yield found
+        if truth.get(_class_folder(folder, example.path), example.index) == example.index:
+            yield example
 
 
 def _class_folder(folder: Path, path: Path) -> str:
@@ -126,12 +126,12 @@ def pointing_game(
     for number, grid in enumerate(grids):
         side = number % 2
         image = torch.cat([example.image for example in grid], 3)
-        height, width = image.shape[2:]
+        width = image.shape[3]
         half = slice(side * width // 2, (side + 1) * width // 2)
         for row, name in enumerate(methods):
             if watch:
                 watch(f"two pictures, {METHODS[name].title}", (number + row / len(methods)) / len(grids))
             values = attribute(network, image.to(network.device), grid[side].index, method=name, seed=seed)
-            warm = heat(values, name, (height, width))[0].cpu().double().clamp(min=0)
+            warm = heat(values, name, image.shape[2:])[0].cpu().double().clamp(min=0)
             shares[name].append((warm[:, half].sum() / warm.sum()).item())
-    return {name: torch.tensor(found, dtype=torch.float64) for name, found in shares.items()}
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in shares.items()}

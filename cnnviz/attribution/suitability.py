@@ -66,7 +66,7 @@ class Structure:
     maps: tuple[str, ...]
 
 
-def structure(network: Network) -> Structure:
+def structure_of(network: Network) -> Structure:
     """What `network` is made of.
 
     Raises:
@@ -80,24 +80,24 @@ def structure(network: Network) -> Structure:
             return _followed(network.twin(), images)
 
 
-def check(network: Network, made: Structure, name: str) -> None:
+def check(network: Network, structure: Structure, name: str) -> None:
     """Notice that captum would be wrong about this network with that method.
 
     Raises:
         ModelError: says why, and which methods can.
     """
-    reason = _reason(made, METHODS[name].needs)
+    reason = _reason(structure, METHODS[name].needs)
     if reason:
-        others = ", ".join(able(made))
+        others = ", ".join(able(structure))
         raise ModelError(f"{METHODS[name].title} cannot explain {network.name}: {reason}; these methods can: {others}.")
 
 
-def able(made: Structure) -> list[str]:
+def able(structure: Structure) -> list[str]:
     """The methods that captum is right about, for a network of this structure."""
-    return [name for name, method in METHODS.items() if not _reason(made, method.needs)]
+    return [name for name, method in METHODS.items() if not _reason(structure, method.needs)]
 
 
-def layer_for(network: Network, made: Structure, method: Method, asked: str | None) -> str | None:
+def layer_for(network: Network, structure: Structure, method: Method, layer: str | None) -> str | None:
     """The layer a method looks at: the one asked for, or the last one with feature maps; None for most methods.
 
     Raises:
@@ -106,39 +106,40 @@ def layer_for(network: Network, made: Structure, method: Method, asked: str | No
     """
     if not method.layer:
         return None
-    if asked is not None:
-        if network.qualified(asked) not in made.maps:
-            raise LayerError(f"layer {asked!r} gives no feature maps that {method.title} could weigh; take another.")
-        return asked
-    chosen = network.convolutions or [name for name in made.maps if not isinstance(network.layers[name], NO_DEFAULT)]
+    if layer is not None:
+        if network.qualified(layer) not in structure.maps:
+            raise LayerError(f"layer {layer!r} gives no feature maps that {method.title} could weigh; take another.")
+        return layer
+    mapped = (name for name in structure.maps if not isinstance(network.layers[name], NO_DEFAULT))
+    chosen = network.convolutions or list(mapped)
     if chosen:
         return chosen[-1]
     raise LayerError(f"{network.name} has no layer with feature maps, which {method.title} needs.")
 
 
-def _reason(made: Structure, need: Need | None) -> str:
+def _reason(structure: Structure, need: Need | None) -> str:
     """Why captum would be wrong, or nothing."""
-    return NEEDS[need](made) if need else ""
+    return NEEDS[need](structure) if need else ""
 
 
-def _relu_modules(made: Structure) -> str:
-    apart = {name for name, kind in made.operations if name in RECTIFYING and not issubclass(kind, nn.ReLU)}
-    if any(issubclass(kind, nn.ReLU) for kind in made.leaves) and not apart:
+def _relu_modules(structure: Structure) -> str:
+    apart = {name for name, kind in structure.operations if name in RECTIFYING and not issubclass(kind, nn.ReLU)}
+    if any(issubclass(kind, nn.ReLU) for kind in structure.leaves) and not apart:
         return ""
     return _unseen(apart) if apart else "it has no ReLU modules"
 
 
-def _rescaled_modules(made: Structure) -> str:
-    return _without_rule(made, RESCALED, LINEAR) or _used_again(made, RESCALED)
+def _rescaled_modules(structure: Structure) -> str:
+    return _without_rule(structure, RESCALED, LINEAR) or _used_again(structure, RESCALED)
 
 
-def _chain(made: Structure) -> str:
-    if not made.chain:
+def _chain(structure: Structure) -> str:
+    if not structure.chain:
         return "its layers are no chain (sums or concatenations of branches), for which captum's rules do not hold"
     ruled = PROPAGATED | PASSED_ON
-    if unknown := made.leaves - ruled:
+    if unknown := structure.leaves - ruled:
         return f"there is no rule for its {' and '.join(sorted(kind.__name__ for kind in unknown))}"
-    return _without_rule(made, ruled, MOVING) or _used_again(made, PROPAGATED)
+    return _without_rule(structure, ruled, MOVING) or _used_again(structure, PROPAGATED)
 
 
 NEEDS: dict[Need, Callable[[Structure], str]] = {
@@ -148,10 +149,10 @@ NEEDS: dict[Need, Callable[[Structure], str]] = {
 }
 
 
-def _without_rule(made: Structure, ruled: set[Kind], harmless: frozenset[str]) -> str:
+def _without_rule(structure: Structure, ruled: set[Kind], harmless: frozenset[str]) -> str:
     """What runs neither in a module that captum has a rule for nor leaves attributions as they are."""
-    strange = {(name, kind) for name, kind in made.operations if name not in harmless and kind not in ruled}
-    lacking = sorted({kind.__name__ for _, kind in strange if kind in made.leaves and _is_pytorchs(kind)})
+    strange = {(name, kind) for name, kind in structure.operations if name not in harmless and kind not in ruled}
+    lacking = sorted({kind.__name__ for _, kind in strange if kind in structure.leaves and _is_pytorchs(kind)})
     if lacking:
         return f"there is no rule for its {' and '.join(lacking)}"
     return _unseen({name for name, _ in strange}) if strange else ""
@@ -165,8 +166,8 @@ def _unseen(names: set[str]) -> str:
     return f"its forward applies {' and '.join(sorted(names))} by functions, which captum's hooks cannot see"
 
 
-def _used_again(made: Structure, kinds: set[Kind]) -> str:
-    again = sorted(kind.__name__ for kind in made.reused & kinds)
+def _used_again(structure: Structure, kinds: set[Kind]) -> str:
+    again = sorted(kind.__name__ for kind in structure.reused & kinds)
     return f"it uses one {again[0]} module in several places, which captum cannot tell apart" if again else ""
 
 

@@ -49,8 +49,8 @@ class _Commands(click.Group):
             echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
         except Exception as error:
-            if told := fault_of_machine(error):
-                raise click.ClickException(_one_line(told)) from error
+            if fault := fault_of_machine(error):
+                raise click.ClickException(_one_line(fault)) from error
             raise
 
 

@@ -4,25 +4,25 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, network_options, output_option, quiet_option
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, check_sheet, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
-picture_argument = click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-size_option = click.option("--size", type=click.IntRange(min=1), help="Short side of the result in pixels.")
-seed_option = click.option("--seed", default=0, show_default=True, help="Another one gives another image.")
+result_size_option = options.size("Short side of the result in pixels.")
+image_seed_option = options.seed("Another one gives another image.")
 
 
 @click.command()
-@picture_argument
+@options.picture
 @click.option("--layer", required=True, help="A layer, as `cnnviz layers` lists it.")
-@size_option
-@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="At each scale.")
-@seed_option
-@output_option
-@network_options
-@quiet_option
+@result_size_option
+@options.steps("At each scale.", 20)
+@image_seed_option
+@options.output
+@options.network
+@options.quiet
 def dream(
     picture: Path, layer: str, size: int | None, steps: int, seed: int, output: Path | None, chosen: Chosen, quiet: bool
 ) -> None:
@@ -44,14 +44,14 @@ def dream(
 
 
 @click.command()
-@picture_argument
+@options.picture
 @click.option("--layer", "layers", multiple=True, required=True, help="A layer; may be repeated, for an image each.")
-@size_option
-@click.option("--steps", type=click.IntRange(min=1), default=384, show_default=True, help="For each layer.")
-@seed_option
-@output_option
-@network_options
-@quiet_option
+@result_size_option
+@options.steps("For each layer.", 384)
+@image_seed_option
+@options.output
+@options.network
+@options.quiet
 def invert(
     picture: Path,
     layers: tuple[str, ...],
@@ -83,9 +83,9 @@ def invert(
 
 @click.command()
 @click.option("--layer", help="A convolution over colours; the network's first one by default.")
-@output_option
-@network_options
-@quiet_option
+@options.output
+@options.network
+@options.quiet
 def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool) -> None:
     """Draw the raw weights of a first layer's kernels.
 

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import Chosen, Finite, json_option, names, network_options, output_option, quiet_option
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_sheet, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
+from cnnviz.cli.values import Finite
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--method", "methods", default="all", show_default=True, help="One or more, with commas; or 'all'.")
-@click.option("--grids", type=click.IntRange(min=1), default=250, show_default=True, help="Pairs of pictures to show.")
+@click.argument("folder", type=options.A_FOLDER)
+@options.methods("all")
+@click.option("--grids", type=options.AT_LEAST_ONE, default=250, show_default=True, help="Pairs of pictures to show.")
 @click.option(
     "--pictures",
     type=click.IntRange(min=0),
@@ -28,21 +30,15 @@ from cnnviz.cli.terminal import echo, say_json
     show_default=True,
     help="Least probability of the right class for a picture to take part.",
 )
-@click.option("--size", type=click.IntRange(min=1), help="Side, in pixels, at which the network sees each picture.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Of the choice of pictures and all random numbers.",
-)
-@output_option
-@network_options
-@json_option
-@quiet_option
+@options.size("Side, in pixels, at which the network sees each picture.")
+@options.draws("Of the choice of pictures and all random numbers.")
+@options.output
+@options.network
+@options.json
+@options.quiet
 def evidence(
     folder: Path,
-    methods: str,
+    methods: list[str],
     grids: int,
     pictures: int,
     confidence: float,
@@ -74,10 +70,10 @@ def evidence(
 
     network = chosen.load(quiet=quiet)
     with waiting("reading pictures", quiet=quiet) as say:
-        found = compare_methods(
+        comparison = compare_methods(
             network,
             folder,
-            methods=names(methods),
+            methods=methods,
             grids=grids,
             pictures=pictures,
             confidence=confidence,
@@ -85,11 +81,12 @@ def evidence(
             seed=seed,
             watch=say,
         )
-    file = found.save(output or sheet_file(folder.resolve().name, network.name, "evidence"))
+    file = comparison.save(output or sheet_file(folder.resolve().name, network.name, "evidence"))
     if as_json:
-        say_json({"file": str(file), "grids": found.grids, "pictures": found.pictures, "methods": found.rows()})
+        counts = {"grids": comparison.grids, "pictures": comparison.pictures}
+        say_json({"file": str(file), **counts, "methods": comparison.rows()})
     elif not quiet:
-        for line in found.table().splitlines():
+        for line in comparison.table().splitlines():
             echo(line)
         echo()
-        echo(f"{file}: {found.grids} pairs of pictures, {network.name}, {network.weights}")
+        echo(f"{file}: {comparison.grids} pairs of pictures, {network.name}, {network.weights}")

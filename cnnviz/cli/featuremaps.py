@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli import options
-from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument, quiet_option
+from cnnviz.cli import options, values
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, check_npz, save_npz, sheet_file
 from cnnviz.cli.terminal import echo, say_json
 
@@ -17,34 +17,28 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@picture_argument
+@options.pictures
 @click.option("--layer", "single", multiple=True, help="A layer, as `cnnviz layers` lists it; may be repeated.")
 @click.option("--layers", "listed", help="Several layers, separated by commas, or 'all' convolutions.")
 @click.option(
     "--channels",
-    type=options.channels,
+    type=values.channels,
     metavar="LIST",
     help="Which channels to draw, such as 0-63,128; all by default.",
 )
-@click.option("--top", type=click.IntRange(min=1), help="Draw the N most active channels, the first one first.")
-@click.option("--by", type=click.Choice(["mean", "max"]), default="mean", show_default=True, help="What --top goes by.")
-@click.option(
-    "--scale",
-    type=click.Choice(["channel", "shared"]),
-    default="channel",
-    show_default=True,
-    help="Let each map use all colours, or give one scale to all.",
-)
+@click.option("--top", type=options.AT_LEAST_ONE, help="Draw the N most active channels, the first one first.")
+@options.choice("--by", ["mean", "max"], "mean", "What --top goes by.")
+@options.choice("--scale", ["channel", "shared"], "channel", "Let each map use all colours, or give one scale to all.")
 @click.option("--cmap", default="viridis", show_default=True, help="One of matplotlib's colour maps.")
-@click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
-@fit_option("whole")
+@options.size()
+@options.fit("whole")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="A .png, .jpg or .webp file; a folder for several."
 )
-@click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
-@network_options
-@json_option
-@quiet_option
+@options.arrays
+@options.network
+@options.json
+@options.quiet
 def featuremaps(
     pictures: tuple[Path, ...],
     single: tuple[str, ...],
@@ -83,21 +77,23 @@ def featuremaps(
     layers = _layers(network, single, listed)
     files = _files(pictures, layers, network.name, output)
     check_writable(next(iter(files.values())))
-    seen = {picture: show(network, picture, fit=fit, size=size) for picture in pictures}
+    inputs = {picture: show(network, picture, fit=fit, size=size) for picture in pictures}
     arrays: dict[str, Any] = {}
     rows = []
-    for picture, shown in seen.items():
-        found = maps_of_layers(network, shown, layers)
-        drawn = {layer: maps.order(by)[:top] if top else channels for layer, maps in found.items()}
-        sheets = {layer: maps.sheet(drawn[layer], scale=scale, cmap=cmap) for layer, maps in found.items()}
+    for picture, shown in inputs.items():
+        maps_by_layer = maps_of_layers(network, shown, layers)
+        chosen_channels = {layer: maps.order(by)[:top] if top else channels for layer, maps in maps_by_layer.items()}
+        sheets = {
+            layer: maps.sheet(chosen_channels[layer], scale=scale, cmap=cmap) for layer, maps in maps_by_layer.items()
+        }
         for layer, sheet in sheets.items():
             file = sheet.save(files[picture, layer])
-            rows.append(_row(picture, found[layer], drawn[layer], file))
+            rows.append(_row(picture, maps_by_layer[layer], chosen_channels[layer], file))
             if not (quiet or as_json):
                 echo(_summary(rows[-1]))
         if save_arrays:
             kept = {"image": shown.images[0].cpu().numpy()} | {
-                layer: maps.maps[0].numpy() for layer, maps in found.items()
+                layer: maps.maps[0].numpy() for layer, maps in maps_by_layer.items()
             }
             arrays |= {_key(picture, name, pictures): array for name, array in kept.items()}
     if save_arrays:
@@ -142,8 +138,8 @@ def _files(
         files = {key: (output or Path()) / name for key, name in zip(keys, names, strict=True)}
     makers: dict[Path, Path] = {}
     for (picture, _), file in files.items():
-        for each in pictures:
-            check_apart(file, each)
+        for given in pictures:
+            check_apart(file, given)
         if file in makers:
             raise click.UsageError(
                 f"the sheets of {makers[file]} and {picture} would both be {file}; take them in turn."
@@ -157,11 +153,11 @@ def _key(picture: Path, layer: str, pictures: tuple[Path, ...]) -> str:
     return layer if len(pictures) == 1 else f"{os.fsencode(picture.stem).decode('utf-8', 'replace')}/{layer}"
 
 
-def _row(picture: Path, found: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:
-    network = {"name": found.network.name, "weights": found.network.weights}
-    channels = list(drawn) if drawn is not None else list(range(found.maps.shape[1]))
-    head = {"picture": str(picture), "network": network, "layer": found.layer}
-    return head | found.statistics() | {"channels": channels, "file": str(file)}
+def _row(picture: Path, maps: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:
+    network = {"name": maps.network.name, "weights": maps.network.weights}
+    channels = list(drawn) if drawn is not None else list(range(maps.maps.shape[1]))
+    head = {"picture": str(picture), "network": network, "layer": maps.layer}
+    return head | maps.statistics() | {"channels": channels, "file": str(file)}
 
 
 def _summary(row: dict[str, Any]) -> str:

@@ -1,19 +1,19 @@
 """`cnnviz filters` and `cnnviz classimage`: what filters and classes look for."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import partial, wraps
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from cnnviz.cli import options
-from cnnviz.cli.options import Chosen, Command, json_option, network_options, output_option, quiet_option
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.progress import run
 from cnnviz.cli.terminal import echo, say_json
-from cnnviz.synthesis.recipes import RECIPES, Preset, summary
+from cnnviz.cli.values import filters_or_all
+from cnnviz.synthesis.recipes import RECIPES, summary
 
 if TYPE_CHECKING:
     from cnnviz.synthesis.jobs import Job
@@ -69,90 +69,48 @@ class Outputs:
 _LISTED = "\n".join(f"  {name:8} {summary(recipe)}" for name, recipe in RECIPES.items())
 
 
-def filters_or_all(text: str) -> tuple[int, ...] | Literal["all"]:
-    """Numbers and ranges like 0-15,41, or "all"."""
-    return "all" if text == "all" else options.channels(text)
-
-
-def recipe_options(recipe: str) -> list[Callable[[Command], Command]]:
-    """The options that say how an image is made; `taken` collects what they got."""
-    return [
-        click.option(
-            "--recipe", type=click.Choice(list(RECIPES)), default=recipe, show_default=True, help="See below."
-        ),
-        click.option(
-            "--preset",
-            type=click.Choice(get_args(Preset)),
-            default="default",
-            show_default=True,
-            help="How many steps.",
-        ),
-        click.option("--steps", type=click.IntRange(min=1), help="Another number of steps."),
-        click.option(
-            "--size",
-            type=side_or_auto,
-            default="auto",
-            show_default=True,
-            help="Side, or HEIGHTxWIDTH, in pixels; auto: the network's, or 1.3 receptive fields of a layer if less.",
-        ),
-        click.option("--seed", default=0, show_default=True, help="Another one gives other images."),
-        click.option("--batch", type=click.IntRange(min=1), help="Images at a time."),
-        click.option(
-            "--precision",
-            type=click.Choice(["auto", "float32", "bfloat16"]),
-            default="auto",
-            show_default=True,
-            help="What the network computes in; auto: bfloat16 where the machine has it.",
-        ),
-    ]
-
-
-def taken(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a command's arguments, taken out of them; the seed stays."""
-    settings = {name: arguments.pop(name) for name in ("recipe", "preset", "steps", "size", "batch", "precision")}
-    return settings | {"size": None if settings["size"] == "auto" else settings["size"]}
-
-
-def synthesis_options(recipe: str) -> Callable[[Command], Command]:
+def synthesis_options(recipe: str) -> options.Decorator:
     """Give a command the options that all syntheses share, handed to it as `settings` and `outputs`.
 
     Args:
         recipe: the one by default.
     """
-    return partial(_with_options, recipe)
+
+    def decorate(command: options.Command) -> options.Command:
+        @wraps(command)
+        def checked(
+            settings: dict[str, Any], references: Path | None, spectrum: Path | None, outputs: Outputs, **arguments: Any
+        ) -> None:
+            outputs.check()
+            own = {"references": references, "spectrum": spectrum, "film": outputs.film is not None}
+            command(settings=settings | own, outputs=outputs, **arguments)
+
+        return options.all_of([options.recipe(recipe), *_folder_options, _output_options])(checked)
+
+    return decorate
 
 
-def _with_options(recipe: str, command: Command) -> Command:
-    def with_settings(**arguments: Any) -> None:
-        settings = taken(arguments) | {name: arguments.pop(name) for name in ("references", "spectrum")}
-        outputs = Outputs(**{field.name: arguments.pop(field.name) for field in fields(Outputs)})
-        outputs.check()
-        command(settings=settings | {"film": outputs.film is not None}, outputs=outputs, **arguments)
-
-    shared: list[Callable[[Command], Command]] = [
-        *recipe_options(recipe),
-        click.option(
-            "--references",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            help="A folder of pictures to compare the scores with; noise by default.",
-        ),
-        click.option(
-            "--spectrum",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            help="For the recipe maco: a folder of pictures whose mean spectrum is held.",
-        ),
-        click.option("--film", type=click.Path(dir_okay=False, path_type=Path), help="Also write a .gif of the climb."),
-        output_option,
-        click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file."),
-        json_option,
-        quiet_option,
-    ]
-    return options.all_of(shared)(wraps(command)(with_settings))
-
-
-def side_or_auto(text: str) -> tuple[int, int] | str:
-    """A size such as 128 or 96x128 (height x width), or "auto"."""
-    return "auto" if text == "auto" else options.size(text)
+_folder_options = [
+    click.option(
+        "--references", type=options.A_FOLDER, help="A folder of pictures to compare the scores with; noise by default."
+    ),
+    click.option(
+        "--spectrum",
+        type=options.A_FOLDER,
+        help="For the recipe maco: a folder of pictures whose mean spectrum is held.",
+    ),
+]
+_output_options = options.gathered(
+    "outputs",
+    Outputs,
+    [
+        click.option("--film", type=options.NEW_FILE, help="Also write a .gif of the climb."),
+        options.output,
+        options.arrays,
+        options.json,
+        options.quiet,
+    ],
+)
 
 
 @click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
@@ -165,12 +123,11 @@ def side_or_auto(text: str) -> tuple[int, int] | str:
     help=f"Which, such as 0-15,41, or all; the first {FIRST} by default.",
 )
 @synthesis_options("fourier")
-@network_options
+@options.network
 def filters(
     layer: str,
     numbers: tuple[int, ...] | Literal["all"] | None,
     settings: dict[str, Any],
-    seed: int,
     outputs: Outputs,
     chosen: Chosen,
 ) -> None:
@@ -188,7 +145,7 @@ def filters(
 
     network = chosen.load(quiet=outputs.quiet)
     some = None if numbers is None or numbers == "all" else list(numbers)
-    job = filter_job(network, layer, some, seed=seed, first=FIRST if numbers is None else None, **settings)
+    job = filter_job(network, layer, some, first=FIRST if numbers is None else None, **settings)
     climbed = network.before_relu(layer)
     if climbed != layer and not (outputs.quiet or outputs.as_json):
         echo(
@@ -202,12 +159,11 @@ def filters(
 @click.argument("names", metavar="CLASS...", nargs=-1, required=True)
 @click.option("--logit-alone", is_flag=True, help="Do not take half the runner-up's off.")
 @synthesis_options("soft")
-@network_options
+@options.network
 def classimage(
     names: tuple[str, ...],
     logit_alone: bool,
     settings: dict[str, Any],
-    seed: int,
     outputs: Outputs,
     chosen: Chosen,
 ) -> None:
@@ -223,5 +179,5 @@ def classimage(
     from cnnviz.synthesis.maximization import class_job
 
     network = chosen.load(quiet=outputs.quiet)
-    job = class_job(network, list(dict.fromkeys(names)), seed=seed, alone=logit_alone, **settings)
+    job = class_job(network, list(dict.fromkeys(names)), alone=logit_alone, **settings)
     outputs.run(job, sheet_file(network.name, "_".join(names)[:60], "classimage"))

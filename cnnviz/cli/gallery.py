@@ -1,14 +1,16 @@
 """`cnnviz gallery`: all filters of a network in a folder of pages."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cnnviz.cli.filters import filters_or_all, recipe_options, taken
-from cnnviz.cli.options import Chosen, Finite, all_of, json_option, network_options, quiet_option
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.progress import bar, waiting
 from cnnviz.cli.terminal import echo, print_table, say_json
+from cnnviz.cli.values import Finite, filters_or_all
 from cnnviz.errors import fault_of_machine
 
 if TYPE_CHECKING:
@@ -17,106 +19,6 @@ if TYPE_CHECKING:
     from cnnviz.galleries.store import Store
 
 STATES = ("ok", "weak", "dead")
-here_argument = click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
-
-
-@click.command()
-@here_argument
-@json_option
-def status(out: Path, as_json: bool) -> None:
-    """Show how far the gallery in OUT is, layer by layer.
-
-    \b
-    Example:
-      cnnviz gallery status vgg
-    """
-    from cnnviz.galleries.store import Store
-
-    rows = rows_of(Store(out))
-    if as_json:
-        say_json(rows)
-        return
-    names = ["layer", "filters", "drawn", *STATES]
-    print_table(names, [[str(row[name]) for name in names] for row in rows], right=5)
-    drawn, planned = (sum(row[name] for row in rows) for name in ("drawn", "filters"))
-    echo(f"{drawn} of {planned} filters are drawn ({drawn / max(1, planned):.0%})")
-
-
-@click.command()
-@here_argument
-@json_option
-@click.pass_context
-def verify(context: click.Context, out: Path, as_json: bool) -> None:
-    """Read everything in OUT again and name what is missing, damaged, stale or left over; exit 1 if anything is.
-
-    \b
-    Example:
-      cnnviz gallery verify vgg
-    """
-    from cnnviz.galleries.verification import check
-
-    planned, faults = check(out)
-    if as_json:
-        say_json([vars(fault) for fault in faults])
-    else:
-        for fault in faults:
-            echo(f"{fault.kind}: {fault.file} ({fault.why})")
-        what = f"{len(faults)} faults" if faults else "nothing is wrong"
-        again = f"; `cnnviz gallery build {out}` and `examples` make it good" if faults else ""
-        echo(f"{out}: {planned.count} filters in {len(planned.layers)} layers, {what}{again}", err=bool(faults))
-    if faults:
-        context.exit(1)
-
-
-@click.command()
-@here_argument
-@quiet_option
-def site(out: Path, quiet: bool) -> None:
-    """Make static pages of the gallery in OUT: open OUT/index.html, or put the folder on any web server.
-
-    \b
-    Example:
-      cnnviz gallery site vgg
-    """
-    from cnnviz.galleries.store import Store
-    from cnnviz.web.gallery_site import write_site
-
-    start = write_site(Store(out))
-    if not quiet:
-        echo(f"{start}: open it in a browser, or take `cnnviz gallery serve {out}`")
-
-
-@click.command()
-@here_argument
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option("--browser/--no-browser", default=True, help="Whether to open the page.")
-def serve(out: Path, port: int, browser: bool) -> None:
-    """Show the pages of the gallery in OUT in a browser, from this machine only (127.0.0.1). Ctrl-C ends it.
-
-    \b
-    Example:
-      cnnviz gallery serve vgg
-    """
-    from cnnviz.web.server import server
-
-    with server(out, port) as running:
-        address = f"http://127.0.0.1:{running.server_address[1]}/"
-        echo(f"{out} at {address} (Ctrl-C ends it)")
-        if browser:
-            click.launch(address)
-        running.serve_forever()
-
-
-def rows_of(store: "Store") -> list[dict[str, Any]]:
-    """Of each layer, how many filters there are to be, are drawn, and came out how."""
-    plan = store.planned()
-    done, rows = store.done(plan), []
-    for layer in plan.layers:
-        records = store.records(layer.layer)
-        found = [records[number]["status"] for number in done[layer.layer]]
-        counts = {state: found.count(state) for state in STATES}
-        rows.append({"layer": layer.layer, "filters": len(layer.filters), "drawn": len(found)} | counts)
-    return rows
 
 
 @click.group()
@@ -132,8 +34,39 @@ def gallery() -> None:
     """
 
 
-out_argument = click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-request_options = all_of(
+def _request(layers: str, filters: tuple[int, ...] | Literal["all"], settings: dict[str, Any]) -> "Request":
+    from cnnviz.galleries.plan import Request
+
+    named = () if layers == "all" else tuple(name.strip() for name in layers.split(","))
+    return Request(named, None if filters == "all" else filters, settings)
+
+
+@dataclass(frozen=True)
+class ChosenEngine:
+    """Where the work is to be done, as it was asked for."""
+
+    engine: str
+    address: str | None
+    gpus: float | None
+
+    def start(self, chosen: Chosen, *, quiet: bool) -> "Engine":
+        """The engine, with the network."""
+        from cnnviz.galleries.engines import InProcess
+
+        if self.engine == "ray":
+            from cnnviz.galleries.ray_engine import OnRay
+
+            return OnRay(chosen.load(quiet=quiet).cpu(), self.address, self.gpus)
+        if self.address is not None or self.gpus is not None:
+            raise click.UsageError("--address and --gpus-per-worker are for --engine ray.")
+        return InProcess(chosen.load(quiet=quiet))
+
+
+new_folder_argument = click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+folder_argument = click.argument("out", type=options.A_FOLDER)
+request_options = options.gathered(
+    "request",
+    _request,
     [
         click.option("--layers", default="all", show_default=True, help="Layers, with commas; or all convolutions."),
         click.option(
@@ -144,17 +77,18 @@ request_options = all_of(
             metavar="LIST",
             help="Which of each layer, such as 0-63; those that it has are drawn.",
         ),
-        *recipe_options("fourier"),
-    ]
+        options.recipe("fourier"),
+    ],
 )
-engine_options = all_of(
+engine_options = options.gathered(
+    "chosen_engine",
+    ChosenEngine,
     [
-        click.option(
+        options.choice(
             "--engine",
-            type=click.Choice(["process", "ray"]),
-            default="process",
-            show_default=True,
-            help="Work in this process, or on a Ray cluster (pip install 'cnnviz[ray]').",
+            ["process", "ray"],
+            "process",
+            "Work in this process, or on a Ray cluster (pip install 'cnnviz[ray]').",
         ),
         click.option("--address", help="Of the Ray cluster: auto, ray://HOST:PORT; by default one is started here."),
         click.option(
@@ -163,24 +97,22 @@ engine_options = all_of(
             type=Finite(min=0),
             help="GPUs of each Ray worker; by default 1 if the cluster has any, else 0.",
         ),
-    ]
+    ],
 )
 
 
 @gallery.command()
-@out_argument
+@new_folder_argument
 @request_options
 @engine_options
-@network_options
-@quiet_option
+@options.network
+@options.quiet
 def build(
     out: Path,
-    engine: str,
-    address: str | None,
-    gpus: float | None,
+    request: "Request",
+    chosen_engine: ChosenEngine,
     chosen: Chosen,
     quiet: bool,
-    **arguments: Any,
 ) -> None:
     """Draw filters into the folder OUT, or go on where an earlier build was interrupted.
 
@@ -194,19 +126,19 @@ def build(
     from cnnviz.galleries.building import building
     from cnnviz.galleries.store import Store
 
-    request, store = _request(arguments), Store(out)
-    works = _engine(engine, address, gpus, chosen, quiet=quiet)
+    store = Store(out)
+    engine = chosen_engine.start(chosen, quiet=quiet)
     progress = None
     try:
         with bar("planning", "filters", quiet=quiet) as draw:
-            for progress in building(works, store, request):
+            for progress in building(engine, store, request):
                 draw(progress)
     except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
         if progress is not None and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
             echo(f"{progress.finished} of {progress.count} filters are kept; the same command goes on", err=True)
         raise
     if not quiet:
-        rows = rows_of(store)
+        rows = _rows(store)
         counts = {state: sum(row[state] for row in rows) for state in STATES}
         listed = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         echo(f"{out}: {store.planned().count} filters, {listed}; `cnnviz gallery site {out}` makes pages of them")
@@ -214,9 +146,9 @@ def build(
 
 @gallery.command()
 @request_options
-@network_options
-@json_option
-def plan(chosen: Chosen, as_json: bool, **arguments: Any) -> None:
+@options.network
+@options.json
+def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     """Say what a build would take, without drawing anything or downloading weights.
 
     Counted are the floating-point operations of all steps; how many a second this machine does is measured on
@@ -232,7 +164,7 @@ def plan(chosen: Chosen, as_json: bool, **arguments: Any) -> None:
     from cnnviz.galleries.costs import measured_rate
     from cnnviz.galleries.plan import estimate, plan_layers
 
-    layers = plan_layers(chosen.outline(), _request(arguments))
+    layers = plan_layers(chosen.outline(), request)
     rate = measured_rate(torch.device(chosen.device_name()))
     whole, parts = estimate(layers), [estimate([layer]) for layer in layers]
     if as_json:
@@ -258,25 +190,23 @@ def plan(chosen: Chosen, as_json: bool, **arguments: Any) -> None:
 
 
 @gallery.command()
-@here_argument
+@folder_argument
 @click.option(
     "--images",
     "folder",
     required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=options.A_FOLDER,
     help="A folder of pictures, and of folders of pictures.",
 )
 @click.option("--top", type=click.IntRange(1, 100), default=9, show_default=True, help="Examples per filter.")
 @engine_options
-@network_options
-@quiet_option
+@options.network
+@options.quiet
 def examples(
     out: Path,
     folder: Path,
     top: int,
-    engine: str,
-    address: str | None,
-    gpus: float | None,
+    chosen_engine: ChosenEngine,
     chosen: Chosen,
     quiet: bool,
 ) -> None:
@@ -294,10 +224,10 @@ def examples(
 
     store = Store(out)
     store.planned()
-    works = _engine(engine, address, gpus, chosen, quiet=quiet)
+    engine = chosen_engine.start(chosen, quiet=quiet)
     progress = None
     with waiting("reading", quiet=quiet) as say:
-        for progress in find_examples(works, store, folder, top):
+        for progress in find_examples(engine, store, folder, top):
             say(f"{progress.done} of {progress.total} pictures", progress.share)
     if not quiet:
         unusable = progress.done - progress.finished if progress else 0
@@ -306,25 +236,103 @@ def examples(
         echo(f"{out}: examples from {folder.name}: {read}; `cnnviz gallery site {out}` shows them")
 
 
-def _request(arguments: dict[str, Any]) -> "Request":
-    from cnnviz.galleries.plan import Request
+@gallery.command()
+@folder_argument
+@options.json
+def status(out: Path, as_json: bool) -> None:
+    """Show how far the gallery in OUT is, layer by layer.
 
-    settings = taken(arguments) | {"seed": arguments["seed"]}
-    named = () if arguments["layers"] == "all" else tuple(name.strip() for name in arguments["layers"].split(","))
-    return Request(named, None if arguments["filters"] == "all" else arguments["filters"], settings)
+    \b
+    Example:
+      cnnviz gallery status vgg
+    """
+    from cnnviz.galleries.store import Store
+
+    rows = _rows(Store(out))
+    if as_json:
+        say_json(rows)
+        return
+    names = ["layer", "filters", "drawn", *STATES]
+    print_table(names, [[str(row[name]) for name in names] for row in rows], right=5)
+    drawn, planned = (sum(row[name] for row in rows) for name in ("drawn", "filters"))
+    echo(f"{drawn} of {planned} filters are drawn ({drawn / max(1, planned):.0%})")
 
 
-def _engine(engine: str, address: str | None, gpus: float | None, chosen: Chosen, *, quiet: bool) -> "Engine":
-    """Where the work is to be done, with the network."""
-    from cnnviz.galleries.engines import InProcess
+@gallery.command()
+@folder_argument
+@options.json
+@click.pass_context
+def verify(context: click.Context, out: Path, as_json: bool) -> None:
+    """Read everything in OUT again and name what is missing, damaged, stale or left over; exit 1 if anything is.
 
-    if engine == "ray":
-        from cnnviz.galleries.ray_engine import OnRay
+    \b
+    Example:
+      cnnviz gallery verify vgg
+    """
+    from cnnviz.galleries.verification import check
 
-        return OnRay(chosen.load(quiet=quiet).cpu(), address, gpus)
-    if address is not None or gpus is not None:
-        raise click.UsageError("--address and --gpus-per-worker are for --engine ray.")
-    return InProcess(chosen.load(quiet=quiet))
+    planned, faults = check(out)
+    if as_json:
+        say_json([vars(fault) for fault in faults])
+    else:
+        for fault in faults:
+            echo(f"{fault.kind}: {fault.file} ({fault.why})")
+        what = f"{len(faults)} faults" if faults else "nothing is wrong"
+        again = f"; `cnnviz gallery build {out}` and `examples` make it good" if faults else ""
+        echo(f"{out}: {planned.count} filters in {len(planned.layers)} layers, {what}{again}", err=bool(faults))
+    if faults:
+        context.exit(1)
+
+
+@gallery.command()
+@folder_argument
+@options.quiet
+def site(out: Path, quiet: bool) -> None:
+    """Make static pages of the gallery in OUT: open OUT/index.html, or put the folder on any web server.
+
+    \b
+    Example:
+      cnnviz gallery site vgg
+    """
+    from cnnviz.galleries.store import Store
+    from cnnviz.web.gallery_site import write_site
+
+    start = write_site(Store(out))
+    if not quiet:
+        echo(f"{start}: open it in a browser, or take `cnnviz gallery serve {out}`")
+
+
+@gallery.command()
+@folder_argument
+@options.port(0, 8000, "0 takes a free one.")
+@options.browser
+def serve(out: Path, port: int, browser: bool) -> None:
+    """Show the pages of the gallery in OUT in a browser, from this machine only (127.0.0.1). Ctrl-C ends it.
+
+    \b
+    Example:
+      cnnviz gallery serve vgg
+    """
+    from cnnviz.web.server import server
+
+    with server(out, port) as running:
+        address = f"http://127.0.0.1:{running.server_address[1]}/"
+        echo(f"{out} at {address} (Ctrl-C ends it)")
+        if browser:
+            click.launch(address)
+        running.serve_forever()
+
+
+def _rows(store: "Store") -> list[dict[str, Any]]:
+    """Of each layer, how many filters there are to be, are drawn, and came out how."""
+    plan = store.planned()
+    done, rows = store.done(plan), []
+    for layer in plan.layers:
+        records = store.records(layer.layer)
+        states = [records[number]["status"] for number in done[layer.layer]]
+        counts = {state: states.count(state) for state in STATES}
+        rows.append({"layer": layer.layer, "filters": len(layer.filters), "drawn": len(states)} | counts)
+    return rows
 
 
 def _time(seconds: float) -> str:
@@ -335,7 +343,3 @@ def _time(seconds: float) -> str:
         if seconds >= 1.5 * length:
             return f"{seconds / length:.2g} {name}"
     return f"{seconds:.2g} seconds"
-
-
-for command in (status, verify, site, serve):
-    gallery.add_command(command)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, quiet_option
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.terminal import echo, print_table, say_json
 
 if TYPE_CHECKING:
@@ -15,11 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--size", type=click.IntRange(min=1), help="Side of the picture, in pixels; the network's own by default."
-)
-@network_options
-@json_option
+@options.size("Side of the picture, in pixels; the network's own by default.")
+@options.network
+@options.json
 def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     """List every layer: its names, kernel, output, parameters and receptive field.
 
@@ -50,8 +49,8 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("word", required=False, default="")
-@json_option
+@options.word
+@options.json
 def models(word: str, as_json: bool) -> None:
     """List the networks that can be named, or those with WORD in their name.
 
@@ -75,9 +74,9 @@ def models(word: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("word", required=False, default="")
-@network_options
-@json_option
+@options.word
+@options.network
+@options.json
 def classes(word: str, chosen: Chosen, as_json: bool) -> None:
     """List the classes a network knows, or those with WORD in their names or as their WordNet id.
 
@@ -92,20 +91,20 @@ def classes(word: str, chosen: Chosen, as_json: bool) -> None:
     rows = [
         {"index": index, "wnid": wnids[index] if wnids else None, "label": label} for index, label in enumerate(labels)
     ]
-    found = [row for row in rows if word.lower() in f"{row['label']} {row['wnid'] or ''}".lower()]
+    matches = [row for row in rows if word.lower() in f"{row['label']} {row['wnid'] or ''}".lower()]
     if as_json:
-        say_json(found)
+        say_json(matches)
         return
-    for row in found:
+    for row in matches:
         echo(f"{row['index']:5d}  {row['label']}" + (f"  ({row['wnid']})" if row["wnid"] else ""))
-    if not found:
+    if not matches:
         echo(f"none of the {len(labels)} classes has {word!r} in its name", err=True)
 
 
 @click.command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
-@json_option
-@quiet_option
+@options.json
+@options.quiet
 def weights(names: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """List the pretrained weights on this machine; download those of MODEL, if named.
 

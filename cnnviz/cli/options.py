@@ -1,84 +1,121 @@
-"""Options that several commands share, and the network they describe."""
+"""Options and arguments that several commands share, each written once with its help, and the network they describe.
 
-import math
-import re
+    @options.picture
+    @options.size()
+    @options.network
+    def command(picture: Path, size: int | None, chosen: Chosen) -> None: ...
+
+To add an option that one command takes, write it there. To add one that several take, write it here; where only the
+default or the help differs, as a function of these.
+"""
+
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from cnnviz.cli import values
 from cnnviz.cli.terminal import echo
+from cnnviz.synthesis.recipes import RECIPES, Preset
 
 if TYPE_CHECKING:
     from cnnviz.networks.network import Network
 
 Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
+
 LONGEST = 10_000_000  # letters of a file with the names of classes
-picture_argument = click.argument(
-    "pictures",
-    metavar="PICTURE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
+A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+A_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+AT_LEAST_ONE = click.IntRange(min=1)
+
+picture = click.argument("picture", type=A_FILE)
+pictures = click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=A_FILE)
+word = click.argument("word", required=False, default="")
+
+output = click.option("-o", "--output", type=NEW_FILE, help="A .png, .jpg or .webp file.")
+arrays = click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
+json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
+browser = click.option("--browser/--no-browser", default=True, help="Whether to open the page.")
 
 
-def fit_option(default: str) -> Callable[[Command], Command]:
+def choice(name: str, choices: Sequence[str], default: str, text: str | None = None) -> Decorator:
+    """One of several words."""
+    return click.option(name, type=click.Choice(choices), default=default, show_default=True, help=text)
+
+
+def fit(default: str) -> Decorator:
     """What of a picture the network is shown."""
+    text = "Show the network the whole picture, or the centre that its published preprocessing leaves."
+    return choice("--fit", ["whole", "crop"], default, text)
+
+
+def size(text: str = "Short side, in pixels, of what the network is shown.") -> Decorator:
+    """A side; height and width are in the proportion of the picture."""
+    return click.option("--size", type=AT_LEAST_ONE, help=text)
+
+
+def steps(text: str, default: int | None = None) -> Decorator:
+    """How many steps a climb has."""
+    return click.option("--steps", type=AT_LEAST_ONE, default=default, show_default=default is not None, help=text)
+
+
+def methods(default: str, text: str = "One or more, with commas; or 'all'.") -> Decorator:
+    """Methods of attribution, by name."""
     return click.option(
-        "--fit",
-        type=click.Choice(["whole", "crop"]),
-        default=default,
-        show_default=True,
-        help="Show the network the whole picture, or the centre that its published preprocessing leaves.",
+        "--method", "methods", type=values.methods, metavar="TEXT", default=default, show_default=True, help=text
     )
 
 
-output_option = click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A .png, .jpg or .webp file."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
+def draws(text: str | None = None) -> Decorator:
+    """The seed of whatever draws random numbers besides an ascent."""
+    return click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help=text)
 
 
-class Finite(click.FloatRange):
-    """A range of real numbers that NaN and infinity, which are neither below nor above, do not get into."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{number} is no number in the range.", param, ctx)
-        return number
+def seed(text: str) -> Decorator:
+    """The seed of an ascent."""
+    return click.option("--seed", default=0, show_default=True, help=text)
 
 
-def numbers(text: str) -> tuple[float, ...]:
-    """Real numbers separated by commas: 0.485,0.456,0.406."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.13 or 0.485,0.456,0.406.") from None
+def port(first: int, default: int, text: str) -> Decorator:
+    """The port of a page that is served."""
+    return click.option("--port", type=click.IntRange(first, 65535), default=default, show_default=True, help=text)
 
 
-def size(text: str) -> tuple[int, int]:
-    """A side in pixels, 224, or height x width, 28x32."""
-    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
-    if not match or int(match[1]) < 1 or int(match[2] or 1) < 1:
-        raise click.BadParameter(f"{text!r} is no size such as 224 or 28x32 (height x width).")
-    return int(match[1]), int(match[2] or match[1])
+def all_of(options: Sequence[Decorator]) -> Decorator:
+    """Several options as one decorator, in the order in which help lists them."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def channels(text: str) -> tuple[int, ...]:
-    """Numbers and ranges separated by commas, 0-63,128: each number once, in the order given."""
-    found: dict[int, None] = {}
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
-        if not match or int(match[2] or match[1]) < int(match[1]):
-            raise click.BadParameter(f"{part!r} is no channel or range of channels; write them like 0-63,128.")
-        found |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return tuple(found)
+def gathered(name: str, gather: Callable[..., Any], options: Sequence[Decorator]) -> Decorator:
+    """Give a command several options, handed to it as one argument.
+
+    Args:
+        name: of that argument.
+        gather: makes it; its parameters are called as the options are.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_one(**arguments: Any) -> None:
+            own = {option: arguments.pop(option) for option in signature(gather).parameters}
+            command(**{name: gather(**own)}, **arguments)
+
+        return all_of(options)(with_one)
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -151,48 +188,56 @@ def _lines(labels: Path) -> list[str]:
     return text.splitlines()
 
 
-def network_options(command: Command) -> Command:
-    """Give a command the options that describe a network, handed to it as `chosen`."""
-
-    @wraps(command)
-    def with_network(**arguments: Any) -> None:
-        chosen = Chosen(**{field.name: arguments.pop(field.name) for field in fields(Chosen)})
-        command(chosen=chosen, **arguments)
-
-    options = [
+network = gathered(
+    "chosen",
+    Chosen,
+    [
         click.option(
             "--model",
             help="A name from `cnnviz models`; or file.py:factory or package.module:factory of yours,"
             " which runs that code.",
         ),
         click.option("--weights", help="A .pth or .safetensors file, or 'random'."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
-        click.option("--input-size", type=size, help="Of your own network: a side, or HEIGHTxWIDTH, in pixels."),
-        click.option("--mean", type=numbers, help="Of your own network: subtracted from pixels in [0, 1]."),
-        click.option("--std", type=numbers, help="Of your own network: what they are then divided by."),
-        click.option(
-            "--labels",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="Of your own network: a file with a class name per line.",
-        ),
-    ]
-    return all_of(options)(with_network)
+        choice("--device", ["auto", "cpu", "cuda", "mps"], "auto"),
+        click.option("--input-size", type=values.size, help="Of your own network: a side, or HEIGHTxWIDTH, in pixels."),
+        click.option("--mean", type=values.numbers, help="Of your own network: subtracted from pixels in [0, 1]."),
+        click.option("--std", type=values.numbers, help="Of your own network: what they are then divided by."),
+        click.option("--labels", type=A_FILE, help="Of your own network: a file with a class name per line."),
+    ],
+)
 
 
-def all_of(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command], Command]:
-    """Several options as one decorator, in the order in which help lists them."""
+def recipe(recipe: str) -> Decorator:
+    """The options that say how an image is made, handed to the command as `settings`, as an ascent takes them.
 
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
+    Args:
+        recipe: the one by default.
+    """
+    size_text = "Side, or HEIGHTxWIDTH, in pixels; auto: the network's, or 1.3 receptive fields of a layer if less."
+    precision_text = "What the network computes in; auto: bfloat16 where the machine has it."
+    return gathered(
+        "settings",
+        _settings,
+        [
+            choice("--recipe", list(RECIPES), recipe, "See below."),
+            choice("--preset", get_args(Preset), "default", "How many steps."),
+            steps("Another number of steps."),
+            click.option("--size", type=values.side_or_auto, default="auto", show_default=True, help=size_text),
+            seed("Another one gives other images."),
+            click.option("--batch", type=AT_LEAST_ONE, help="Images at a time."),
+            choice("--precision", ["auto", "float32", "bfloat16"], "auto", precision_text),
+        ],
+    )
 
-    return decorate
 
-
-def names(text: str) -> list[str]:
-    """Names separated by commas; at least one."""
-    found = [name.strip() for name in text.split(",") if name.strip()]
-    if not found:
-        raise click.BadParameter(f"{text!r} names nothing.")
-    return found
+def _settings(
+    recipe: str,
+    preset: str,
+    steps: int | None,
+    size: tuple[int, int] | str,
+    seed: int,
+    batch: int | None,
+    precision: str,
+) -> dict[str, Any]:
+    given = {"recipe": recipe, "preset": preset, "steps": steps, "seed": seed, "batch": batch, "precision": precision}
+    return given | {"size": None if size == "auto" else size}

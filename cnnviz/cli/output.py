@@ -48,7 +48,8 @@ def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
     with whole_file(path) as file, ZipFile(file, "w") as archive:  # np.savez refuses a layer named "file"
         for name, array in arrays.items():
-            told = ZipInfo(f"{name}.npy")  # dated 1980, whatever the clock says: before that year there are no archives
-            told.compress_type = ZIP_DEFLATED
-            with archive.open(told, "w", force_zip64=True) as entry:
+            # dated 1980, whatever the clock says: before that year there are no archives
+            about = ZipInfo(f"{name}.npy")
+            about.compress_type = ZIP_DEFLATED
+            with archive.open(about, "w", force_zip64=True) as entry:
                 write_array(entry, array, allow_pickle=False)

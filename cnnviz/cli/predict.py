@@ -7,17 +7,18 @@ from typing import Any
 
 import click
 
-from cnnviz.cli.options import Chosen, fit_option, json_option, network_options, picture_argument
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.terminal import echo, say_json
 
 
 @click.command()
-@picture_argument
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to list.")
-@fit_option("crop")
+@options.pictures
+@click.option("--top", type=options.AT_LEAST_ONE, default=5, show_default=True, help="How many classes to list.")
+@options.fit("crop")
 @click.option("--class", "names", multiple=True, help="Give the probability of this class instead; may be repeated.")
-@network_options
-@json_option
+@options.network
+@options.json
 @click.option("--quiet", "-q", is_flag=True, help="Draw no progress bar when weights are downloaded.")
 def predict(
     pictures: tuple[Path, ...], top: int, fit: Any, names: tuple[str, ...], chosen: Chosen, as_json: bool, quiet: bool
@@ -34,20 +35,21 @@ def predict(
 
     network = chosen.load(quiet=quiet)
     indices = [class_index(network, name) for name in names]
-    found = {}
+    predictions = {}
     for picture in pictures:
         ranks = predicted(network, picture, top=sys.maxsize if indices else top, fit=fit)
-        found[picture] = [one for index in indices for one in ranks if one.index == index] or ranks
+        by_class = {prediction.index: prediction for prediction in ranks}
+        predictions[picture] = [by_class[index] for index in indices if index in by_class] or ranks
     if as_json:
         about = {"name": network.name, "weights": network.weights}
         say_json(
             [
-                {"picture": str(picture), "network": about, "classes": [asdict(one) for one in ranks]}
-                for picture, ranks in found.items()
+                {"picture": str(picture), "network": about, "classes": [asdict(prediction) for prediction in ranks]}
+                for picture, ranks in predictions.items()
             ]
         )
         return
-    for picture, ranks in found.items():
+    for picture, ranks in predictions.items():
         echo(f"{picture}, {'its centre' if fit == 'crop' else 'all of it'} ({network.name}, {network.weights})")
-        for one in ranks:
-            echo(f"  {one.probability:6.1%}  {one.label}")
+        for prediction in ranks:
+            echo(f"  {prediction.probability:6.1%}  {prediction.label}")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, output_option, quiet_option
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, check_sheet
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
@@ -15,12 +16,12 @@ from cnnviz.cli.terminal import echo, say_json
 if TYPE_CHECKING:
     from cnnviz.cli.rerun import Verdict
 
-file_argument = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+file_argument = click.argument("file", type=options.A_FILE)
 
 
 @click.command()
 @file_argument
-@json_option
+@options.json
 def inspect(file: Path, as_json: bool) -> None:
     """Show how a PNG that cnnviz wrote was made: command, network, settings, versions.
 
@@ -30,32 +31,26 @@ def inspect(file: Path, as_json: bool) -> None:
     """
     from cnnviz.pictures.records import read_record
 
-    made = read_record(file)
+    record = read_record(file)
     if as_json:
-        say_json(made)
+        say_json(record)
         return
-    for name, value in _flat(made):
+    for name, value in _flat(record):
         echo(f"{name + ':':26} {value}")
     echo()
-    echo(f"`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if made.get("picture") else ""))
+    echo(f"`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if record.get("picture") else ""))
 
 
 @click.command()
 @file_argument
+@click.option("--picture", type=options.A_FILE, help="The picture that FILE is about: its record keeps no path.")
 @click.option(
-    "--picture",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The picture that FILE is about: its record keeps no path.",
+    "--folder", type=options.A_FOLDER, help="The folder of pictures that took part, as references or in evidence."
 )
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of pictures that took part, as references or in evidence.",
-)
-@output_option
-@network_options
-@json_option
-@quiet_option
+@options.output
+@options.network
+@options.json
+@options.quiet
 @click.pass_context
 def rerun(
     context: click.Context,
@@ -83,29 +78,29 @@ def rerun(
     check_sheet(output)
     if output is not None:
         check_apart(output, file)
-    made, pixels = read_made(file)
-    network = _as_recorded(chosen, made).load(quiet=quiet)
-    with waiting(f"{made.get('command')} again", quiet=quiet):
-        again = remake(made, network, Supplied(picture, folder))
-    verdict = compared(made, pixels, again)
+    record, pixels = read_made(file)
+    network = _as_recorded(chosen, record).load(quiet=quiet)
+    with waiting(f"{record.get('command')} again", quiet=quiet):
+        again = remake(record, network, Supplied(picture, folder))
+    verdict = compared(record, pixels, again)
     if output is not None:
         again.save(output)
     if as_json:
         say_json(vars(verdict) | {"file": str(file), "output": None if output is None else str(output)})
     elif not quiet:
-        echo(f"{file}: {_told(verdict)}" + (f"; written to {output}" if output else ""))
+        echo(f"{file}: {_sentence(verdict)}" + (f"; written to {output}" if output else ""))
     if not verdict.close:
         context.exit(1)
 
 
-def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
+def _as_recorded(chosen: Chosen, record: Mapping[str, Any]) -> Chosen:
     """The network of a record, but for what the command line says of it."""
     from cnnviz.cli.rerun import check_record
     from cnnviz.networks.network import RANDOM
     from cnnviz.networks.provenance import given_weights
 
-    check_record(made)
-    network = made["network"]
+    check_record(record)
+    network = record["network"]
     name, weights = network["name"], given_weights(network)
     if chosen.model is None and network["weights"] == "as given":
         raise click.UsageError(f"{name} was made in Python; name what makes it with --model file.py:factory.")
@@ -118,13 +113,13 @@ def _as_recorded(chosen: Chosen, made: Mapping[str, Any]) -> Chosen:
         raise click.UsageError(f"{name} had the weights of {weights}; say where that file is with --weights PATH.")
     recorded = replace(chosen, model=chosen.model or name, weights=chosen.weights or weights)
     if ":" in name:
-        size, mean, std = (tuple(network[each]) for each in ("input_size", "mean", "std"))
+        size, mean, std = (tuple(network[setting]) for setting in ("input_size", "mean", "std"))
         recorded = replace(recorded, input_size=chosen.input_size or (size[0], size[1]))
         recorded = replace(recorded, mean=chosen.mean or mean, std=chosen.std or std)
     return recorded
 
 
-def _told(verdict: "Verdict") -> str:
+def _sentence(verdict: "Verdict") -> str:
     if verdict.identical:
         return "identical, pixel for pixel"
     why = f" ({'; '.join(verdict.reasons)})" if verdict.reasons else ""

@@ -115,32 +115,32 @@ def compared(record: Mapping[str, Any], pixels: Pixels, again: Sheet) -> Verdict
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> float | None:
     """The largest difference, in shares of the largest number of its kind."""
-    found = []
+    differences = []
     for name in before.keys() & now.keys():
-        one, other = np.asarray(before[name], dtype=float), np.asarray(now[name], dtype=float)
-        if one.shape != other.shape:
+        first, second = np.asarray(before[name], dtype=float), np.asarray(now[name], dtype=float)
+        if first.shape != second.shape:
             return np.inf
-        if one.size:
-            found.append(float(np.abs(one - other).max() / max(np.abs(one).max(), np.finfo(float).tiny)))
-    return max(found, default=None)
+        if first.size:
+            differences.append(float(np.abs(first - second).max() / max(np.abs(first).max(), np.finfo(float).tiny)))
+    return max(differences, default=None)
 
 
 def _reasons(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    found = []
+    reasons = []
     if before["network"].get("sha256") != now["network"]["sha256"]:
-        found.append("the network has other weights")
+        reasons.append("the network has other weights")
     elif before["network"].get("structure") != now["network"]["structure"]:
-        found.append("the network computes otherwise with the same weights")
+        reasons.append("the network computes otherwise with the same weights")
     versions = [
         f"{name} {was}, now {now['versions'].get(name)}"
         for name, was in before["versions"].items()
         if now["versions"].get(name) != was
     ]
-    found += [f"other versions: {'; '.join(versions)}"] if versions else []
+    reasons += [f"other versions: {'; '.join(versions)}"] if versions else []
     for name in ("device", "threads"):
         if before.get(name) != now[name]:
-            found.append(f"{name}: {before.get(name)}, now {now[name]}")
-    return found
+            reasons.append(f"{name}: {before.get(name)}, now {now[name]}")
+    return reasons
 
 
 def _unfollowed(reason: str) -> CnnvizError:
@@ -156,10 +156,10 @@ def _picture(record: Mapping[str, Any], path: Path | None) -> Picture | None:
         raise PictureError(f"this was made from {wanted['name']}, which no file holds; it cannot be made again.")
     if path is None:
         raise PictureError(f"this was made from {wanted['name']}; say where that is with --picture PATH.")
-    found = read_picture(path)
-    if found.sha256 != wanted["sha256"]:
+    picture = read_picture(path)
+    if picture.sha256 != wanted["sha256"]:
         raise PictureError(f"{path} is not the {wanted['name']} that this was made from: its sha256 is another.")
-    return found
+    return picture
 
 
 @dataclass(frozen=True)
@@ -168,14 +168,14 @@ class _Own:
 
     network: Network
     settings: Mapping[str, Any]
-    found: Picture | None
+    supplied: Picture | None
     folder: Path | None
 
     @property
     def picture(self) -> Picture:
-        if self.found is None:
+        if self.supplied is None:
             raise PictureError("the record names no picture, without which it cannot be made again.")
-        return self.found
+        return self.supplied
 
     def pictures(self, name: str) -> Path:
         """The folder that the record calls by its name, or of the picture that it names."""
@@ -200,9 +200,9 @@ class _Own:
 
 
 def _maps(own: _Own) -> Sheet:
-    asked = own.settings
-    found = feature_maps(own.network, own.picture, asked["layer"], fit=asked["fit"], size=asked["size"])
-    return found.sheet(asked["channels"], scale=asked["scale"], cmap=asked["cmap"])
+    settings = own.settings
+    maps = feature_maps(own.network, own.picture, settings["layer"], fit=settings["fit"], size=settings["size"])
+    return maps.sheet(settings["channels"], scale=settings["scale"], cmap=settings["cmap"])
 
 
 def _filters(own: _Own) -> Sheet:
@@ -210,26 +210,26 @@ def _filters(own: _Own) -> Sheet:
 
 
 def _gallery(own: _Own) -> Sheet:
-    asked = own.settings
-    found: Synthesis = filter_images(own.network, asked["layer"], [asked["filter"]], **own.climb())
-    return Sheet(drawable(found.images[0]), {**found.sheet().made, "command": "gallery", "settings": asked})
+    settings = own.settings
+    synthesis: Synthesis = filter_images(own.network, settings["layer"], [settings["filter"]], **own.climb())
+    return Sheet(drawable(synthesis.images[0]), {**synthesis.sheet().made, "command": "gallery", "settings": settings})
 
 
 def _classes(own: _Own) -> Sheet:
-    asked = own.settings
-    return class_images(own.network, asked["classes"], alone=asked["alone"], **own.climb()).sheet()
+    settings = own.settings
+    return class_images(own.network, settings["classes"], alone=settings["alone"], **own.climb()).sheet()
 
 
 def _dream(own: _Own) -> Sheet:
-    asked = own.settings
-    kept = {name: asked[name] for name in ("size", "steps", "seed")}
-    return dream(own.network, own.picture, asked["layer"], **kept).sheet()
+    settings = own.settings
+    kept = {name: settings[name] for name in ("size", "steps", "seed")}
+    return dream(own.network, own.picture, settings["layer"], **kept).sheet()
 
 
 def _invert(own: _Own) -> Sheet:
-    asked = own.settings
-    kept = {name: asked[name] for name in ("size", "steps", "seed")}
-    return invert(own.network, own.picture, asked["layers"], **kept).sheet()
+    settings = own.settings
+    kept = {name: settings[name] for name in ("size", "steps", "seed")}
+    return invert(own.network, own.picture, settings["layers"], **kept).sheet()
 
 
 def _kernels(own: _Own) -> Sheet:
@@ -237,18 +237,20 @@ def _kernels(own: _Own) -> Sheet:
 
 
 def _saliency(own: _Own) -> Sheet:
-    asked = own.settings
-    kept = {name: asked[name] for name in ("methods", "versus", "layer", "fit", "size", "seed", "checks")}
-    name = asked["baseline"]
+    settings = own.settings
+    kept = {name: settings[name] for name in ("methods", "versus", "layer", "fit", "size", "seed", "checks")}
+    name = settings["baseline"]
     baseline = name if name in BASELINES else own.pictures(name) / Path(name).name  # in that folder and nowhere else
-    found = explain(own.network, own.picture, asked["classes"], baseline=baseline, **kept, **asked["options"])
-    return found.sheet() if asked.get("overlay") is None else found.overlay(asked["overlay"])
+    explanation = explain(
+        own.network, own.picture, settings["classes"], baseline=baseline, **kept, **settings["options"]
+    )
+    return explanation.sheet() if settings.get("overlay") is None else explanation.overlay(settings["overlay"])
 
 
 def _evidence(own: _Own) -> Sheet:
-    asked = own.settings
-    kept = {name: asked[name] for name in ("methods", "grids", "pictures", "confidence", "size", "seed")}
-    return compare_methods(own.network, own.pictures(asked["folder"]), **kept).sheet()
+    settings = own.settings
+    kept = {name: settings[name] for name in ("methods", "grids", "pictures", "confidence", "size", "seed")}
+    return compare_methods(own.network, own.pictures(settings["folder"]), **kept).sheet()
 
 
 MAKERS: Mapping[str, Callable[[_Own], Sheet]] = {

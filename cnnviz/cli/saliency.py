@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnviz.attribution.methods import DEFAULT, METHODS, options_of
-from cnnviz.cli.options import Chosen, fit_option, json_option, names, network_options, output_option, quiet_option
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
@@ -22,51 +23,45 @@ _LISTED = "\n".join(
 
 def settings(texts: tuple[str, ...]) -> dict[str, float]:
     """Options of methods: steps=100."""
-    found, known = {}, options_of(METHODS)
+    values, known = {}, options_of(METHODS)
     for text in texts:
         name, _, value = text.partition("=")
         try:
-            found[name] = float(value)
+            values[name] = float(value)
         except ValueError:
             raise click.BadParameter(f"{text!r} is not like steps=100.", param_hint="--set") from None
         if name not in known:
             raise click.BadParameter(f"no method has {name!r}; they have {', '.join(known)}.", param_hint="--set")
-    return found
+    return values
 
 
 @click.command(epilog=f"\b\nMethods (their options for --set):\n{_LISTED}")
-@click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@options.picture
 @click.option("--class", "classes", multiple=True, help="A class by label, number or WordNet id; may be repeated.")
-@click.option("--top", type=click.IntRange(min=1), default=1, show_default=True, help="The N most probable classes.")
+@click.option("--top", type=options.AT_LEAST_ONE, default=1, show_default=True, help="The N most probable classes.")
 @click.option("--versus", help="A class to hold the others against.")
-@click.option("--method", "methods", default=DEFAULT, show_default=True, help="One or more, with commas; or 'all'.")
+@options.methods(DEFAULT)
 @click.option("--layer", help="For methods of a layer; the last one with feature maps by default.")
 @click.option("--baseline", default="mean", show_default=True, help="mean, black, white, blur or a picture's path.")
 @click.option("--set", "texts", multiple=True, metavar="OPTION=NUMBER", help="An option of a method; may be repeated.")
 @click.option("--sanity", is_flag=True, help="Compare with maps of the network randomized from the top.")
 @click.option("--infidelity", is_flag=True, help="Measure how badly the map predicts what noise does.")
 @click.option("--sensitivity", is_flag=True, help="Measure how far small disturbances move the map.")
-@click.option("--size", type=click.IntRange(min=1), help="Short side, in pixels, of what the network is shown.")
-@fit_option("whole")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Of methods that draw random numbers.",
-)
-@output_option
-@click.option("--overlay", type=click.Path(dir_okay=False, path_type=Path), help="Also write the first overlay alone.")
-@click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
-@network_options
-@json_option
-@quiet_option
+@options.size()
+@options.fit("whole")
+@options.draws("Of methods that draw random numbers.")
+@options.output
+@click.option("--overlay", type=options.NEW_FILE, help="Also write the first overlay alone.")
+@options.arrays
+@options.network
+@options.json
+@options.quiet
 def saliency(
     picture: Path,
     classes: tuple[str, ...],
     top: int,
     versus: str | None,
-    methods: str,
+    methods: list[str],
     layer: str | None,
     baseline: str,
     texts: tuple[str, ...],
@@ -92,7 +87,7 @@ def saliency(
       cnnviz saliency cat.jpg --method grad-cam,occlusion --top 3 -o why.png
       cnnviz saliency cat.jpg --class tabby --versus "Egyptian cat"
     """
-    options = settings(texts)
+    method_options = settings(texts)
     for path, option in ((output, "-o"), (overlay, "--overlay")):
         check_sheet(path)
         if path is not None:
@@ -106,11 +101,11 @@ def saliency(
 
     network = chosen.load(quiet=quiet)
     with waiting("explaining ...", quiet=quiet) as say:
-        found = explain(
+        explanation = explain(
             network,
             picture,
             list(classes) or None,
-            methods=names(methods),
+            methods=methods,
             top=top,
             versus=versus,
             layer=layer,
@@ -118,35 +113,45 @@ def saliency(
             fit=fit,
             size=size,
             seed=seed,
-            checks=["curves", *(name for name, asked in checked.items() if asked)],
+            checks=["curves", *(name for name, wanted in checked.items() if wanted)],
             watch=say,
-            **options,
+            **method_options,
         )
-    file = found.save(output or sheet_file(picture.stem, network.name, "saliency"))
+    file = explanation.save(output or sheet_file(picture.stem, network.name, "saliency"))
     if overlay is not None:
-        found.overlay().save(overlay)
+        explanation.overlay().save(overlay)
     if save_arrays is not None:
-        save_npz(save_arrays, _arrays(found))
+        save_npz(save_arrays, _arrays(explanation))
     if as_json:
-        say_json({"file": str(file), "baseline": found.baseline, "attributions": found.rows()})
+        say_json({"file": str(file), "baseline": explanation.baseline, "attributions": explanation.rows()})
     elif not quiet:
-        for line in _summary(found, file):
+        for line in _summary(explanation, file):
             echo(line)
 
 
-def _arrays(found: "Explanation") -> dict[str, Any]:
-    values = {f"{one.method}/{one.target.index}": one.values.numpy() for one in found.attributions}
-    return {"image": found.shown.images[0].cpu().numpy()} | values
+def _arrays(explanation: "Explanation") -> dict[str, Any]:
+    values = {
+        f"{attribution.method}/{attribution.target.index}": attribution.values.numpy()
+        for attribution in explanation.attributions
+    }
+    return {"image": explanation.shown.images[0].cpu().numpy()} | values
 
 
-def _summary(found: "Explanation", file: Path) -> list[str]:
-    classes = {one.target: f"{found.label(one)} ({one.probability:.1%})" for one in found.attributions}
-    titles = dict.fromkeys(METHODS[one.method].title for one in found.attributions)
-    flat = [f"{METHODS[one.method].title} for {found.label(one)}" for one in found.attributions if one.flat]
+def _summary(explanation: "Explanation", file: Path) -> list[str]:
+    classes = {
+        attribution.target: f"{explanation.label(attribution)} ({attribution.probability:.1%})"
+        for attribution in explanation.attributions
+    }
+    titles = dict.fromkeys(METHODS[attribution.method].title for attribution in explanation.attributions)
+    flat = [
+        f"{METHODS[attribution.method].title} for {explanation.label(attribution)}"
+        for attribution in explanation.attributions
+        if attribution.flat
+    ]
     lines = [f"{file}: why {', '.join(classes.values())}, by {', '.join(titles)}"]
     if flat:
         lines.append(f"flat, since no pixel matters: {', '.join(flat)}")
     left_out = [method.title for name, method in METHODS.items() if method.title not in titles]
-    if len(titles) > 1 and found.settings["asked"] == ["all"] and left_out:
+    if len(titles) > 1 and explanation.settings["asked"] == ["all"] and left_out:
         lines.append(f"left out, since captum would be wrong about this network: {', '.join(left_out)}")
     return lines

@@ -17,7 +17,7 @@ def printable(text: str) -> str:
 
     File names and labels may hold anything.
     """
-    return OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def echo(line: str = "", *, err: bool = False) -> None:
@@ -29,7 +29,7 @@ def say_json(value: object) -> None:
     """Print a value as JSON, characters that a terminal would obey as JSON writes them."""
     unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     lines = json.dumps(value, indent=1, ensure_ascii=not unicode).split("\n")
-    click.echo("\n".join(OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", line) for line in lines))
+    click.echo("\n".join(OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", line) for line in lines))
 
 
 def spell_out_what_cannot_be_encoded() -> None:

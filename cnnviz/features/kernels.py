@@ -60,7 +60,7 @@ def _convolution(network: Network, layer: str | None) -> str:
     if layer is not None:
         name = network.qualified(layer)
         rows = rows[: rows.index(name) + 1][::-1] if name in rows else []
-    found = next((row for row in rows if isinstance(network.layers[row], nn.Conv2d)), None)
-    if found is None:
+    convolution = next((row for row in rows if isinstance(network.layers[row], nn.Conv2d)), None)
+    if convolution is None:
         raise LayerError(f"{layer or network.name} has no convolution whose kernels could be drawn.")
-    return found
+    return convolution

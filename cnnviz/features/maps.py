@@ -23,114 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Scale = Literal["channel", "shared"]
-Maps = NDArray[np.float32]
-
-
-def maps_sheet(found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> Sheet:
-    """A tile per channel; see `FeatureMaps.sheet`."""
-    maps = _chosen(found, channels, image, scale)
-    if maps.shape[1:] == (1, 1):
-        scale = "shared"  # a single value has no range of its own
-    low, high = _ranges(maps, scale)
-    painted, colours = painted_between(maps, low, high, cmap), colour_map(cmap)
-    silent = found.silent[image, list(channels)].tolist()
-    each = zip(painted, channels, silent, maps.min((1, 2)), maps.max((1, 2)), strict=True)
-    tiles = [
-        Tile(pixels, str(channel), "silent" if hatched else _note(bottom, top), hatched)
-        for pixels, channel, hatched, bottom, top in each
-    ]
-    bar = ColourBar(colours, "lowest of each map", "highest of each map")
-    if scale == "shared":
-        bar = ColourBar(colours, f"{low.min():.4g}", f"{high.max():.4g}, the same for all maps")
-    made = record(
-        "featuremaps",
-        found.network,
-        picture=found.shown.names[image],
-        sha256=found.shown.sha256,
-        settings={
-            "layer": found.layer,
-            "channels": list(channels),
-            "scale": scale,
-            "cmap": cmap,
-            **found.shown.settings,
-        },
-        results={"mean": found.mean[image, list(channels)].tolist()},
-    )
-    picture = unseen_dimmed(found.shown, image)
-    return sheet(tiles, lines=_lines(found, channels, image), picture=picture, colour_bars=[bar], made=made)
-
-
-def maps_figure(found: "FeatureMaps", channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> "Figure":
-    """Axes per channel with a colour bar each, or one for all; see `FeatureMaps.figure`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    colour_map(cmap)  # raises if there is none of that name
-    maps = _chosen(found, channels, image, scale)
-    low, high = _ranges(maps, scale)
-    columns = math.ceil(math.sqrt(len(channels) * 1.25))
-    rows = math.ceil(len(channels) / columns)
-    figure = Figure(figsize=(2.2 * columns + 0.8, 1.9 * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, values, channel, bottom, top in zip(axes, maps, channels, low.flat, high.flat, strict=False):
-        drawn = axis.imshow(values, cmap=cmap, vmin=bottom, vmax=top, interpolation="nearest")
-        axis.set_title(f"channel {channel}", fontsize=9)
-        axis.tick_params(labelsize=7)
-        if scale == "channel":
-            figure.colorbar(drawn, ax=axis).ax.tick_params(labelsize=7)
-    for axis in axes[len(channels) :]:
-        axis.set_axis_off()
-    if scale == "shared":
-        figure.colorbar(drawn, ax=axes, label="activation")
-    figure.suptitle(_lines(found, channels, image)[0], fontsize=10)
-    return figure
-
-
-def _chosen(found: "FeatureMaps", channels: Sequence[int], image: int, scale: Scale) -> Maps:
-    choose(scale, get_args(Scale), "scale")
-    if not 0 <= image < len(found.maps):
-        raise ShapeError(f"there is no image {image}; there are {len(found.maps)}, counted from 0.")
-    count = found.maps.shape[1]
-    wrong = [channel for channel in channels if not 0 <= channel < count]
-    if wrong:
-        raise ShapeError(f"{found.layer} has no channel {wrong[0]}; its {count} channels are 0 to {count - 1}.")
-    if not channels:
-        raise ShapeError(f"no channels to draw; name at least one of 0 to {count - 1}.")
-    return found.maps[image, list(channels)].numpy()
-
-
-def _ranges(maps: Maps, scale: Scale) -> tuple[Maps, Maps]:
-    """What the darkest and the brightest colour stand for, per map: (C, 1, 1) each."""
-    if scale == "shared":
-        return np.full((len(maps), 1, 1), maps.min()), np.full((len(maps), 1, 1), maps.max())
-    return maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
-
-
-def _note(low: float, high: float) -> str:
-    """The highest value in two digits, which fit beneath the smallest tile; "= 1.3" if there is no other."""
-    number = f"{high:.0f}" if 100 <= abs(high) < 1e5 else f"{high:.2g}"
-    return f"= {number}" if low == high else number
-
-
-def _lines(found: "FeatureMaps", channels: Sequence[int], image: int) -> list[str]:
-    count, height, width = found.maps.shape[1:]
-    seen_height, seen_width = found.shown.images.shape[2:]
-    picture_height, picture_width = found.shown.pictures[image].shape[:2]
-    silent = int(found.silent[image].sum())
-    number = f"all {count}" if len(channels) == count else f"{len(channels)} of {count}"
-    how = found.shown.how
-    hatched = ", drawn hatched" if found.silent[image, list(channels)].any() else ""
-    return [
-        f"{found.layer} of {found.network.name}: what {number} channels see",
-        f"{found.shown.names[image]}, {picture_width} x {picture_height} px, shown to the network {how} as"
-        f" {seen_width} x {seen_height}",
-        f"maps of {width} x {height}; {silent} of the layer's {count} are silent: zero everywhere{hatched}",
-        f"weights: {found.network.weights}; below each map its channel and its highest value",
-    ]
-
-
 Order = Literal["mean", "max"]
+Maps = NDArray[np.float32]
 
 
 @dataclass(frozen=True, repr=False)
@@ -241,6 +135,110 @@ class FeatureMaps:
 
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
+
+
+def maps_sheet(features: FeatureMaps, channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> Sheet:
+    """A tile per channel; see `FeatureMaps.sheet`."""
+    maps = _chosen(features, channels, image, scale)
+    if maps.shape[1:] == (1, 1):
+        scale = "shared"  # a single value has no range of its own
+    low, high = _ranges(maps, scale)
+    pictures, colours = painted_between(maps, low, high, cmap), colour_map(cmap)
+    silent = features.silent[image, list(channels)].tolist()
+    rows = zip(pictures, channels, silent, maps.min((1, 2)), maps.max((1, 2)), strict=True)
+    tiles = [
+        Tile(pixels, str(channel), "silent" if hatched else _note(bottom, top), hatched)
+        for pixels, channel, hatched, bottom, top in rows
+    ]
+    bar = ColourBar(colours, "lowest of each map", "highest of each map")
+    if scale == "shared":
+        bar = ColourBar(colours, f"{low.min():.4g}", f"{high.max():.4g}, the same for all maps")
+    made = record(
+        "featuremaps",
+        features.network,
+        picture=features.shown.names[image],
+        sha256=features.shown.sha256,
+        settings={
+            "layer": features.layer,
+            "channels": list(channels),
+            "scale": scale,
+            "cmap": cmap,
+            **features.shown.settings,
+        },
+        results={"mean": features.mean[image, list(channels)].tolist()},
+    )
+    picture = unseen_dimmed(features.shown, image)
+    return sheet(tiles, lines=_lines(features, channels, image), picture=picture, colour_bars=[bar], made=made)
+
+
+def maps_figure(features: FeatureMaps, channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> "Figure":
+    """Axes per channel with a colour bar each, or one for all; see `FeatureMaps.figure`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    colour_map(cmap)  # raises if there is none of that name
+    maps = _chosen(features, channels, image, scale)
+    low, high = _ranges(maps, scale)
+    columns = math.ceil(math.sqrt(len(channels) * 1.25))
+    rows = math.ceil(len(channels) / columns)
+    figure = Figure(figsize=(2.2 * columns + 0.8, 1.9 * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, values, channel, bottom, top in zip(axes, maps, channels, low.flat, high.flat, strict=False):
+        drawn = axis.imshow(values, cmap=cmap, vmin=bottom, vmax=top, interpolation="nearest")
+        axis.set_title(f"channel {channel}", fontsize=9)
+        axis.tick_params(labelsize=7)
+        if scale == "channel":
+            figure.colorbar(drawn, ax=axis).ax.tick_params(labelsize=7)
+    for axis in axes[len(channels) :]:
+        axis.set_axis_off()
+    if scale == "shared":
+        figure.colorbar(drawn, ax=axes, label="activation")
+    figure.suptitle(_lines(features, channels, image)[0], fontsize=10)
+    return figure
+
+
+def _chosen(features: FeatureMaps, channels: Sequence[int], image: int, scale: Scale) -> Maps:
+    choose(scale, get_args(Scale), "scale")
+    if not 0 <= image < len(features.maps):
+        raise ShapeError(f"there is no image {image}; there are {len(features.maps)}, counted from 0.")
+    count = features.maps.shape[1]
+    wrong = [channel for channel in channels if not 0 <= channel < count]
+    if wrong:
+        raise ShapeError(f"{features.layer} has no channel {wrong[0]}; its {count} channels are 0 to {count - 1}.")
+    if not channels:
+        raise ShapeError(f"no channels to draw; name at least one of 0 to {count - 1}.")
+    return features.maps[image, list(channels)].numpy()
+
+
+def _ranges(maps: Maps, scale: Scale) -> tuple[Maps, Maps]:
+    """What the darkest and the brightest colour stand for, per map: (C, 1, 1) each."""
+    if scale == "shared":
+        return np.full((len(maps), 1, 1), maps.min()), np.full((len(maps), 1, 1), maps.max())
+    return maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+
+
+def _note(low: float, high: float) -> str:
+    """The highest value in two digits, which fit beneath the smallest tile; "= 1.3" if there is no other."""
+    number = f"{high:.0f}" if 100 <= abs(high) < 1e5 else f"{high:.2g}"
+    return f"= {number}" if low == high else number
+
+
+def _lines(features: FeatureMaps, channels: Sequence[int], image: int) -> list[str]:
+    count, height, width = features.maps.shape[1:]
+    seen_height, seen_width = features.shown.images.shape[2:]
+    picture_height, picture_width = features.shown.pictures[image].shape[:2]
+    silent = int(features.silent[image].sum())
+    number = f"all {count}" if len(channels) == count else f"{len(channels)} of {count}"
+    how = features.shown.how
+    hatched = ", drawn hatched" if features.silent[image, list(channels)].any() else ""
+    return [
+        f"{features.layer} of {features.network.name}: what {number} channels see",
+        f"{features.shown.names[image]}, {picture_width} x {picture_height} px, shown to the network {how} as"
+        f" {seen_width} x {seen_height}",
+        f"maps of {width} x {height}; {silent} of the layer's {count} are silent: zero everywhere{hatched}",
+        f"weights: {features.network.weights}; below each map its channel and its highest value",
+    ]
 
 
 def feature_maps(

@@ -1,7 +1,7 @@
 """Galleries: every filter of every layer of a network, drawn into a folder that can be continued, checked and browsed.
 
-plan              what a gallery holds, and what identifies each of its images
-costs             what a plan would cost
+plan              what a gallery holds, what identifies each of its images, and what drawing them takes
+costs             the operations of a step, and how many a second are done here
 store             the folder: images and records that appear whole or not at all
 drawing           filters to images with their records
 building          from a plan to a finished folder

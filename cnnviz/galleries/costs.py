@@ -1,4 +1,7 @@
-"""What drawing costs, before anything is drawn: operations counted on shapes, and how many a second are done here."""
+"""What a step of drawing costs, counted on shapes before anything is drawn, and how much a second is done here.
+
+What a whole plan takes is in `cnnviz.galleries.plan`.
+"""
 
 import time
 from statistics import median
@@ -14,7 +17,7 @@ from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.parametrisations import Size
 from cnnviz.synthesis.views import Viewer
 
-ROUNDS, CHANNELS, SIDE, BATCH = 7, 256, 28, 4
+ROUNDS, CHANNELS, SIDE, BATCH = 7, 256, 28, 4  # of the convolutions by which the machine is measured
 
 
 def step_cost(network: Network, objective: Objective, size: Size) -> int:
@@ -43,7 +46,7 @@ def measured_rate(device: torch.device) -> float:
     dtype = fast_dtype(device)
     kernels = torch.randn(CHANNELS, CHANNELS, 3, 3, device=device, dtype=dtype)
     maps = torch.randn(BATCH, CHANNELS, SIDE, SIDE, device=device, dtype=dtype, requires_grad=True)
-    kernels, maps = (each.contiguous(memory_format=torch.channels_last) for each in (kernels, maps))
+    kernels, maps = (values.contiguous(memory_format=torch.channels_last) for values in (kernels, maps))
     seconds = []
     for _ in range(ROUNDS):
         started = time.perf_counter()

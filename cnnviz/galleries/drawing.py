@@ -20,7 +20,7 @@ from cnnviz.synthesis.maximization import filter_job
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawing:
     """A filter's picture, the bytes of a PNG, and its record, plain enough for JSON."""
 
     layer: str
@@ -40,7 +40,7 @@ class Advance:
 
     done: int
     more: int
-    drawn: Sequence[Drawn]
+    drawn: Sequence[Drawing]
     batch: int | None = None
 
 
@@ -65,12 +65,14 @@ def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
     yield Advance(0, 0, drawn)
 
 
-def _drawn(network: Network, chunk: Chunk, row: int, image: SynthesizedImage, wiring: Wiring, seconds: float) -> Drawn:
+def _drawn(
+    network: Network, chunk: Chunk, row: int, image: SynthesizedImage, wiring: Wiring, seconds: float
+) -> Drawing:
     number, judgement = chunk.filters[row], image.judgement
     settings = {"layer": chunk.layer, "filter": number, **chunk.settings, "batch": image.batch}
     recorded = record("gallery", network, settings=settings, results={"score": [judgement.score]})
     picture = Sheet(drawable(image.image), recorded)
-    return Drawn(
+    return Drawing(
         chunk.layer,
         number,
         picture.png(),

@@ -70,12 +70,12 @@ class Tally:
 
     def _keep_best(self, values: Tensor, pictures: Tensor, positions: Tensor) -> None:
         """Of equal values, the picture with the lower number counts more, so the order of counting does not matter."""
-        found = [torch.cat(pair, 1) for pair in ((self.values, values), (self.pictures, pictures))]
-        order = found[1].argsort(dim=1)
-        order = order.gather(1, found[0].gather(1, order).argsort(dim=1, descending=True, stable=True))
-        kept = order[:, : self.values.shape[1]]
-        self.values, self.pictures = (each.gather(1, kept) for each in found)
-        self.positions = torch.cat((self.positions, positions), 1).gather(1, kept)
+        top = self.values.shape[1]
+        pairs = ((self.values, values), (self.pictures, pictures), (self.positions, positions))
+        values, pictures, positions = (torch.cat(pair, 1) for pair in pairs)
+        order = pictures.argsort(dim=1)
+        order = order.gather(1, values.gather(1, order).argsort(dim=1, descending=True, stable=True))[:, :top]
+        self.values, self.pictures, self.positions = (rows.gather(1, order) for rows in (values, pictures, positions))
 
     def _widen(self, powers: Tensor) -> None:
         """Let histograms reach up to two to these powers (C,) at least; two bins become one for each power more."""
@@ -129,10 +129,10 @@ class Excitation:
 
     @staticmethod
     def from_state(state: dict[str, Any]) -> "Excitation":
-        found = Excitation()
-        vars(found).update(state)
-        found.tallies = {layer: Tally.from_state(tally) for layer, tally in state["tallies"].items()}
-        return found
+        excitation = Excitation()
+        vars(excitation).update(state)
+        excitation.tallies = {layer: Tally.from_state(tally) for layer, tally in state["tallies"].items()}
+        return excitation
 
 
 @torch.no_grad()
@@ -147,21 +147,21 @@ def excite(
     Raises:
         ShapeError, LayerError: if the network cannot take them, or a layer gives no maps.
     """
-    found = Excitation()
-    found.shards = {shard.start}
+    excitation = Excitation()
+    excitation.shards = {shard.start}
     peaks, memory = _Peaks(network, layers), memory or MemoryLimit()
-    for numbers, images in _batches(network, shard, found):
-        seen = memory.run(partial(peaks, images), BATCH)
-        found.count += len(numbers)
-        for layer, (values, positions, width) in seen.items():
-            if layer not in found.tallies:
-                found.tallies[layer] = Tally(values.shape[1], top)
-                found.widths[layer] = width
-            found.tallies[layer].add(values, positions, numbers)
-    return found
+    for numbers, images in _batches(network, shard, excitation):
+        largest = memory.run(partial(peaks, images), BATCH)
+        excitation.count += len(numbers)
+        for layer, (values, positions, width) in largest.items():
+            if layer not in excitation.tallies:
+                excitation.tallies[layer] = Tally(values.shape[1], top)
+                excitation.widths[layer] = width
+            excitation.tallies[layer].add(values, positions, numbers)
+    return excitation
 
 
-def _batches(network: Network, shard: Shard, found: Excitation) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(network: Network, shard: Shard, excitation: Excitation) -> Iterator[tuple[Tensor, Tensor]]:
     """Numbers (N,) and images (N, C, H, W), on the CPU; what cannot be used is noted."""
     numbers: list[int] = []
     images: list[Tensor] = []
@@ -170,7 +170,7 @@ def _batches(network: Network, shard: Shard, found: Excitation) -> Iterator[tupl
             images.append(show(network, picture_from_bytes(content, name), fit="crop").images)
             numbers.append(number)
         except PictureError as error:
-            found.unreadable.append((name, str(error)))
+            excitation.unreadable.append((name, str(error)))
         if len(images) == BATCH:
             yield torch.tensor(numbers), torch.cat(images)
             numbers, images = [], []
@@ -183,7 +183,7 @@ class _Peaks:
 
     def __init__(self, network: Network, layers: Sequence[str]) -> None:
         self.network = network.twin()
-        self.seen: dict[str, tuple[Tensor, Tensor, int]] = {}
+        self.peaks: dict[str, tuple[Tensor, Tensor, int]] = {}
         for layer in layers:
             self.network.layers[network.qualified(layer)].register_forward_hook(self._note(layer))
 
@@ -196,19 +196,19 @@ class _Peaks:
         }
 
     def _shown(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor, int]]:
-        self.seen = {}
+        self.peaks = {}
         with forward_pass(self.network, images):
             self.network(images.to(self.network.device))
         return {
-            layer: (values.cpu(), positions.cpu(), width) for layer, (values, positions, width) in self.seen.items()
+            layer: (values.cpu(), positions.cpu(), width) for layer, (values, positions, width) in self.peaks.items()
         }
 
     def _note(self, layer: str) -> Any:
         def note(_: nn.Module, __: object, maps: Tensor) -> None:
-            if layer not in self.seen:
+            if layer not in self.peaks:
                 values, positions = maps.float().flatten(2).max(2)
                 if not values.isfinite().all():
                     raise LayerError(f"{layer} gives values that are not finite; look for NaN among the weights.")
-                self.seen[layer] = values, positions, maps.shape[3]
+                self.peaks[layer] = values, positions, maps.shape[3]
 
         return note

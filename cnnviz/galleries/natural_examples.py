@@ -61,22 +61,23 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
     names = [os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace") for path in files]
     with store.writing():
         identity = _identity(plan, layers, top, files, names)
-        found = _resumed(store, identity)
-        for part in engine.excite(layers, top, _shards(files, names, found.shards)):
-            found.merge(part)
+        excitation = _resumed(store, identity)
+        for part in engine.excite(layers, top, _shards(files, names, excitation.shards)):
+            excitation.merge(part)
             store.check_there()
-            _keep(store, identity, found)
-            yield Progress(found.count + len(found.unreadable), len(files), found.count, len(files))
-        if not found.count:
+            _keep(store, identity, excitation)
+            done = excitation.count + len(excitation.unreadable)
+            yield Progress(done, len(files), excitation.count, len(files))
+        if not excitation.count:
             raise PictureError(
-                f"none of the {len(files)} pictures in {folder} can be used; the first: {found.unreadable[0][1]}"
+                f"none of the {len(files)} pictures in {folder} can be used; the first: {excitation.unreadable[0][1]}"
             )
         (store.folder / EXAMPLES).unlink(missing_ok=True)  # until all is written, there are no examples
         for layer in plan.layers:
             store.check_there()
-            _write_layer(store, engine.network, layer, found, files, names)
-        summary = {"folder": folder.resolve().name, "pictures": found.count, "top": top, "tile": TILE}
-        unreadable = [{"picture": name, "why": why} for name, why in found.unreadable]
+            _write_layer(store, engine.network, layer, excitation, files, names)
+        summary = {"folder": folder.resolve().name, "pictures": excitation.count, "top": top, "tile": TILE}
+        unreadable = [{"picture": name, "why": why} for name, why in excitation.unreadable]
         write_json(store.folder / EXAMPLES, summary | {"seen": plan.seen, "layers": layers, "unreadable": unreadable})
         (store.folder / UNFINISHED).unlink(missing_ok=True)
 
@@ -85,8 +86,8 @@ def _shards(files: list[Path], names: list[str], done: set[int]) -> Iterator[Sha
     """Pictures as bytes, so that nobody else needs the folder; what cannot be read has none."""
     for start in range(0, len(files), SHARD):
         if start not in done:
-            some = zip(names[start : start + SHARD], files[start : start + SHARD], strict=True)
-            yield Shard(start, tuple((name, _bytes(path)) for name, path in some))
+            pictures = zip(names[start : start + SHARD], files[start : start + SHARD], strict=True)
+            yield Shard(start, tuple((name, _bytes(path)) for name, path in pictures))
 
 
 def _bytes(path: Path) -> bytes:
@@ -120,41 +121,46 @@ def _resumed(store: Store, identity: str) -> Excitation:
     return Excitation()
 
 
-def _keep(store: Store, identity: str, found: Excitation) -> None:
+def _keep(store: Store, identity: str, excitation: Excitation) -> None:
     buffer = io.BytesIO()  # of a disk that is full, torch.save tells only that a position is unexpected
-    torch.save({"identity": identity, "found": found.state()}, buffer)
+    torch.save({"identity": identity, "found": excitation.state()}, buffer)
     with whole_file(store.folder / UNFINISHED) as file:
         file.write(buffer.getvalue())
 
 
 def _write_layer(
-    store: Store, network: Network, layer: LayerPlan, found: Excitation, files: Sequence[Path], names: Sequence[str]
+    store: Store,
+    network: Network,
+    layer: LayerPlan,
+    excitation: Excitation,
+    files: Sequence[Path],
+    names: Sequence[str],
 ) -> None:
-    tally, width = found.tallies[layer.layer], found.widths[layer.layer]
+    tally, width = excitation.tallies[layer.layer], excitation.widths[layer.layer]
     best = {number: _best(tally, number, width) for number in layer.filters}
-    places = [place for each in best.values() for place, _ in each]
+    places = [place for peaks in best.values() for place, _ in peaks]
     rows = {row.name: row for row in layer_table(network)}
     cuts = iter(
         cut_out(network, rows.get(network.qualified(layer.layer)), places, lambda number: read_picture(files[number]))
     )
     lines = {}
-    for number, each in best.items():
-        mine = [(*pair, next(cuts)) for pair in each]
-        told = [
+    for number, peaks in best.items():
+        cut_peaks = [(*pair, next(cuts)) for pair in peaks]
+        examples = [
             {"picture": names[place.picture], "value": value, "box": [round(side, 2) for side in cut.box]}
-            for place, value, cut in mine
+            for place, value, cut in cut_peaks
         ]
         histogram = {"top": 2.0 ** int(tally.powers[number]), "counts": tally.counts[number].tolist()}
-        written = _write_strip(store, layer.layer, number, [cut.tile for _, _, cut in mine])
-        lines[number] = {"filter": number, **written, "top": told, "histogram": histogram}
+        written = _write_strip(store, layer.layer, number, [cut.tile for _, _, cut in cut_peaks])
+        lines[number] = {"filter": number, **written, "top": examples, "histogram": histogram}
     write_lines(store.example_lines(layer.layer), lines)
 
 
 def _best(tally: Tally, number: int, width: int) -> list[tuple[Place, float]]:
     """Where a filter was excited most, and how much."""
-    each = (tally.pictures[number], tally.positions[number], tally.values[number])
-    found = zip(*(values.tolist() for values in each), strict=True)
-    return [(Place(picture, divmod(at, width)), value) for picture, at, value in found if value > 0]
+    columns = (tally.pictures[number], tally.positions[number], tally.values[number])
+    peaks = zip(*(values.tolist() for values in columns), strict=True)
+    return [(Place(picture, divmod(position, width)), value) for picture, position, value in peaks if value > 0]
 
 
 def _write_strip(store: Store, layer: str, number: int, tiles: Sequence[Image.Image]) -> dict[str, str | None]:

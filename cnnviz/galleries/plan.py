@@ -1,8 +1,9 @@
-"""What a gallery is to hold: which filters of which layers, and how each is drawn.
+"""What a gallery is to hold: which filters of which layers, how each is drawn, and what all of it takes.
 
-A `Plan` is plain data; ``gallery.json`` holds it. The key of a filter is a hash of everything that determines its
-picture: another network, recipe, number of steps, size, seed, precision or batch gives another key, and only what has
-another key than its record is drawn again.
+A `Request` leaves things open, a `Plan` nothing; `chunks` are what is left to draw of it, and `estimate` says what it
+takes. A `Plan` is plain data; ``gallery.json`` holds it. The key of a filter is a hash of everything that determines
+its picture: another network, recipe, number of steps, size, seed, precision or batch gives another key, and only what
+has another key than its record is drawn again.
 """
 
 import hashlib
@@ -91,7 +92,7 @@ class Plan:
         try:
             if data["format"] > FORMAT:
                 raise OutputError("this gallery was made by a later version of cnnviz; install that one.")
-            plan = Plan(_network_from(data["network"]), tuple(_layer_from(each) for each in data["layers"]))
+            plan = Plan(_network_from(data["network"]), tuple(_layer_from(layer) for layer in data["layers"]))
             if not plan.layers:
                 raise ValueError("it has no filters")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -99,42 +100,9 @@ class Plan:
         return plan
 
 
-def _network_from(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    texts = all(is_text(data[name]) for name in ("name", "weights", "sha256", "structure"))
-    sides = is_list(data["input_size"], lambda side: is_whole(side, 1), 2)
-    if not (texts and sides and all(is_list(data[name], is_real) for name in ("mean", "std"))):
-        raise ValueError("its network makes no sense")
-    return data
-
-
-def _layer_from(data: Mapping[str, Any]) -> LayerPlan:
-    pairs = {name: None if data[name] is None else tuple(data[name]) for name in ("receptive_field", "step")}
-    layer = LayerPlan(**{**data, **pairs, "filters": tuple(data["filters"]), "shape": tuple(data["shape"])})
-    settings = layer.settings
-    sensible = (
-        is_text(layer.layer),
-        layer.inputs is None or is_text(layer.inputs),
-        bool(layer.filters) and all(is_whole(number, below=MOST_FILTERS) for number in layer.filters),
-        is_list(data["shape"], is_whole, 3),
-        all(data[name] is None or is_list(data[name], _is_length, 2) for name in ("receptive_field", "step")),
-        is_whole(layer.flops) and is_whole(layer.place),
-        is_list(settings["size"], lambda side: is_whole(side, 1), 2),
-        all(is_whole(settings[name], 1) for name in ("steps", "batch", "tries")),
-        isinstance(settings["seed"], int),
-        is_text(settings["recipe"]) and is_text(settings["precision"]),
-    )
-    if not all(sensible):
-        raise ValueError(f"layer {layer.layer!r} makes no sense")
-    return layer
-
-
-def _is_length(value: object) -> bool:
-    return value == "all" or is_real(value)
-
-
-def digest(told: object) -> str:
+def digest(data: object) -> str:
     """The sha256, in hexadecimal, of something plain enough for JSON."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -176,36 +144,6 @@ def plan_layers(network: Network, request: Request) -> tuple[LayerPlan, ...]:
     return _in_order(layer for layer in layers if layer.filters)
 
 
-def _layer_plan(
-    network: Network, layer: str, request: Request, wiring: Wiring, place: int, row: Layer | None
-) -> LayerPlan:
-    job = filter_job(network, layer, [0], **request.settings)
-    climbed = network.before_relu(layer)
-    _, count = canvas(network, climbed, job.size)
-    settings = {name: job.settings.get(name) for name in SETTINGS} | {"batch": job.batch}
-    wanted = range(count) if request.filters is None else request.filters
-    if min(wanted, default=0) < 0:
-        raise ShapeError(f"filters are counted from 0; there is no {min(wanted)}.")
-    return LayerPlan(
-        layer=layer,
-        filters=tuple(number for number in sorted(set(wanted)) if number < count),
-        settings=settings,
-        shape=row.output if row and len(row.output) == 3 else (count, 0, 0),
-        receptive_field=_plain(row.receptive_field) if row else None,
-        step=_plain(row.step) if row else None,
-        inputs=wiring.inputs(layer),
-        flops=step_cost(network, channel(climbed, [0]), job.size),
-        place=place,
-    )
-
-
-def _plain(pair: tuple[float, float] | None) -> tuple[float | str, float | str] | None:
-    """JSON knows no infinity."""
-    if pair is None:
-        return None
-    return tuple("all" if math.isinf(side) else side for side in pair)  # type: ignore[return-value]
-
-
 def joined(before: Plan | None, now: Plan) -> Plan:
     """A gallery that grows: layers of both, filters of both; how a layer is drawn is decided by the later plan."""
     if before is None:
@@ -217,10 +155,6 @@ def joined(before: Plan | None, now: Plan) -> Plan:
             both = tuple(sorted({*layer.filters, *asked[layer.layer].filters}))
             asked[layer.layer] = replace(asked[layer.layer], filters=both)
     return Plan(now.network, _in_order([*kept, *asked.values()]))
-
-
-def _in_order(layers: Iterable[LayerPlan]) -> tuple[LayerPlan, ...]:
-    return tuple(sorted(layers, key=lambda layer: layer.place))
 
 
 @dataclass(frozen=True)
@@ -255,9 +189,9 @@ def chunks(plan: Plan, done: Mapping[str, set[int]]) -> Iterator[Chunk]:
         batch = int(layer.settings["batch"])
         length = batch * math.ceil(LEAST_CHUNK / batch)
         for start in range(0, len(left), length):
-            some = tuple(left[start : start + length])
-            keys = tuple(plan.key(layer, number) for number in some)
-            yield Chunk(layer.layer, some, layer.settings, keys, layer.flops)
+            numbers = tuple(left[start : start + length])
+            keys = tuple(plan.key(layer, number) for number in numbers)
+            yield Chunk(layer.layer, numbers, layer.settings, keys, layer.flops)
 
 
 @dataclass(frozen=True)
@@ -275,9 +209,76 @@ class Estimate:
     pixels: int
 
 
-def estimate(layers: "Sequence[LayerPlan]") -> Estimate:
+def estimate(layers: Sequence[LayerPlan]) -> Estimate:
     """What some layers of a plan take."""
     parts = [(layer, len(layer.filters), layer.settings) for layer in layers]
     flops = sum(count * int(settings["steps"]) * layer.flops for layer, count, settings in parts)
     pixels = sum(count * settings["size"][0] * settings["size"][1] * 3 for _, count, settings in parts)
     return Estimate(sum(count for _, count, _ in parts), flops, pixels)
+
+
+def _layer_plan(
+    network: Network, layer: str, request: Request, wiring: Wiring, place: int, row: Layer | None
+) -> LayerPlan:
+    job = filter_job(network, layer, [0], **request.settings)
+    climbed = network.before_relu(layer)
+    _, count = canvas(network, climbed, job.size)
+    settings = {name: job.settings.get(name) for name in SETTINGS} | {"batch": job.batch}
+    wanted = range(count) if request.filters is None else request.filters
+    if min(wanted, default=0) < 0:
+        raise ShapeError(f"filters are counted from 0; there is no {min(wanted)}.")
+    return LayerPlan(
+        layer=layer,
+        filters=tuple(number for number in sorted(set(wanted)) if number < count),
+        settings=settings,
+        shape=row.output if row and len(row.output) == 3 else (count, 0, 0),
+        receptive_field=_plain(row.receptive_field) if row else None,
+        step=_plain(row.step) if row else None,
+        inputs=wiring.inputs(layer),
+        flops=step_cost(network, channel(climbed, [0]), job.size),
+        place=place,
+    )
+
+
+def _in_order(layers: Iterable[LayerPlan]) -> tuple[LayerPlan, ...]:
+    return tuple(sorted(layers, key=lambda layer: layer.place))
+
+
+def _network_from(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    texts = all(is_text(data[name]) for name in ("name", "weights", "sha256", "structure"))
+    sides = is_list(data["input_size"], lambda side: is_whole(side, 1), 2)
+    if not (texts and sides and all(is_list(data[name], is_real) for name in ("mean", "std"))):
+        raise ValueError("its network makes no sense")
+    return data
+
+
+def _layer_from(data: Mapping[str, Any]) -> LayerPlan:
+    pairs = {name: None if data[name] is None else tuple(data[name]) for name in ("receptive_field", "step")}
+    layer = LayerPlan(**{**data, **pairs, "filters": tuple(data["filters"]), "shape": tuple(data["shape"])})
+    settings = layer.settings
+    sensible = (
+        is_text(layer.layer),
+        layer.inputs is None or is_text(layer.inputs),
+        bool(layer.filters) and all(is_whole(number, below=MOST_FILTERS) for number in layer.filters),
+        is_list(data["shape"], is_whole, 3),
+        all(data[name] is None or is_list(data[name], _is_length, 2) for name in ("receptive_field", "step")),
+        is_whole(layer.flops) and is_whole(layer.place),
+        is_list(settings["size"], lambda side: is_whole(side, 1), 2),
+        all(is_whole(settings[name], 1) for name in ("steps", "batch", "tries")),
+        isinstance(settings["seed"], int),
+        is_text(settings["recipe"]) and is_text(settings["precision"]),
+    )
+    if not all(sensible):
+        raise ValueError(f"layer {layer.layer!r} makes no sense")
+    return layer
+
+
+def _is_length(value: object) -> bool:
+    return value == "all" or is_real(value)
+
+
+def _plain(pair: tuple[float, float] | None) -> tuple[float | str, float | str] | None:
+    """JSON knows no infinity."""
+    if pair is None:
+        return None
+    return tuple("all" if math.isinf(side) else side for side in pair)  # type: ignore[return-value]

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from cnnviz.errors import OutputError
 from cnnviz.files import PARTIAL, is_list, is_real, is_text, is_whole, parsed, whole_file
-from cnnviz.galleries.drawing import Drawn
+from cnnviz.galleries.drawing import Drawing
 from cnnviz.galleries.plan import MOST_FILTERS, LayerPlan, Plan
 from cnnviz.networks.layer_names import PRE
 from cnnviz.pictures.records import versions
@@ -78,7 +78,7 @@ class Store:
 
     def records(self, layer: str) -> dict[int, dict[str, Any]]:
         """By filter, what is known of it; lines that are no records are passed over."""
-        return {number: each for number, each in read_lines(self._records(layer)).items() if _complete(each)}
+        return {number: line for number, line in read_lines(self._records(layer)).items() if _complete(line)}
 
     def example_lines(self, layer: str) -> Path:
         return self.folder / "examples" / f"{file_name(layer)}.jsonl"
@@ -95,8 +95,8 @@ class Store:
 
     def faults(self, plan: Plan) -> list[Fault]:
         """Everything that is missing, damaged, stale or left over; every picture is read."""
-        found = [fault for layer in plan.layers for _, fault in self._checked(plan, layer) if fault is not None]
-        return found + [Fault("left over", self.name(path), "belongs to nothing") for path in self._left_over(plan)]
+        faults = [fault for layer in plan.layers for _, fault in self._checked(plan, layer) if fault is not None]
+        return faults + [Fault("left over", self.name(path), "belongs to nothing") for path in self._left_over(plan)]
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -125,7 +125,7 @@ class Store:
 
     def _check_ours(self) -> None:
         """Nothing of the user's is written over or taken away."""
-        strange = {path.name for path in self.folder.iterdir()} - {LOCK, WORKING}
+        strange = {path.name for path in self.folder.iterdir() if not _of_a_beginning(path.name)}
         if strange and PLAN not in strange:
             raise OutputError(f"{self.folder} is not empty and holds no gallery; choose a new folder.")
         self.check_inside()
@@ -149,14 +149,14 @@ class Store:
         for path in self._left_over(plan):
             path.unlink()
 
-    def add(self, drawn: Sequence[Drawn]) -> None:
+    def add(self, drawings: Sequence[Drawing]) -> None:
         """Keep pictures, then the records that name them."""
         self.check_there()
-        for one in drawn:
-            with whole_file(self.image(one.layer, one.number)) as file:
-                file.write(one.png)
-        for layer in dict.fromkeys(one.layer for one in drawn):
-            new = {one.number: self._entry(one) for one in drawn if one.layer == layer}
+        for drawing in drawings:
+            with whole_file(self.image(drawing.layer, drawing.number)) as file:
+                file.write(drawing.png)
+        for layer in dict.fromkeys(drawing.layer for drawing in drawings):
+            new = {drawing.number: self._entry(drawing) for drawing in drawings if drawing.layer == layer}
             write_lines(self._records(layer), self.records(layer) | new)
 
     def check_there(self) -> None:
@@ -168,9 +168,9 @@ class Store:
         if not (self.folder / PLAN).is_file():
             raise OutputError(f"{self.folder} was moved or removed meanwhile; give the command again for where it is.")
 
-    def _entry(self, one: Drawn) -> dict[str, Any]:
-        file = self.name(self.image(one.layer, one.number))
-        return one.record | {"file": file, "sha256": hashlib.sha256(one.png).hexdigest()}
+    def _entry(self, drawing: Drawing) -> dict[str, Any]:
+        file = self.name(self.image(drawing.layer, drawing.number))
+        return drawing.record | {"file": file, "sha256": hashlib.sha256(drawing.png).hexdigest()}
 
     def _records(self, layer: str) -> Path:
         return self.folder / "records" / f"{file_name(layer)}.jsonl"
@@ -200,13 +200,18 @@ class Store:
         """Files of interrupted writing, pictures of filters that are not planned, records of layers that are not."""
         ours = {self.image(layer.layer, number) for layer in plan.layers for number in layer.filters}
         ours |= {self._records(layer.layer) for layer in plan.layers}
-        here = [*self.folder.glob("images/*/[0-9]*.png"), *self.folder.glob("records/*.jsonl")]
+        files = [*self.folder.glob("images/*/[0-9]*.png"), *self.folder.glob("records/*.jsonl")]
         partial = [path for part in ("", "images/*/", "records/") for path in self.folder.glob(f"{part}.*{PARTIAL}")]
-        return sorted({*(path for path in here if path not in ours), *partial})
+        return sorted({*(path for path in files if path not in ours), *partial})
 
     def name(self, path: Path) -> str:
         """A file as records call it: from the gallery's folder on."""
         return path.relative_to(self.folder).as_posix()
+
+
+def _of_a_beginning(name: str) -> bool:
+    """Whether a file may be there before the plan is, also where writing was killed."""
+    return name in (LOCK, WORKING) or (name.startswith((f".{PLAN}.", f".{WORKING}.")) and name.endswith(PARTIAL))
 
 
 def file_name(layer: str) -> str:
@@ -215,8 +220,8 @@ def file_name(layer: str) -> str:
     if re.fullmatch(r"\w[\w.]{0,79}", plain, re.ASCII):
         return plain + "-pre" * (plain != layer)
     safe = re.sub(r"[^\w.-]+", "-", layer, flags=re.ASCII)[:80].lstrip(".")
-    told = layer.encode("utf-8", "surrogatepass")
-    return f"{safe}-{hashlib.sha256(told).hexdigest()[:8]}"
+    encoded = layer.encode("utf-8", "surrogatepass")
+    return f"{safe}-{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def write_json(path: Path, data: object) -> None:
@@ -227,21 +232,8 @@ def write_json(path: Path, data: object) -> None:
 def write_lines(path: Path, records: Mapping[int, Mapping[str, Any]]) -> None:
     """Records by filter as lines of JSON, in order."""
     with whole_file(path) as file:
-        for _, each in sorted(records.items()):
-            file.write(json.dumps(each, separators=(",", ":")).encode() + b"\n")
-
-
-def _complete(record: Mapping[str, Any]) -> bool:
-    """Whether a record holds what is needed of it."""
-    numbers = all(is_real(record.get(name)) for name in ("score", "percentile", "mean", "max"))
-    counts = is_whole(record.get("tries"), 1) and is_whole(record.get("batch", 1), 1)
-    listed = is_list(record.get("curve"), is_real) and is_list(record.get("inputs"), _is_weight)
-    return numbers and counts and listed and record.get("status") in get_args(Status)
-
-
-def _is_weight(value: object) -> bool:
-    """Whether this is the number of a filter and how much it counts."""
-    return is_list(value, is_real, 2) and is_whole(value[0])  # type: ignore[index]
+        for _, entry in sorted(records.items()):
+            file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
 
 
 def example_complete(line: Mapping[str, Any]) -> bool:
@@ -259,10 +251,6 @@ def example_complete(line: Mapping[str, Any]) -> bool:
     )
 
 
-def _is_example(value: object) -> bool:
-    return isinstance(value, dict) and is_text(value.get("picture")) and is_real(value.get("value"))
-
-
 def read_examples(path: Path) -> dict[str, Any]:
     """The contents of an ``examples.json``.
 
@@ -270,11 +258,11 @@ def read_examples(path: Path) -> dict[str, Any]:
         ValueError: if it is no such thing.
         OSError: if it cannot be read.
     """
-    found = parsed(path.read_bytes())
-    numbers = isinstance(found, dict) and all(is_whole(found.get(name)) for name in ("pictures", "top", "tile"))
-    if not numbers or not is_text(found.get("folder")) or not is_text(found.get("seen")):
+    data = parsed(path.read_bytes())
+    numbers = isinstance(data, dict) and all(is_whole(data.get(name)) for name in ("pictures", "top", "tile"))
+    if not numbers or not is_text(data.get("folder")) or not is_text(data.get("seen")):
         raise ValueError("it tells of no natural examples")
-    return dict(found)
+    return dict(data)
 
 
 def read_lines(path: Path) -> dict[int, dict[str, Any]]:
@@ -289,15 +277,32 @@ def read_lines(path: Path) -> dict[int, dict[str, Any]]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror}.") from error
-    found: dict[int, dict[str, Any]] = {}
+    records: dict[int, dict[str, Any]] = {}
     for line in text.splitlines():
         try:
             data = parsed(line)
         except ValueError:
             continue
         if isinstance(data, dict) and is_whole(data.get("filter"), below=MOST_FILTERS):
-            found[data["filter"]] = data
-    return found
+            records[data["filter"]] = data
+    return records
+
+
+def _complete(record: Mapping[str, Any]) -> bool:
+    """Whether a record holds what is needed of it."""
+    numbers = all(is_real(record.get(name)) for name in ("score", "percentile", "mean", "max"))
+    counts = is_whole(record.get("tries"), 1) and is_whole(record.get("batch", 1), 1)
+    listed = is_list(record.get("curve"), is_real) and is_list(record.get("inputs"), _is_weight)
+    return numbers and counts and listed and record.get("status") in get_args(Status)
+
+
+def _is_weight(value: object) -> bool:
+    """Whether this is the number of a filter and how much it counts."""
+    return is_list(value, is_real, 2) and is_whole(value[0])  # type: ignore[index]
+
+
+def _is_example(value: object) -> bool:
+    return isinstance(value, dict) and is_text(value.get("picture")) and is_real(value.get("value"))
 
 
 def _who(working: Path) -> str:

@@ -24,10 +24,10 @@ def _examples(store: Store, plan: Plan) -> list[Fault]:
     if not about.is_file():
         return []
     try:
-        found = read_examples(about)
+        summary = read_examples(about)
     except (OSError, ValueError):
         return [Fault("damaged", about.name, "tells of no natural examples")]
-    if found["seen"] != plan.seen:
+    if summary["seen"] != plan.seen:
         return [Fault("stale", about.name, "found with another network, or other weights or preprocessing")]
     faults = []
     for layer in plan.layers:

@@ -1,7 +1,8 @@
-"""The embedded network: its weights file inside the package, how it is read and how it is written.
+"""The embedded network, vgg16-mini: what it is made of, how its weights file is written and read.
 
-``vgg16-mini.safetensors`` holds the folded network in half precision. Its metadata holds everything else a `Network`
-must know, so that file and code cannot disagree.
+It is trained with batch normalisation and shipped without: `folded` turns the one into the other, `unfolded` back.
+``vgg16-mini.safetensors``, inside the package, holds the folded network in half precision. Its metadata holds
+everything else a `Network` must know, so that file and code cannot disagree.
 """
 
 import json
@@ -21,6 +22,10 @@ from cnnviz.isolation import seeded
 from cnnviz.models.weights import SEED, fill
 from cnnviz.networks.network import Crop, Network, count_parameters, wrap
 
+NAME = "vgg16-mini"
+SIDE = 112  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
+FILE = Path(__file__).with_name("vgg16-mini.safetensors")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's own, as torchvision's networks use
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # per block, as in VGG16
 WIDTHS = (16, 32, 64, 192, 192)  # VGG16 has 64, 128, 256, 512, 512
 CLASSES = 200
@@ -49,18 +54,6 @@ class VGGMini(nn.Module):
 def vgg16_mini(*, batch_norm: bool = False, classes: int = CLASSES) -> VGGMini:
     """The network with PyTorch's default initialisation, in training mode."""
     return VGGMini(nn.Sequential(*_blocks(batch_norm)), WIDTHS[-1], classes)
-
-
-def _blocks(batch_norm: bool) -> Iterator[nn.Module]:
-    channels = 3
-    for convolutions, width in zip(CONVOLUTIONS, WIDTHS, strict=True):
-        for _ in range(convolutions):
-            yield nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=not batch_norm)
-            if batch_norm:
-                yield nn.BatchNorm2d(width)
-            yield nn.ReLU(inplace=True)
-            channels = width
-        yield nn.MaxPool2d(2)
 
 
 def folded(trained: VGGMini) -> VGGMini:
@@ -113,12 +106,6 @@ def freeze(network: VGGMini, blocks: int) -> None:
     pools = [index for index, layer in enumerate(network.features) if isinstance(layer, nn.MaxPool2d)]
     kept = network.features[: pools[blocks - 1]] if blocks else nn.Sequential()
     kept.eval().requires_grad_(False)
-
-
-NAME = "vgg16-mini"
-SIDE = 112  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
-FILE = Path(__file__).with_name("vgg16-mini.safetensors")
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's own, as torchvision's networks use
 
 
 def write_weights(path: Path, network: VGGMini, labels: Mapping[str, str], top1: float) -> None:
@@ -177,3 +164,15 @@ def describe() -> dict[str, Any]:
         "file": None,
         "megabytes": FILE.stat().st_size / 1e6,
     }
+
+
+def _blocks(batch_norm: bool) -> Iterator[nn.Module]:
+    channels = 3
+    for convolutions, width in zip(CONVOLUTIONS, WIDTHS, strict=True):
+        for _ in range(convolutions):
+            yield nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=not batch_norm)
+            if batch_norm:
+                yield nn.BatchNorm2d(width)
+            yield nn.ReLU(inplace=True)
+            channels = width
+        yield nn.MaxPool2d(2)

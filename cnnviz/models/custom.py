@@ -40,25 +40,25 @@ def build(
     """
     if weights == RANDOM:
         raise ModelError(f"{name} makes its own weights; leave out --weights, or give a file.")
-    made = _made(name)
-    if isinstance(made, Network):
+    product = _product(name)
+    if isinstance(product, Network):
         own = {"input size": input_size, "mean": mean, "std": std, "labels": labels}
         given = [key for key, value in own.items() if value is not None]
         if given:
             raise ModelError(f"{name} returns a Network, which has its own {given[0]}; leave it out.")
         if weights is not None:
-            made.weights = fill(made.module, weights, name)
-        return made
-    if not isinstance(made, nn.Module):
-        kind = type(made).__name__
+            product.weights = fill(product.module, weights, name)
+        return product
+    if not isinstance(product, nn.Module):
+        kind = type(product).__name__
         raise ModelError(f"{name} returned an object of type {kind}; it should return an nn.Module or a Network.")
     if input_size is None:
         raise ModelError(f"say how large the pictures of {name} are, as with --input-size 224 (or input_size=224).")
     if max([input_size] if isinstance(input_size, int) else input_size) > LARGEST:
         raise ModelError(f"the input size of {name} can be {LARGEST} pixels at most; more would fill the memory.")
-    source = "as its factory made them" if weights is None else fill(made, weights, name)
+    source = "as its factory made them" if weights is None else fill(product, weights, name)
     return wrap(
-        made,
+        product,
         name=re.sub(r".*[/\\]", "", name),
         input_size=input_size,
         mean=mean if mean is not None else 0.0,
@@ -68,7 +68,7 @@ def build(
     )
 
 
-def _made(name: str) -> object:
+def _product(name: str) -> object:
     """What the factory returns."""
     where, _, attribute = name.rpartition(":")
     folder = Path(where).parent if where.endswith(".py") else Path()

@@ -1,7 +1,8 @@
 """Measure the embedded network: ``python -m cnnviz.models.evaluate --data tiny-imagenet-200``.
 
-Every validation picture goes through cnnviz's own preprocessing into the network as it is shipped. What is printed is
-Markdown, made for the model card.
+Every validation picture goes through cnnviz's own preprocessing into the network as it is shipped: how often it is
+right, how far its probabilities can be believed, which classes it confuses, which filters never fire. What is printed
+is Markdown, made for the model card. `cnnviz.models.train` measures by the same functions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,44 +20,10 @@ from cnnviz.networks.activations import activations
 from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network
 
-BINS = 15
-
-
-def fitted_temperature(logits: Tensor, classes: Tensor) -> float:
-    """The number by which to divide logits (N, C) so that the classes (N,) that are true become most likely."""
-    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        value = functional.cross_entropy(logits.double() / log_temperature.exp(), classes)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
-    return log_temperature.exp().item()
-
-
-def expected_calibration_error(logits: Tensor, classes: Tensor) -> float:
-    """How far, on average, the probability of the class on top lies from the share of cases in which it is right.
-
-    Args:
-        logits: (N, C).
-        classes: (N,), the true ones.
-
-    Returns:
-        A number in [0, 1]: over 15 bins of equal width in probability, the mean distance weighted by their cases.
-    """
-    confidence, guess = logits.double().softmax(1).max(1)
-    right = (guess == classes).double()
-    bins = (confidence * BINS).long().clamp(max=BINS - 1)
-    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, right - confidence)
-    return (gaps.abs().sum() / len(classes)).item()
-
-
 SIDES = (64, 80, 96, 112, 128, 160, 224)
 BATCH = 100
 LISTED = 10  # classes and confusions that are named
+BINS = 15  # of probability, for the calibration error
 
 
 @click.command()
@@ -93,6 +60,38 @@ def share_right(logits: Tensor, classes: Tensor, top: int = 1) -> float:
     """Share of pictures whose class is among the `top` most probable; what ties with it counts as less probable."""
     truth = logits.gather(1, classes[:, None])
     return ((logits > truth).sum(1) < top).double().mean().item()
+
+
+def fitted_temperature(logits: Tensor, classes: Tensor) -> float:
+    """The number by which to divide logits (N, C) so that the classes (N,) that are true become most likely."""
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = functional.cross_entropy(logits.double() / log_temperature.exp(), classes)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return log_temperature.exp().item()
+
+
+def expected_calibration_error(logits: Tensor, classes: Tensor) -> float:
+    """How far, on average, the probability of the class on top lies from the share of cases in which it is right.
+
+    Args:
+        logits: (N, C).
+        classes: (N,), the true ones.
+
+    Returns:
+        A number in [0, 1]: over 15 bins of equal width in probability, the mean distance weighted by their cases.
+    """
+    confidence, guess = logits.double().softmax(1).max(1)
+    right = (guess == classes).double()
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, right - confidence)
+    return (gaps.abs().sum() / len(classes)).item()
 
 
 def per_class(network: Network, logits: Tensor, classes: Tensor) -> Iterator[str]:

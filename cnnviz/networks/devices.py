@@ -1,4 +1,4 @@
-"""Which devices there are, and which numbers they are fast in."""
+"""Which devices there are, which numbers they are fast in, and how much fits into their memory."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a network takes a picture for."""
+"""Classes by name, and the ones that a network finds most probable for a picture."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,15 @@ from cnnviz.networks.inputs import Fit, Source, show
 from cnnviz.networks.network import Network, check_logits, forward_pass
 
 SHOWN = 8  # how many of several matching names an error lists
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class by number and label, and its probability in [0, 1]."""
+
+    index: int
+    label: str
+    probability: float
 
 
 def class_index(network: Network, name: str | int) -> int:
@@ -38,16 +47,16 @@ def class_index(network: Network, name: str | int) -> int:
     if network.wnids is not None and text in network.wnids:
         return network.wnids.index(text)
     exact = [index for index, names in synonyms.items() if text in names]
-    worded = [index for index, names in synonyms.items() if any(text in each.split() for each in names)]
-    begun = [index for index, names in synonyms.items() if text and any(each.startswith(text) for each in names)]
-    for found in (exact, worded, begun):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            listed = ", ".join(f"{network.label(index)} ({index})" for index in found[:SHOWN])
-            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    worded = [index for index, names in synonyms.items() if any(text in synonym.split() for synonym in names)]
+    begun = [index for index, names in synonyms.items() if text and any(synonym.startswith(text) for synonym in names)]
+    for matches in (exact, worded, begun):
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            listed = ", ".join(f"{network.label(index)} ({index})" for index in matches[:SHOWN])
+            more = f" and {len(matches) - SHOWN} more" if len(matches) > SHOWN else ""
             raise UnknownNameError(f"{name!r} may be {listed}{more}; give the number of the class you mean.")
-    hint = did_you_mean(text, [each for names in synonyms.values() for each in names])
+    hint = did_you_mean(text, [synonym for names in synonyms.values() for synonym in names])
     raise UnknownNameError(f"{network.name} knows no class {name!r}{hint} List them with `cnnviz classes`.")
 
 
@@ -60,23 +69,6 @@ def check_labels(network: Network, classes: int) -> None:
     if network.labels is not None and len(network.labels) != classes:
         given = f"{len(network.labels)} class names for {classes} classes"
         raise ModelError(f"{network.name} has {given}; give one name for each.")
-
-
-def _by_number(network: Network, index: int) -> int:
-    count = len(network.labels) if network.labels is not None else None
-    if index < 0 or (count is not None and index >= count):
-        known = f"its {count} classes are 0 to {count - 1}" if count else "classes are counted from 0"
-        raise ShapeError(f"{network.name} has no class {index}; {known}.")
-    return index
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A class by number and label, and its probability in [0, 1]."""
-
-    index: int
-    label: str
-    probability: float
 
 
 @torch.no_grad()
@@ -114,3 +106,11 @@ def predict(
 def probabilities_of(logits: Tensor) -> Tensor:
     """(N, classes) in [0, 1]; of a network with a single output what the logistic function makes of it."""
     return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
+
+
+def _by_number(network: Network, index: int) -> int:
+    count = len(network.labels) if network.labels is not None else None
+    if index < 0 or (count is not None and index >= count):
+        known = f"its {count} classes are 0 to {count - 1}" if count else "classes are counted from 0"
+        raise ShapeError(f"{network.name} has no class {index}; {known}.")
+    return index

@@ -56,10 +56,10 @@ def picture_files(folder: Path) -> list[Path]:
     Raises:
         PictureError: if there is none.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    if not found:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    if not files:
         raise PictureError(f"there is no picture in {folder}; give a folder of photographs.")
-    return found
+    return files
 
 
 def read_picture(path: str | Path) -> Picture:

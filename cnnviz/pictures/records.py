@@ -1,4 +1,7 @@
-"""The record inside a PNG that cnnviz made: how it is written, read, and found to be changed."""
+"""The record inside a PNG that cnnviz made: what it says of versions, how it is read, and found to be changed.
+
+A record is plain JSON in an iTXt chunk, with the sha256 of itself and the pixels; `cnnviz.pictures.sheets` writes it.
+"""
 
 import hashlib
 import io
@@ -48,17 +51,17 @@ def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
             image = Image.open(io.BytesIO(content), formats=["PNG"])
             text = getattr(image, "text", {}).get(METADATA, "")
             pixels = np.asarray(image.convert("RGB"))
-        found = dict(parsed(text))
+        record = dict(parsed(text))
     except Image.DecompressionBombError as error:
         raise PictureError(f"{name} has too many pixels to be opened safely.") from error
     except Exception as error:  # damaged files make Pillow raise almost anything
         raise PictureError(f"{name} carries no record of how it was made; only PNGs by cnnviz do.") from error
-    if found.pop(DIGEST, None) != digest(found, pixels):
+    if record.pop(DIGEST, None) != digest(record, pixels):
         raise PictureError(f"{name} is not as cnnviz wrote it: its record, or its pixels, were changed.")
-    return found, pixels
+    return record, pixels
 
 
-def digest(made: Mapping[str, object], pixels: Pixels) -> str:
+def digest(record: Mapping[str, object], pixels: Pixels) -> str:
     """What tells whether a record or its picture were changed: the sha256, in hexadecimal, of both."""
-    told = json.dumps(made, sort_keys=True, default=list).encode()
-    return hashlib.sha256(told + repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    text = json.dumps(record, sort_keys=True, default=list).encode()
+    return hashlib.sha256(text + repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()

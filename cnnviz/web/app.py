@@ -56,24 +56,24 @@ OWN_HASH: Any = {Picture: identity}
 def page() -> None:
     st.set_page_config(page_title="cnnviz", layout="wide")
     st.title("cnnviz: inside a convolutional network")
-    with told():
+    with faults_in_one_line():
         left, right = st.columns(2, gap="large")
         with left:
-            picture = asked_picture()
+            picture = picture_input()
         with right:
-            network = asked_network()
+            network = network_input()
             ranks(picture, network)
         layer, climb, why = st.container(), st.container(), st.container()
-        with layer, told():
+        with layer, faults_in_one_line():
             layer_part(picture, network)
-        with why, told():
+        with why, faults_in_one_line():
             why_part(picture, network)
-        with climb, told():
+        with climb, faults_in_one_line():
             climb_part()
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def faults_in_one_line() -> Iterator[None]:
     """Tell a caller's faults in one line, as the command line does."""
     try:
         yield
@@ -118,7 +118,7 @@ def ranks_of(network: Key, picture: Picture) -> list[Prediction]:
     return predict(loaded(*network)[0], picture, top=5, fit="whole")
 
 
-def asked_picture() -> Picture:
+def picture_input() -> Picture:
     way = st.radio("Picture", ["a file", "the camera"], horizontal=True)
     if way == "the camera":
         given = st.camera_input("Take a picture")
@@ -132,7 +132,7 @@ def asked_picture() -> Picture:
     return picture
 
 
-def asked_network() -> Key:
+def network_input() -> Key:
     place = st.container()
     untrained = st.checkbox("Random weights, for comparison", help="Any network of torchvision's, without training.")
     name = place.selectbox("Network", offered(untrained), help="The built-in one, and those whose weights are here.")
@@ -143,8 +143,13 @@ def asked_network() -> Key:
 
 def ranks(picture: Picture, network: Key) -> None:
     st.caption(f"What {network[0]} takes the whole picture for:")
-    for one in ranks_of(network, picture):
-        st.progress(one.probability, text=plain(f"{one.label.split(', ')[0]}: {one.probability:.1%}"))
+    for prediction in ranks_of(network, picture):
+        st.progress(prediction.probability, text=plain(f"{first_name(prediction)}: {prediction.probability:.1%}"))
+
+
+def first_name(prediction: Prediction) -> str:
+    """The first of the synonyms of a class."""
+    return prediction.label.split(", ")[0]
 
 
 def layer_part(picture: Picture, network: Key) -> None:
@@ -152,28 +157,28 @@ def layer_part(picture: Picture, network: Key) -> None:
     ready, layers = loaded(*network)
     left, right = st.columns(2, gap="large")
     layer = left.selectbox("Layer", layers, index=len(layers) // 2, key=f"layer of {network[0]}")
-    found = maps_of(network, layer, picture)
-    most = max(2, min(MOST, found.maps.shape[1]))
-    channels = found.order()[: right.slider("Channels", 1, most, min(FIRST, most))]
+    maps = maps_of(network, layer, picture)
+    most = max(2, min(MOST, maps.maps.shape[1]))
+    channels = maps.order()[: right.slider("Channels", 1, most, min(FIRST, most))]
     key = f"filter of {network[0]} {layer}"
     st.session_state.setdefault(key, channels[0])
-    channel_grid(found, channels, key)
+    channel_grid(maps, channels, key)
     download("Download these maps", maps_png(network, layer, picture, channels), picture, layer)
     st.header("What its filter looks for", divider="gray")
-    asked_filter(ready, layer, key, found.maps.shape[1])
+    filter_input(ready, layer, key, maps.maps.shape[1])
 
 
-def channel_grid(found: FeatureMaps, channels: list[int], key: str) -> None:
+def channel_grid(maps: FeatureMaps, channels: list[int], key: str) -> None:
     """The maps, most active first, with a button each that chooses the filter."""
-    _, count, height, width = found.maps.shape
+    _, count, height, width = maps.maps.shape
     st.caption(
         f"The {len(channels)} most active of {count} maps of {width} x {height}, each in its own colours, from its"
         " lowest value to its highest, which stands beneath. Click one to see what its filter looks for."
     )
     with st.container(horizontal=True, gap="small"):
-        for channel, pixels in zip(channels, tiles(found, channels), strict=True):
+        for channel, pixels in zip(channels, tiles(maps, channels), strict=True):
             with st.container(width=TILE, gap=None):
-                note = "silent" if found.silent[0, channel] else f"{found.maximum[0, channel]:.3g}"
+                note = "silent" if maps.silent[0, channel] else f"{maps.maximum[0, channel]:.3g}"
                 st.image(pixels, caption=plain(note), width=TILE)
                 kind: Any = "primary" if channel == st.session_state[key] else "secondary"
                 st.button(
@@ -190,13 +195,13 @@ def choose(key: str, channel: int) -> None:
     st.session_state[key] = channel
 
 
-def asked_filter(network: Network, layer: str, key: str, count: int) -> None:
+def filter_input(network: Network, layer: str, key: str, count: int) -> None:
     """Which filter to draw an image for; the climb to it is in the session, and leaves it when another is chosen."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         number = int(st.number_input("Filter", 0, count - 1, key=key, width=180))
-        asked = st.button(f"Draw what filter {number} looks for", type="primary")
+        wanted = st.button(f"Draw what filter {number} looks for", type="primary")
     climb: Climb | None = st.session_state.get("climb")
-    if asked:
+    if wanted:
         st.session_state["climb"] = Climb(network, layer, number)
     elif climb is None or climb.about != (network.name, network.weights, layer, number):
         st.session_state["climb"] = None
@@ -258,12 +263,12 @@ def why_part(picture: Picture, network: Key) -> None:
     titles = {name: f"{METHODS[name].title} ({METHODS[name].cost})" for name in methods}
     first = methods.index(QUICK) if QUICK in methods else 0
     method = left.selectbox("Method", methods, index=first, format_func=titles.__getitem__)
-    top = {str(one.index): one for one in ranks_of(network, picture)}
-    listed = {index: f"{one.label.split(', ')[0]} ({one.probability:.1%})" for index, one in top.items()}
+    predictions = ranks_of(network, picture)
+    listed = {str(ranked.index): f"{first_name(ranked)} ({ranked.probability:.1%})" for ranked in predictions}
     index = middle.selectbox("Class", list(listed), format_func=listed.__getitem__)
     other = right.text_input("Or any other class", placeholder="name, number or WordNet id")
-    found, sheet = explained(picture, network, method, other.strip() or index)
-    shown_with_evidence(picture, found, sheet)
+    explanation, sheet = explained(picture, network, method, other.strip() or index)
+    shown_with_evidence(picture, explanation, sheet)
 
 
 def explained(picture: Picture, network: Key, method: str, name: str) -> tuple[Explanation, Sheet]:
@@ -276,29 +281,29 @@ def explained(picture: Picture, network: Key, method: str, name: str) -> tuple[E
 
     if kept is None or kept[0] != key:
         say("Explaining ...", 0)
-        found = explain(loaded(*network)[0], picture, [name], methods=[method], watch=say)
+        explanation = explain(loaded(*network)[0], picture, [name], methods=[method], watch=say)
         now.empty()
-        kept = st.session_state["explained"] = key, found, found.sheet()
+        kept = st.session_state["explained"] = key, explanation, explanation.sheet()
     return kept[1], kept[2]
 
 
-def shown_with_evidence(picture: Picture, found: Explanation, sheet: Sheet) -> None:
-    one, row = found.attributions[0], found.rows()[0]
+def shown_with_evidence(picture: Picture, explanation: Explanation, sheet: Sheet) -> None:
+    attribution, row = explanation.attributions[0], explanation.rows()[0]
     opacity = st.slider("Opacity of the map", 0, 100, 60, format="%d %%") / 100
-    mixed = blend(found, sheet.made, opacity)
+    mixed = blend(explanation, sheet.made, opacity)
     st.image(mixed.pixels, width=600)
-    signed = METHODS[one.method].signed
+    signed = METHODS[attribution.method].signed
     colours = "Red speaks for the class, blue against it." if signed else "The brighter, the more it matters."
-    flat = " The map is flat: no pixel matters." if one.flat else ""
-    st.markdown(f"**Why {plain(found.label(one))} ({one.probability:.1%})?** {colours}{flat}")
+    flat = " The map is flat: no pixel matters." if attribution.flat else ""
+    st.markdown(f"**Why {plain(explanation.label(attribution))} ({attribution.probability:.1%})?** {colours}{flat}")
     st.caption(
         f"Deletion {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%}; lower is better),"
         f" insertion {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%}; higher is better):"
         " the class's mean probability while pixels go, or come back, in the map's order."
     )
     with st.container(horizontal=True):
-        download("Download this picture", mixed.png(), picture, f"{one.method}_overlay")
-        download("Download the sheet", sheet.png(), picture, one.method)
+        download("Download this picture", mixed.png(), picture, f"{attribution.method}_overlay")
+        download("Download the sheet", sheet.png(), picture, attribution.method)
 
 
 def download(label: str, content: bytes, picture: Picture | None, what: str) -> None:

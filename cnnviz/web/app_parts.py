@@ -87,19 +87,19 @@ def tiles(found: FeatureMaps, channels: list[int]) -> list[Pixels]:
     return list(painted_between(maps, low, high, FEATURES).repeat(factor, 1).repeat(factor, 2))
 
 
-def blend(found: Explanation, made: Mapping[str, object], opacity: float) -> Sheet:
+def blend(explanation: Explanation, record: Mapping[str, object], opacity: float) -> Sheet:
     """The first map over the picture, of an opacity in [0, 1].
 
     Args:
-        made: the record of the explanation's sheet.
+        record: of the explanation's sheet.
     """
-    (one, *_), shown = found.attributions, found.shown
+    (attribution, *_), shown = explanation.attributions, explanation.shown
     picture = Image.fromarray(shown.pictures[0])
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    values = placed(one.heat, shown, (picture.height, picture.width))
-    over = painted(values, one.scale, signed=METHODS[one.method].signed)
+    values = placed(attribution.heat, shown, (picture.height, picture.width))
+    over = painted(values, attribution.scale, signed=METHODS[attribution.method].signed)
     mixed: Pixels = np.rint(np.asarray(picture) * (1 - opacity) + over * opacity).astype(np.uint8)
-    return Sheet(mixed, {**made, "command": "app", "opacity": opacity})
+    return Sheet(mixed, {**record, "command": "app", "opacity": opacity})
 
 
 class Climb:

@@ -1,6 +1,7 @@
-"""The small drawings of a gallery's pages: strips of tiles, a climb's curve, a histogram.
+"""The small drawings of pages: strips of tiles, a climb's curve, a histogram.
 
-Curve and histogram are paths and ticks in a picture of WIDTH x HEIGHT units; a template makes SVG of them.
+Curve and histogram are paths and ticks in a picture of WIDTH x HEIGHT units; the template `chart.html` makes SVG of
+them. To add a chart, write a function that gives a `Chart`.
 """
 
 import math
@@ -107,23 +108,11 @@ def strip(files: Sequence[Path | None], side: int) -> Image.Image:
     """
     most = min(STRIP_WIDTH // side, len(files))
     columns = next((count for count in range(most, most // 2, -1) if len(files) % count == 0), most)
-    made = Image.new("RGBA", (columns * side, math.ceil(len(files) / columns) * side))
+    tiles = Image.new("RGBA", (columns * side, math.ceil(len(files) / columns) * side))
     with ThreadPoolExecutor() as pool:
         for place, tile in enumerate(pool.map(lambda file: _tile(file, side - GAP), files)):
-            made.paste(tile, (place % columns * side, place // columns * side))
-    return made
-
-
-def _tile(file: Path | None, side: int) -> Image.Image:
-    if file is None:
-        return Image.new("RGB", (side, side), BLANK)
-    try:
-        image = read_picture(file).image.convert("RGB")
-        return ImageOps.fit(image, (side, side), Image.Resampling.BOX)
-    except PictureError as error:
-        raise OutputError(
-            f"cannot read {file}: it is damaged; build the gallery again, which makes it anew."
-        ) from error
+            tiles.paste(tile, (place % columns * side, place // columns * side))
+    return tiles
 
 
 def short(value: float) -> str:
@@ -139,6 +128,18 @@ def ticks(low: float, high: float) -> list[float]:
     unit = 10 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
     return [step * place for place in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _tile(file: Path | None, side: int) -> Image.Image:
+    if file is None:
+        return Image.new("RGB", (side, side), BLANK)
+    try:
+        image = read_picture(file).image.convert("RGB")
+        return ImageOps.fit(image, (side, side), Image.Resampling.BOX)
+    except PictureError as error:
+        raise OutputError(
+            f"cannot read {file}: it is damaged; build the gallery again, which makes it anew."
+        ) from error
 
 
 def _range(low: float, high: float) -> tuple[float, float]:

@@ -28,13 +28,14 @@ from cnnviz.galleries.store import EXAMPLES, Store, example_complete, file_name,
 from cnnviz.networks.layer_names import block_of
 from cnnviz.networks.provenance import model_words
 from cnnviz.web import charts
-from cnnviz.web.templating import HERE, STATES, STRIP_QUALITY, TIMES, environment
+from cnnviz.web.templating import HERE, STATES, TIMES, environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TILE_PIXELS, SMALLEST_TILE, LARGEST_TILE = 2_200_000, 20, 64  # of all strips together; a side
 INPUTS = 6  # of a filter, the strongest
+STRIP_QUALITY = 60
 GLYPH = 96  # pixels that stand for the side of the input where maps are drawn to scale
 
 
@@ -69,7 +70,7 @@ class Layer:
     @property
     def counts(self) -> Counter[str]:
         """Filters by status."""
-        return Counter(each.status for each in self.filters)
+        return Counter(filter_.status for filter_ in self.filters)
 
     @property
     def dead(self) -> str:
@@ -136,7 +137,7 @@ class _Site:
         store.check_inside()
         self.examples = _examples(store, self.plan)
         self.layers = [self._layer(layer) for layer in self.plan.layers]
-        self.by_name = {layer.name: {each.number: each for each in layer.filters} for layer in self.layers}
+        self.by_name = {layer.name: {filter_.number: filter_ for filter_ in layer.filters} for layer in self.layers}
         self.templates = _templates()
         self.written: set[Path] = set()
 
@@ -147,7 +148,7 @@ class _Site:
         for static in sorted((HERE / "static").iterdir()):
             self._write(f"site/{static.name}", static.read_bytes())
         settings = (layer.settings for layer in self.plan.layers)
-        recipes = dict.fromkeys(f"{each['recipe']}, {each['steps']} steps" for each in settings)
+        recipes = dict.fromkeys(f"{chosen['recipe']}, {chosen['steps']} steps" for chosen in settings)
         counts = sum((layer.counts for layer in self.layers), Counter[str]())
         groups = _groups(self.layers, self.plan.network["input_size"])
         self._render("index.html", "start.html", groups=groups, sizes=sizes, recipes=recipes, counts=counts)
@@ -157,17 +158,17 @@ class _Site:
         self._render(self.layers[place].page, "layer.html", layer=self.layers[place], **around)
 
     def write_filter(self, layer: Layer, place: int) -> None:
-        one = layer.filters[place]
-        record = one.record or {}
-        example = layer.examples.get(one.number)
-        tiles = self.store.example_strip(layer.name, one.number) if example and example.get("file") else None
+        current = layer.filters[place]
+        record = current.record or {}
+        example = layer.examples.get(current.number)
+        tiles = self.store.example_strip(layer.name, current.number) if example and example.get("file") else None
         batch = record.get("batch", layer.plan.settings["batch"])
         known = self.by_name.get(layer.plan.inputs or "", {})
         self._render(
-            one.page,
+            current.page,
             "filter.html",
             layer=layer,
-            filter=one,
+            filter=current,
             before=_at(layer.filters, place - 1),
             after=_at(layer.filters, place + 1),
             climb=charts.climb(record["curve"]) if record.get("curve") else None,
@@ -175,13 +176,13 @@ class _Site:
             example=example,
             tiles=self.store.name(tiles) if tiles and tiles.is_file() else None,
             inputs=[(number, weight, known.get(number)) for number, weight in record.get("inputs", ())[:INPUTS]],
-            command=command(self.plan, layer.plan, one.number, batch),
+            command=command(self.plan, layer.plan, current.number, batch),
         )
 
     def remove_stale(self) -> None:
         """Pages and strips of what the plan no longer has."""
-        here = [*self._below("layers", "*.html"), *self._below("filters", "*.html"), *self._below("site", "*.webp")]
-        for path in here:
+        pages = [*self._below("layers", "*.html"), *self._below("filters", "*.html"), *self._below("site", "*.webp")]
+        for path in pages:
             if path not in self.written:
                 path.unlink(missing_ok=True)
         for folder in self._below("filters", "*"):
@@ -191,8 +192,8 @@ class _Site:
 
     def _below(self, part: str, pattern: str) -> list[Path]:
         """Files and folders, as far as they are there: another `cnnviz gallery site` may be taking some away."""
-        found = (Path(here, name) for here, *names in os.walk(self.store.folder / part) for name in chain(*names))
-        return sorted(path for path in found if path.match(pattern))
+        paths = (Path(here, name) for here, *names in os.walk(self.store.folder / part) for name in chain(*names))
+        return sorted(path for path in paths if path.match(pattern))
 
     def _layer(self, layer: LayerPlan) -> Layer:
         name, records = file_name(layer.layer), self.store.records(layer.layer)
@@ -208,7 +209,7 @@ class _Site:
 
     def _write_strip(self, layer: Layer, side: int) -> tuple[int, int]:
         """All filters of a layer as one picture of small tiles; gives its width and height."""
-        files = [self.store.folder / each.image if each.record else None for each in layer.filters]
+        files = [self.store.folder / filter_.image if filter_.record else None for filter_ in layer.filters]
         strip, buffer = charts.strip(files, side), io.BytesIO()
         strip.save(buffer, "WEBP", quality=STRIP_QUALITY)
         self._write(layer.strip, buffer.getvalue())
@@ -280,6 +281,6 @@ def _pair(value: Sequence[float | str] | None) -> str:
 
 
 def _templates() -> "Environment":
-    made = environment(HERE / "templates")
-    made.filters |= {"pair": _pair, "by": _by}
-    return made
+    pages = environment()
+    pages.filters |= {"pair": _pair, "by": _by}
+    return pages

@@ -5,7 +5,7 @@
 
 What it is taken for, what becomes of it with depth, which pixels spoke for the class, which channels fired and what
 they look for. The network is shown the same throughout: the centre that its published preprocessing leaves. How the
-page looks and what its sentences say is in `cnnviz.web.report_page`.
+page looks is in `cnnviz.web.report_page`, what is measured and how in `cnnviz.web.report_findings`.
 """
 
 import html
@@ -24,7 +24,7 @@ from cnnviz.networks.predictions import predict
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.reading import read_picture
 from cnnviz.synthesis.settings import check_number
-from cnnviz.web.report_findings import FIT, RECIPE, Findings, _depths, _fired, _refused, edges_of
+from cnnviz.web.report_findings import FIT, RECIPE, Findings, depths_of, edges_of, fired_at, refusals
 from cnnviz.web.report_page import page
 
 TOP, EXPLAINED, FIRED = 5, 3, 3  # classes that are named, and explained; depths whose channels are looked at closely
@@ -95,15 +95,15 @@ def make_report(
     shown = show(network, opened, fit=FIT)
     predictions = tuple(predict(network, opened, top=TOP, fit=FIT))
     edges = edges_of(shown.images[0])
-    depths = _depths(network, shown, edges)
-    refused, explanation = _refused(network, names), None
+    depths = depths_of(network, shown, edges)
+    refused, explanation = refusals(network, names), None
     if kept := [name for name in names if name not in refused]:
-        told = _part_of(tell, 0, EXPLAINING)
-        explanation = explain(network, opened, methods=kept, top=EXPLAINED, fit=FIT, seed=seed, watch=told)
+        watch_part = _part_of(tell, 0, EXPLAINING)
+        explanation = explain(network, opened, methods=kept, top=EXPLAINED, fit=FIT, seed=seed, watch=watch_part)
     closely, fired = depths[-FIRED:], []
     for place, depth in enumerate(closely):
         start, end = (EXPLAINING + (1 - EXPLAINING) * (place + more) / len(closely) for more in (0, 1))
-        fired.append(_fired(depth, opened, filters, steps, seed, _part_of(tell, start, end)))
+        fired.append(fired_at(depth, opened, filters, steps, seed, _part_of(tell, start, end)))
     settings = {"fit": FIT, "methods": names, "filters": filters, "steps": steps, "seed": seed, "recipe": RECIPE}
     made = record(
         "report",
@@ -111,7 +111,7 @@ def make_report(
         settings=settings,
         picture=shown.names[0],
         sha256=shown.sha256,
-        results={"probability": [one.probability for one in predictions]},
+        results={"probability": [prediction.probability for prediction in predictions]},
     )
     return Report(network, shown, predictions, edges, depths, explanation, refused, tuple(fired), made)
 

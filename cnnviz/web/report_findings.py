@@ -1,4 +1,9 @@
-"""What a report measures of one picture in one network: what becomes of it with depth, and which channels fired."""
+"""What a report measures of one picture in one network, and how.
+
+`Findings` holds all of it, `Depth` what becomes of the picture at one layer, `Fired` the channels that it excites most.
+To add a measure of depth, give `Depth` an attribute, fill it in `depths_of`, and follow it in
+`cnnviz.web.report_sentences.MEASURES`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +82,32 @@ class Fired:
     images: Synthesis
 
 
+@dataclass(frozen=True, repr=False)
+class Findings:
+    """All that is measured of one picture in one network.
+
+    Attributes:
+        network, shown: the network, and what it saw.
+        predictions: the most probable classes, the first one first.
+        edges: (H, W), of what the network saw; see `edges_of`.
+        depths: in the order in which they run.
+        explanation: why the most probable classes came out; None if no method is right about the network.
+        refused: by method, why it is left out.
+        fired: at the last depths.
+        made: how the report was made.
+    """
+
+    network: Network
+    shown: Shown
+    predictions: tuple[Prediction, ...]
+    edges: Tensor
+    depths: tuple[Depth, ...]
+    explanation: Explanation | None
+    refused: Mapping[str, str]
+    fired: tuple[Fired, ...]
+    made: Mapping[str, Any]
+
+
 def edges_of(image: Tensor) -> Tensor:
     """The edges of an image: how steep its grey values are, by Sobel's operator.
 
@@ -124,20 +155,21 @@ def likeness(maps: Tensor, edges: Tensor) -> float | None:
     return correlations.abs().mean().item()
 
 
-def _uneven(rows: Tensor) -> Tensor:
-    """Which rows (N, P) do not have the same value everywhere, (N,)."""
-    return rows.amax(1) - rows.amin(1) > EVEN * rows.abs().amax(1)
+def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...]:
+    """What layers make of the picture, in the order in which they run.
 
+    They are the last convolution of each block of the VGG family; elsewhere the last one to run at each size of the
+    maps.
 
-def _depths(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...]:
-    """The last convolution of each block of the VGG family; elsewhere the last one to run at each size of the maps."""
+    Args:
+        edges: (H, W), of what the network was shown; see `edges_of`.
+    """
     rows = {row.name: row for row in layer_table(network)}
     last: dict[object, str] = {}
     for name in all_convolutions(network):
         group = block_of(name) if name in network.names else rows[name].output[1:]
         last.pop(group, None)  # a size that comes back counts where it comes last
         last[group] = name
-    found = maps_of_layers(network, shown, list(last.values()))
     turned = edges.flip(0, 1)
     return tuple(
         Depth(
@@ -147,22 +179,29 @@ def _depths(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...]:
             edges=likeness(maps.maps[0], edges),
             turned=likeness(maps.maps[0], turned),
         )
-        for layer, maps in found.items()
+        for layer, maps in maps_of_layers(network, shown, list(last.values())).items()
     )
 
 
-def _refused(network: Network, methods: Sequence[str]) -> dict[str, str]:
+def refusals(network: Network, methods: Sequence[str]) -> dict[str, str]:
     """By method, why it would be wrong about the network, or has nothing to look at."""
-    refused = {}
+    reasons = {}
     for name in methods:
         try:
             check_methods(explainer(network), [name], None)
         except (ModelError, LayerError) as error:
-            refused[name] = str(error)
-    return refused
+            reasons[name] = str(error)
+    return reasons
 
 
-def _fired(depth: Depth, picture: Picture, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
+def fired_at(depth: Depth, picture: Picture, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
+    """The channels of a depth that the picture excites most, and what they look for.
+
+    Args:
+        filters: how many, at most.
+        steps: of the images; those of the preset "draft" if None.
+        tell: called with what is being done, and the share of it that is done.
+    """
     maps, network = depth.maps, depth.maps.network
     channels = maps.order()[:filters]
     places = {
@@ -178,32 +217,11 @@ def _fired(depth: Depth, picture: Picture, filters: int, steps: int | None, seed
     return Fired(depth, tuple(channels), tuple(cuts.get(channel) for channel in channels), collect(job, progress))
 
 
+def _uneven(rows: Tensor) -> Tensor:
+    """Which rows (N, P) do not have the same value everywhere, (N,)."""
+    return rows.amax(1) - rows.amin(1) > EVEN * rows.abs().amax(1)
+
+
 def _image_size(network: Network, layer: str) -> Size:
     (height, width), _ = canvas(network, layer)
     return (min(height, LARGEST), min(width, LARGEST)) if network.takes_any_size else (height, width)
-
-
-@dataclass(frozen=True, repr=False)
-class Findings:
-    """What is found of one picture in one network.
-
-    Attributes:
-        network, shown: the network, and what it saw.
-        predictions: the most probable classes, the first one first.
-        edges: (H, W), of what the network saw; see `edges_of`.
-        depths: in the order in which they run.
-        explanation: why the most probable classes came out; None if no method is right about the network.
-        refused: by method, why it is left out.
-        fired: at the last depths.
-        made: how the report was made.
-    """
-
-    network: Network
-    shown: Shown
-    predictions: tuple[Prediction, ...]
-    edges: Tensor
-    depths: tuple[Depth, ...]
-    explanation: Explanation | None
-    refused: Mapping[str, str]
-    fired: tuple[Fired, ...]
-    made: Mapping[str, Any]

@@ -1,6 +1,6 @@
-"""A report as one page of HTML: its sentences, its chart, its pictures as data, and the template filled in.
+"""A report as one page of HTML: its chart, its pictures as data, and the template `report.html` filled in.
 
-Sentences say what was measured, in numbers as they are shown: two that look the same on the page count as the same.
+What the sentences on it say is in `cnnviz.web.report_sentences`.
 """
 
 import base64
@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +20,8 @@ from cnnviz.attribution.methods import METHODS
 from cnnviz.features.crops import part_of
 from cnnviz.networks.inputs import Shown, unseen_dimmed
 from cnnviz.pictures.colours import Pixels, drawable, painted
-from cnnviz.web import templating
 from cnnviz.web.charts import AXES
+from cnnviz.web.report_findings import Depth, Findings, Fired
 from cnnviz.web.report_sentences import (
     MEASURES,
     TURNED,
@@ -36,16 +35,40 @@ from cnnviz.web.report_sentences import (
     signed_note,
     verdict,
 )
+from cnnviz.web.templating import HERE, STATES, environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from cnnviz.web.report_findings import Depth, Findings, Fired
-
-HERE = Path(__file__).parent
 PICTURE, OVERLAY, TILE = 480, 240, 128  # pixels; the long side of the picture, of what is laid over it, of small tiles
 TILES = 8  # maps that are shown of a layer
 QUALITY = 82
+
+
+def page(report: Findings) -> str:
+    """The report as a document of HTML; everything that others named is escaped."""
+    picture = Image.fromarray(unseen_dimmed(report.shown, 0))
+    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    large, small = (only_seen(report.shown, side) for side in (OVERLAY, TILE))
+    attributions = report.explanation.attributions if report.explanation else ()
+    edges = report.edges / (report.edges.max() or 1)
+    template = _environment().get_template("report.html")
+    return template.render(
+        report=report,
+        style=(HERE / "static" / "style.css").read_text(encoding="utf-8"),
+        picture=uri(np.asarray(picture)),
+        picture_size=picture.size,
+        saw=uri(large.pictures[0]),
+        edges=uri(drawable(_smaller(edges)[None])),
+        tiles=[list(tiles(depth)) for depth in report.depths],
+        lines=chart(report.depths),
+        classes=list(dict.fromkeys(attribution.target for attribution in attributions)),
+        overlays=[
+            _over(large, attribution.heat, signed=METHODS[attribution.method].signed) for attribution in attributions
+        ],
+        cards=[list(cards(fired, small)) for fired in report.fired],
+        record=json.dumps(report.made, indent=1, ensure_ascii=False),
+    )
 
 
 @dataclass(frozen=True)
@@ -57,7 +80,7 @@ class Line:
     points: Sequence[tuple[float, float, str]]
 
 
-def chart(depths: "Sequence[Depth]") -> list[Line]:
+def chart(depths: Sequence[Depth]) -> list[Line]:
     """Lines from left to right by depth; 0 is at the bottom and 1 at the top."""
     left, right, top, bottom = AXES
     step = (right - left) / max(1, len(depths))
@@ -91,7 +114,7 @@ class Tile:
     source: str
 
 
-def tiles(depth: "Depth") -> Iterator[Tile]:
+def tiles(depth: Depth) -> Iterator[Tile]:
     """The most active maps."""
     maps = depth.maps
     for channel in maps.order()[:TILES]:
@@ -115,7 +138,7 @@ class Card:
     image: str
 
 
-def cards(fired: "Fired", seen: Shown) -> Iterator[Card]:
+def cards(fired: Fired, seen: Shown) -> Iterator[Card]:
     """The channels of one depth; `seen` is from `only_seen`."""
     maps = fired.depth.maps
     for place, (channel, cut) in enumerate(zip(fired.channels, fired.cuts, strict=True)):
@@ -137,30 +160,6 @@ def only_seen(shown: Shown, side: int) -> Shown:
     return replace(shown, pictures=(np.asarray(part),), seen=(0, 0, part.width, part.height))
 
 
-def page(report: "Findings") -> str:
-    """The report as a document of HTML; everything that others named is escaped."""
-    picture = Image.fromarray(unseen_dimmed(report.shown, 0))
-    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    large, small = (only_seen(report.shown, side) for side in (OVERLAY, TILE))
-    found = report.explanation.attributions if report.explanation else ()
-    edges = report.edges / (report.edges.max() or 1)
-    template = _environment().get_template("report.html")
-    return template.render(
-        report=report,
-        style=(templating.HERE / "static" / "style.css").read_text(encoding="utf-8"),
-        picture=uri(np.asarray(picture)),
-        picture_size=picture.size,
-        saw=uri(large.pictures[0]),
-        edges=uri(drawable(_smaller(edges)[None])),
-        tiles=[list(tiles(depth)) for depth in report.depths],
-        lines=chart(report.depths),
-        classes=list(dict.fromkeys(one.target for one in found)),
-        overlays=[_over(large, one.heat, signed=METHODS[one.method].signed) for one in found],
-        cards=[list(cards(fired, small)) for fired in report.fired],
-        record=json.dumps(report.made, indent=1, ensure_ascii=False),
-    )
-
-
 def _over(seen: Shown, values: Tensor, *, signed: bool) -> str:
     size = seen.pictures[0].shape[:2]
     return uri(overlaid(seen, placed(values, seen, size), full_scale(values), signed=signed))
@@ -173,9 +172,9 @@ def _smaller(values: Tensor) -> Tensor:
 
 
 def _environment() -> "Environment":
-    made = templating.environment(HERE / "templates")
-    made.filters |= {"percent": percent, "correlation": correlation, "field": field}
     sentences = (depth_sentence, overall, signed_note, seen_sentence, verdict, command)
-    made.globals |= {each.__name__: each for each in sentences}
-    made.globals |= {"states": templating.STATES, "methods": METHODS}
-    return made
+    pages = environment()
+    pages.filters |= {"percent": percent, "correlation": correlation, "field": field}
+    pages.globals |= {sentence.__name__: sentence for sentence in sentences}
+    pages.globals |= {"states": STATES, "methods": METHODS}
+    return pages

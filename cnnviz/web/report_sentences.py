@@ -1,6 +1,8 @@
-"""The sentences of a report.
+"""The sentences of a report, and the measures that they follow through the network.
 
-They say what was measured, in numbers as they are shown: two that look the same on the page count as the same.
+They say what was measured, in numbers as they are shown: two that look the same on the page count as the same. To
+follow another measure, enter it in `MEASURES`; to add a sentence, write a function and name it in
+`cnnviz.web.report_page`.
 """
 
 import math
@@ -8,14 +10,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from cnnviz.networks.inputs import Shown
 from cnnviz.networks.provenance import model_words
-from cnnviz.web import templating
-
-if TYPE_CHECKING:
-    from cnnviz.web.report_findings import Depth, Findings
+from cnnviz.web.report_findings import Depth, Findings
+from cnnviz.web.templating import TIMES
 
 
 def percent(share: float | None) -> str:
@@ -26,7 +25,7 @@ def correlation(value: float | None) -> str:
     return "none" if value is None else f"{value:z.2f}"
 
 
-def beyond(depth: "Depth") -> float | None:
+def beyond(depth: Depth) -> float | None:
     """By how much maps look more like the edges than by chance."""
     return None if depth.edges is None or depth.turned is None else depth.edges - depth.turned
 
@@ -42,7 +41,7 @@ class Measure:
     key: str
     name: str
     expected: str
-    of: "Callable[[Depth], float | None]"
+    of: Callable[[Depth], float | None]
     text: Callable[[float | None], str]
 
 
@@ -55,7 +54,7 @@ TURNED = Measure("turned", "the likeness to the turned edges", "falls", lambda d
 BEYOND = Measure("beyond", "the likeness beyond that to turned edges", "falls", beyond, correlation)
 
 
-def course(measure: Measure, before: "Depth", after: "Depth") -> str | None:
+def course(measure: Measure, before: Depth, after: Depth) -> str | None:
     """Whether a measure "rises", "falls" or "stays", by the numbers as they are shown; None where there are not two."""
     first, last = measure.of(before), measure.of(after)
     if first is None or last is None:
@@ -65,7 +64,7 @@ def course(measure: Measure, before: "Depth", after: "Depth") -> str | None:
     return "rises" if last > first else "falls"
 
 
-def change(measure: Measure, before: "Depth", after: "Depth") -> str:
+def change(measure: Measure, before: Depth, after: Depth) -> str:
     """A clause about two depths: the share of zeros rises from 40.0 % to 61.2 %."""
     first, last = (measure.text(measure.of(depth)) for depth in (before, after))
     went = course(measure, before, after)
@@ -74,7 +73,7 @@ def change(measure: Measure, before: "Depth", after: "Depth") -> str:
     return f"{measure.name} stays at {last}" if went == "stays" else f"{measure.name} {went} from {first} to {last}"
 
 
-def depth_sentence(depth: "Depth", before: "Depth | None") -> str:
+def depth_sentence(depth: Depth, before: Depth | None) -> str:
     """What one depth is like, compared with the one before it."""
     if before is not None:
         zeros, silent, edges = (change(measure, before, depth) for measure in MEASURES)
@@ -86,12 +85,12 @@ def depth_sentence(depth: "Depth", before: "Depth | None") -> str:
     return f"To begin with, {zeros} of all values are zero, {silent} of the channels are silent, and {like}."
 
 
-def overall(depths: "Sequence[Depth]") -> list[str]:
+def overall(depths: Sequence[Depth]) -> list[str]:
     """A sentence on each measure from the first depth to the last, and whether that is what textbooks say."""
     return [_overall(measure, depths) for measure in (*MEASURES, BEYOND)] if len(depths) > 1 else []
 
 
-def _overall(measure: Measure, depths: "Sequence[Depth]") -> str:
+def _overall(measure: Measure, depths: Sequence[Depth]) -> str:
     first, last = depths[0], depths[-1]
     went, text = course(measure, first, last), change(measure, first, last)
     said = f"From {first.layer} to {last.layer}, {text}"
@@ -103,7 +102,7 @@ def _overall(measure: Measure, depths: "Sequence[Depth]") -> str:
     return f"{said}: {'as' if went == measure.expected else 'other than'} textbooks say, where it {measure.expected}."
 
 
-def signed_note(depths: "Sequence[Depth]") -> str | None:
+def signed_note(depths: Sequence[Depth]) -> str | None:
     """Why there may be no zeros, where values lie below zero."""
     layers = ", ".join(depth.layer for depth in depths if depth.signed)
     if not layers:
@@ -117,31 +116,30 @@ def seen_sentence(shown: Shown) -> str:
     height, width = picture.shape[:2]
     share = (min(right, width) - max(left, 0)) * (min(bottom, height) - max(top, 0)) / (width * height)
     what = "the whole picture" if percent(share) == percent(1) else f"the centre, {percent(share)} of the picture"
-    size = f"{shown.images.shape[3]} {templating.TIMES} {shown.images.shape[2]} px"
-    return f"The network was shown {what} of {width} {templating.TIMES} {height} px, scaled to {size}."
+    size = f"{shown.images.shape[3]} {TIMES} {shown.images.shape[2]} px"
+    return f"The network was shown {what} of {width} {TIMES} {height} px, scaled to {size}."
 
 
-def verdict(report: "Findings") -> str:
+def verdict(report: Findings) -> str:
     """How many maps say more than chance."""
-    found = report.explanation.attributions if report.explanation else ()
-    pairs = [(one.evidence.curves, one.evidence.reference) for one in found]
-    better = [
-        own.deletion_auc < chance.random[0] and own.insertion_auc > chance.random[1]
-        for own, chance in pairs
-        if own and chance
-    ]
-    return f"Of these {len(found)} maps, {sum(better)} do better than a random order both ways."
+    attributions = report.explanation.attributions if report.explanation else ()
+    better = sum(
+        curves.deletion_auc < chance.random[0] and curves.insertion_auc > chance.random[1]
+        for attribution in attributions
+        if (curves := attribution.evidence.curves) and (chance := attribution.evidence.reference)
+    )
+    return f"Of these {len(attributions)} maps, {better} do better than a random order both ways."
 
 
-def field(depth: "Depth") -> str:
+def field(depth: Depth) -> str:
     """How much of what the network saw one value depends on."""
     sides = depth.row.receptive_field
     if sides is None or math.inf in sides:
         return "an unknown part" if sides is None else "all of it"
-    return f"{sides[1]:g} {templating.TIMES} {sides[0]:g} px"
+    return f"{sides[1]:g} {TIMES} {sides[0]:g} px"
 
 
-def command(report: "Findings") -> str:
+def command(report: Findings) -> str:
     """The command line that makes the report again, in the picture's folder."""
     settings = report.made["settings"]
     words = ["cnnviz", "report", report.shown.names[0], *model_words(report.made["network"])]

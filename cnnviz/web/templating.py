@@ -15,15 +15,15 @@ STATES = {
     "dead": "The filter fires nowhere in its image.",
     "missing": "It is planned, but not drawn yet.",
 }
-STRIP_QUALITY, TIMES = 60, "\N{MULTIPLICATION SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def environment(folder: Path) -> "Environment":
-    """What fills in the templates of a folder; everything that others named is escaped."""
+def environment() -> "Environment":
+    """What fills in the templates; everything that others named is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(folder)
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"short": charts.short}
-    made.globals |= {"canvas": (charts.WIDTH, charts.HEIGHT), "axes": charts.AXES}
-    return made
+    loader = FileSystemLoader(HERE / "templates")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    pages.filters |= {"short": charts.short}
+    pages.globals |= {"canvas": (charts.WIDTH, charts.HEIGHT), "axes": charts.AXES}
+    return pages

@@ -296,8 +296,10 @@ def test_what_is_named_twice_is_made_once(run: Run, mini: Network) -> None:
     own = ("--model", "vgg16-mini", "--size", "32")
     layers = ("--layer", "block1_conv1", "--layer", "block1_conv1", "--layers", "block1_conv1, block1_conv1")
     assert len(run("featuremaps", CAT, *layers, *own, "--top", "1").stdout.splitlines()) == 1
-    found = cnnviz.explain(mini, CAT, ["tabby", 30, "n02123045"], methods=["saliency", "Saliency"], size=32, checks=())
-    assert len(found.attributions) == 1
+    explanation = cnnviz.explain(
+        mini, CAT, ["tabby", 30, "n02123045"], methods=["saliency", "Saliency"], size=32, checks=()
+    )
+    assert len(explanation.attributions) == 1
 
 
 def test_the_library_refuses_what_the_command_line_refuses(mini: Network) -> None:

@@ -24,8 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cnnviz
-from cnnviz.cli import cli, options
+from cnnviz.cli import cli
 from cnnviz.cli.output import sheet_file
+from cnnviz.cli.values import channels, names, numbers, size
 from cnnviz.errors import CnnvizError, ModelError, OutputError, UnknownNameError
 from cnnviz.files import parsed
 from cnnviz.galleries.building import build_gallery
@@ -37,6 +38,7 @@ from cnnviz.pictures.records import read_made
 from cnnviz.pictures.sheets import Sheet
 from cnnviz.web.charts import climb, histogram, ticks
 from cnnviz.web.gallery_site import write_site
+from tests.support.commands import COMMANDS
 from tests.support.networks import SmallVGG
 from tests.support.paths import CAT
 
@@ -52,16 +54,6 @@ def network() -> Network:
 
 # What is typed
 
-
-def leaves(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from leaves(inner, (*words, name))
-    else:
-        yield words, command
-
-
-COMMANDS = dict(leaves(cli))
 VALUES = ["0", "-1", "1", "9" * 30, "1e9", "nan", "inf", "0.5,x", "0-3,9", "9-3", "", " ", ",", "-", "--", "28x", "all"]
 VALUES += [
     "picture.jpg",
@@ -127,32 +119,32 @@ ranges = st.tuples(st.integers(0, 300), st.integers(0, 30)).map(lambda pair: (pa
 def test_channels_are_what_is_written_each_once(some: list[tuple[int, int]], blank: str) -> None:
     text = ",".join(f"{blank}{low}{blank}-{high}" if low < high else f"{blank}{low}" for low, high in some)
     every = [number for low, high in some for number in range(low, high + 1)]
-    assert options.channels(text) == tuple(dict.fromkeys(every))
+    assert channels(text) == tuple(dict.fromkeys(every))
 
 
 @many
 @given(height=st.integers(1, 99999), width=st.integers(1, 99999))
 def test_sizes_are_what_is_written(height: int, width: int) -> None:
-    assert options.size(f"{height}x{width}") == (height, width)
-    assert options.size(str(height)) == (height, height)
+    assert size(f"{height}x{width}") == (height, width)
+    assert size(str(height)) == (height, height)
 
 
 @many
 @given(values=st.lists(st.floats(allow_nan=False), min_size=1))
 def test_numbers_are_what_is_written(values: list[float]) -> None:
-    assert options.numbers(",".join(map(repr, values))) == tuple(values)
+    assert numbers(",".join(map(repr, values))) == tuple(values)
 
 
 @many
 @given(text=st.text(max_size=12) | st.text("0123456789-,x. e", max_size=12))
 def test_any_other_text_is_refused_as_a_wrong_parameter(text: str) -> None:
-    for reader in (options.channels, options.size, options.numbers):
+    for reader in (channels, size, numbers):
         with suppress(click.BadParameter):
             found = reader(text)
             assert found
             assert all(isinstance(number, int | float) for number in found)
     with suppress(click.BadParameter):
-        found = options.names(text)
+        found = names(text)
         assert found
         assert all(name and name == name.strip() for name in found)
 

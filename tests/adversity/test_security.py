@@ -78,8 +78,8 @@ def names_in(tree: ast.AST) -> Iterator[str]:
 
 def calls(tree: ast.AST, name: str) -> list[dict[str | None, ast.expr]]:
     """The keywords of all calls of a function."""
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
-    return [{keyword.arg: keyword.value for keyword in node.keywords} for node in found]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
+    return [{keyword.arg: keyword.value for keyword in node.keywords} for node in calls]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -87,14 +87,14 @@ def test_nothing_runs_code_but_for_the_user_who_named_it(path: Path) -> None:
     tree, own = ast.parse(path.read_text()), path.relative_to(PACKAGE).as_posix()
     mentioned = set(names_in(tree))
     for name, allowed in RUNNERS.items():
-        found = [each for each in mentioned if each == name or each.startswith(f"{name}.")]
-        assert not found or own in allowed, found
+        uses = [module for module in mentioned if module == name or module.startswith(f"{name}.")]
+        assert not uses or own in allowed, uses
     for load in calls(tree, "torch.load"):
         assert ast.unparse(load["weights_only"]) == "True"
     for write in calls(tree, "write_array"):
         assert ast.unparse(write["allow_pickle"]) == "False"
-    for run in calls(tree, "subprocess.run"):
-        assert "shell" not in run
+    for start in (*calls(tree, "subprocess.run"), *calls(tree, "subprocess.Popen")):
+        assert "shell" not in start
     for opened in [*calls(tree, "Image.open"), *calls(tree, "Pillow.open")]:
         assert "formats" in opened or own == "pictures/reading.py", (
             "some formats are programs; `read_picture` knows which"
@@ -113,7 +113,9 @@ def test_templates_escape_all_but_the_style_sheet() -> None:
 
 
 def test_help_says_that_naming_a_factory_runs_its_code(run: Run) -> None:
-    having = [name for name, each in cli.commands.items() if any("--model" in one.opts for one in each.params)]
+    having = [
+        name for name, command in cli.commands.items() if any("--model" in option.opts for option in command.params)
+    ]
     assert len(having) > 8
     for name in having:
         assert "which runs that code" in " ".join(run(name, "--help").stdout.split())
@@ -220,10 +222,12 @@ def served(tmp_path: Path) -> Iterator[Callable[..., tuple[int, bytes]]]:
         assert running.server_address[0] == "127.0.0.1"
 
         def ask(line: str, *headers: str) -> tuple[int, bytes]:
-            with socket.create_connection(("127.0.0.1", port), timeout=600) as one:
-                one.sendall("\r\n".join([line, *(headers or (f"Host: localhost:{port}",)), "", ""]).encode("latin-1"))
-                one.shutdown(socket.SHUT_WR)
-                content = b"".join(iter(lambda: one.recv(65536), b""))
+            with socket.create_connection(("127.0.0.1", port), timeout=600) as connection:
+                connection.sendall(
+                    "\r\n".join([line, *(headers or (f"Host: localhost:{port}",)), "", ""]).encode("latin-1")
+                )
+                connection.shutdown(socket.SHUT_WR)
+                content = b"".join(iter(lambda: connection.recv(65536), b""))
             status = re.search(rb"^HTTP/\S+ (\d+)|Error code: (\d+)", content)  # the latter in an answer without head
             return int(status[1] or status[2]) if status else 0, content
 
@@ -327,8 +331,8 @@ def test_nothing_else_is(
 def test_odd_requests_are_answered_and_do_no_harm(
     served: Callable[..., tuple[int, bytes]], request_: list[str], status: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found, content = served(*request_)
-    assert found == status
+    answered, content = served(*request_)
+    assert answered == status
     assert b"access-control" not in content.lower()
     assert served(get("/"))[0] == 200
     assert capfd.readouterr() == ("", "")
@@ -341,14 +345,14 @@ def test_a_request_of_http_0_9_is_refused_as_it_names_no_host(served: Callable[.
 
 def test_who_is_slow_keeps_nobody_waiting(served: Any, capfd: pytest.CaptureFixture[str]) -> None:
     slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(20)]
-    for one in slow:
-        one.sendall(b"GET / HTTP/1.1\r\nHost: local")
-    asked = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
-    asked.request("GET", "/")
-    assert asked.getresponse().read() == b"it is index.html"
-    asked.close()
-    for one in slow:
-        one.close()
+    for connection in slow:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: local")
+    quick = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
+    quick.request("GET", "/")
+    assert quick.getresponse().read() == b"it is index.html"
+    quick.close()
+    for connection in slow:
+        connection.close()
     assert capfd.readouterr() == ("", "")
 
 
@@ -434,7 +438,7 @@ def test_examples_show_their_own_tiles_and_no_other_file(tmp_path: Path) -> None
     kept = [json.loads(line) for line in lines.read_text().splitlines()]
     Path(tmp_path / "secret.webp").write_bytes(b"1")
     for other in ("../secret.webp", str(tmp_path / "secret.webp"), "javascript:alert(1)", "//evil.example/a.webp"):
-        lines.write_text("\n".join(json.dumps(each | {"file": other}) for each in kept))
+        lines.write_text("\n".join(json.dumps(line | {"file": other}) for line in kept))
         write_site(store)
         page = (store.folder / "filters/block1_conv1/0000.html").read_text()
         assert "examples/block1_conv1/0000.webp" in page
@@ -477,8 +481,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             exif = Image.Exif()
             exif[0x013B] = exif[0x010E] = f"{TELLTALES[1]} at {folder}"
             image.resize((96, 64)).save(folder / "photos" / name / photo, exif=exif, comment=TELLTALES[1].encode())
+    (folder / "labels.txt").write_text("tabby\nespresso\ncup\nhouse\ntree\n")
     (folder / "net.py").write_text(
         "from torch import nn\n"
+        "from tests.support.networks import SmallVGG\n"
         "def net():\n"
         "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
     )
@@ -486,38 +492,31 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_file_tells_a_path_a_user_or_a_machine(run: Run, place: Path, tmp_path: Path) -> None:
+    """Of the built-in network, and of two of the user's own, which lie in that place."""
     monkey, out = place / "photos" / "tabby" / "cat.jpg", place / "out"
     few = ["--steps", "2", "--quiet"]
-    drawn = ["filters", "--layer", "block1_conv1", "--filters", "0", *MINI, *few]
     own = ["--model", place / "net.py:net", "--input-size", "24", "--quiet"]
+    vgg = ["--model", place / "net.py:SmallVGG", "--input-size", "32", "--labels", place / "labels.txt"]
+    drawn = ["filters", "--layer", "block1_conv1", "--filters", "0", *vgg, *few]
+    first = ["--layer", "block1_conv1"]
     commands: list[list[object]] = [
-        [
-            "featuremaps",
-            monkey,
-            "--layer",
-            "block1_conv1",
-            *MINI,
-            "-o",
-            out / f"a.{ending}",
-            "--save-arrays",
-            out / "a.npz",
-        ]
+        ["featuremaps", monkey, *first, *MINI, "-o", out / f"a.{ending}", "--save-arrays", out / "a.npz"]
         for ending in ("png", "jpg", "webp")
     ]
     commands += [
         [*drawn, "-o", out / "b.png", "--film", out / "b.gif", "--save-arrays", out / "b.npz"],
         [*drawn, "-o", out / "c.png", "--references", place / "photos"],
-        ["classimage", "tabby", *MINI, *few, "-o", out / "d.png"],
-        ["dream", monkey, "--layer", "block1_conv1", "--size", "32", *MINI, *few, "-o", out / "e.png"],
-        ["invert", monkey, "--layer", "block1_conv1", "--size", "32", *MINI, *few, "-o", out / "f.png"],
+        ["classimage", "tabby", *vgg, *few, "-o", out / "d.png"],
+        ["dream", monkey, *first, "--size", "32", *vgg, *few, "-o", out / "e.png"],
+        ["invert", monkey, *first, "--size", "32", *vgg, *few, "-o", out / "f.png"],
         ["kernels", *MINI, "-o", out / "g.png"],
-        ["saliency", monkey, "--method", "saliency", "--baseline", monkey, *MINI, "-o", out / "h.png",
+        ["saliency", monkey, "--method", "saliency", "--baseline", monkey, *vgg, "-o", out / "h.png",
          "--overlay", out / "i.png"],
         ["evidence", place / "photos", "--method", "saliency", "--grids", "1", "--pictures", "1", "--confidence", "0",
          *MINI, "-o", out / "j.png"],
-        ["report", monkey, "--filters", "1", "--method", "saliency", *MINI, *few, "-o", out / "k.html"],
-        ["gallery", "build", out / "g", "--layers", "block1_conv1", "--filters", "0", *MINI, *few],
-        ["gallery", "examples", out / "g", "--images", place / "photos", *MINI],
+        ["report", monkey, "--filters", "1", "--method", "saliency", *vgg, *few, "-o", out / "k.html"],
+        ["gallery", "build", out / "g", "--layers", "block1_conv1", "--filters", "0", *vgg, *few],
+        ["gallery", "examples", out / "g", "--images", place / "photos", *vgg],
         ["gallery", "site", out / "g"],
         ["featuremaps", monkey, "--layer", "0", *own, "-o", out / "l.png"],
         ["gallery", "build", out / "own", *own, "--steps", "2"],
@@ -532,8 +531,8 @@ def test_no_file_tells_a_path_a_user_or_a_machine(run: Run, place: Path, tmp_pat
     assert {path.suffix for path in files} >= {".png", ".jpg", ".webp", ".gif", ".npz", ".html", ".json", ".jsonl"}
     assert len(files) > 30
     for path in files:
-        told = everything_in(path)
-        assert [each for each in (*TELLTALES, str(tmp_path)) if each in told] == [], path
+        content = everything_in(path)
+        assert [telltale for telltale in (*TELLTALES, str(tmp_path)) if telltale in content] == [], path
     with Image.open(out / "l.png") as image:
         assert json.loads(image.text[METADATA])["network"]["name"] == "net.py:net"
 
@@ -541,8 +540,8 @@ def test_no_file_tells_a_path_a_user_or_a_machine(run: Run, place: Path, tmp_pat
 def test_a_gallery_that_is_written_tells_a_process_and_a_time_only(tmp_path: Path) -> None:
     store = gallery(tmp_path / "g", planned({"block1_conv1": 2}))
     with store.writing():
-        told = json.loads((store.folder / ".working.json").read_text())
+        working = json.loads((store.folder / ".working.json").read_text())
         assert (store.folder / ".lock").read_bytes() == b""
-    assert told.keys() == {"process", "since"}
-    assert told["process"] == os.getpid()
+    assert working.keys() == {"process", "since"}
+    assert working["process"] == os.getpid()
     assert isinstance(Store(store.folder).planned().count, int)

@@ -16,7 +16,7 @@ import cnnviz.networks.inputs
 from cnnviz.attribution.attribute import attribute, heat
 from cnnviz.attribution.explainer import Target, explainer
 from cnnviz.attribution.methods import METHODS
-from cnnviz.attribution.suitability import able, structure
+from cnnviz.attribution.suitability import able, structure_of
 from cnnviz.attribution.superpixels import superpixels
 from cnnviz.errors import CnnvizError, LayerError, ModelError, ShapeError, UnknownNameError
 from cnnviz.networks.network import Network
@@ -98,7 +98,7 @@ def test_every_method_is_captums(name: str, small_vgg: SmallVGG, images: Tensor)
     small_vgg.classifier.weight.data *= 3
     network = cnnviz.wrap(small_vgg, name="small", input_size=64, mean=MEAN, std=STD)
     options = {"steps": 50} if name == "integrated-gradients" else {}
-    found = attribute(network, images, CLASS, method=name, seed=SEED, batch=2, **options)
+    values = attribute(network, images, CLASS, method=name, seed=SEED, batch=2, **options)
     inputs = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
     inputs = inputs.contiguous(memory_format=torch.channels_last)  # the same rounding, or a ReLU may flip at its edge
     small_vgg.to(memory_format=torch.channels_last)
@@ -106,7 +106,7 @@ def test_every_method_is_captums(name: str, small_vgg: SmallVGG, images: Tensor)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = plain(small_vgg, name, inputs, superpixels(images[0], 50)).detach()
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * max(1.0, expected.abs().max().item()))
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5 * max(1.0, expected.abs().max().item()))
     assert expected.abs().max() > 0
 
 
@@ -143,23 +143,23 @@ def test_on_a_linear_network_attributions_are_known_in_closed_form() -> None:
     torch.testing.assert_close(occluded[:, :1], sums.repeat_interleave(2, 2).repeat_interleave(2, 3))
     patches = superpixels(image[0], 6)
     for name in ("feature-ablation", "kernel-shap"):
-        found = attribute(network, image, 1, method=name, patches=6)[0, 0]
+        values = attribute(network, image, 1, method=name, patches=6)[0, 0]
         for number in patches.unique():
             inside = patches == number
             expected = product[0].sum(0)[inside].sum().expand(int(inside.sum()))
-            torch.testing.assert_close(found[inside], expected, rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(values[inside], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_gradcam_by_hand(lenet: LeNet) -> None:
     network = cnnviz.wrap(lenet, name="lenet", input_size=28)
     image = torch.rand(1, 1, 28, 28)
-    found = attribute(network, image, 4, method="grad-cam", layer="conv2")
+    cam = attribute(network, image, 4, method="grad-cam", layer="conv2")
     maps = cnnviz.activations(network, image.requires_grad_(), ["conv2"])["conv2"].detach().requires_grad_()
     pooled = functional.max_pool2d(functional.relu(maps), 2).flatten(1)
     logits = lenet.fc3(functional.relu(lenet.fc2(functional.relu(lenet.fc1(pooled)))))
     (gradient,) = torch.autograd.grad(logits[0, 4], maps)
     expected = functional.relu((gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True))
-    torch.testing.assert_close(found, expected.detach())
+    torch.testing.assert_close(cam, expected.detach())
 
 
 def test_a_pool_is_a_layer_but_not_the_default(mini: Network) -> None:
@@ -187,15 +187,15 @@ def test_neighbours_do_not_change_an_attribution_and_generators_stay(name: str, 
 
 
 def test_integrated_gradients_take_steps_until_they_are_complete(mini: Network, cat: str) -> None:
-    image = cnnviz.networks.inputs.show(mini, cat).images
+    image = cnnviz.networks.inputs.show(mini, cat, size=56).images
     ready = explainer(mini)
     logits = ready.logits(torch.cat([image, mini.mean.expand_as(image)]))
     index = int(logits[0].argmax())
-    seen: list[int] = []
-    found = attribute(mini, image, index, method="integrated-gradients", passed=seen.append)
+    images_passed: list[int] = []
+    attribution = attribute(mini, image, index, method="integrated-gradients", passed=images_passed.append)
     difference = (logits[0, index] - logits[1, index]).item()
-    gap = abs(found.sum().item() - difference) / abs(difference)
-    assert gap <= 0.01 or sum(seen) > 50 + 100 + 200 + 400
+    gap = abs(attribution.sum().item() - difference) / abs(difference)
+    assert gap <= 0.01 or sum(images_passed) > 50 + 100 + 200 + 400
     bumpy = cnnviz.wrap(Bumpy(), name="bumpy", input_size=8)
     steps: list[int] = []
     values = attribute(bumpy, torch.ones(1, 3, 8, 8), 1, passed=steps.append)
@@ -319,20 +319,20 @@ def test_modules_without_a_rule_are_refused_and_others_are_right() -> None:
     for method, network, text in cases:
         with pytest.raises(ModelError, match=text):
             attribute(network, image, 1, method=method)
-        assert method not in able(structure(network))
+        assert method not in able(structure_of(network))
     for network in (
         chained(nn.LeakyReLU(), nn.MaxPool2d(2), nn.Sigmoid()),
         chained(By(lambda maps: 2 * maps), nn.Tanh()),
     ):
         difference = explainer(network).logits(torch.cat([image, torch.zeros_like(image)]))[:, 1]
-        found = attribute(network, image, 1, method="deeplift").sum()
-        torch.testing.assert_close(found, difference[0] - difference[1])
+        total = attribute(network, image, 1, method="deeplift").sum()
+        torch.testing.assert_close(total, difference[0] - difference[1])
 
 
 def test_every_method_that_is_called_able_runs() -> None:
     shared = nn.ReLU()
     for network in (chained(nn.LeakyReLU()), chained(shared, nn.MaxPool2d(2), shared), chained(nn.PReLU())):
-        for method in able(structure(network)):
+        for method in able(structure_of(network)):
             few = {"samples": 8} if "samples" in METHODS[method].options else {}
             attribute(network, torch.rand(1, 3, 16, 16), 1, method=method, **few)
 
@@ -359,11 +359,11 @@ def test_torchvisions_networks(name: str) -> None:
     able = []
     for method in ("saliency", "grad-cam", "guided-backprop", "deeplift", "lrp"):
         try:
-            found = attribute(network, image, 5, method=method)
+            values = attribute(network, image, 5, method=method)
         except ModelError:
             continue
         able.append(method)
-        assert heat(found, method, (side, side)).shape == (1, side, side)
+        assert heat(values, method, (side, side)).shape == (1, side, side)
     assert {"saliency", "grad-cam"} <= set(able)
     refused = {"resnet18": {"deeplift", "lrp"}, "inception_v3": {"deeplift", "lrp", "guided-backprop"}}
     assert not set(able) & refused.get(name, set())

@@ -20,27 +20,27 @@ def images(count: int = 2, height: int = 40, width: int = 60) -> torch.Tensor:
 def test_colours_are_the_same_everywhere(mini: Network) -> None:
     given = images()
     for name, values in (("black", torch.zeros(3)), ("white", torch.ones(3)), ("mean", mini.mean.flatten())):
-        found, _ = baseline_for(mini, given, name)
-        torch.testing.assert_close(found, values.view(1, 3, 1, 1).expand_as(given), rtol=0, atol=0)
+        baseline, _ = baseline_for(mini, given, name)
+        torch.testing.assert_close(baseline, values.view(1, 3, 1, 1).expand_as(given), rtol=0, atol=0)
 
 
 def test_a_blur_is_torchvisions_over_a_share_of_the_short_side(mini: Network) -> None:
     given = images()
-    found, told = baseline_for(mini, given, "blur")
+    baseline, name = baseline_for(mini, given, "blur")
     sigma = BLUR * 40
     reach = min(round(3 * sigma), 39)
-    torch.testing.assert_close(found, gaussian_blur(given, [2 * reach + 1] * 2, [sigma] * 2))
-    assert told == "the picture, blurred"
+    torch.testing.assert_close(baseline, gaussian_blur(given, [2 * reach + 1] * 2, [sigma] * 2))
+    assert name == "the picture, blurred"
     one_pixel = images(1, 1, 1)
     torch.testing.assert_close(baseline_for(mini, one_pixel, "blur")[0], one_pixel)
 
 
 def test_a_picture_is_squeezed_to_the_images(mini: Network, lenet: LeNet, tmp_path: Path) -> None:
     Image.new("RGB", (30, 30), (255, 0, 51)).save(tmp_path / "red.png")
-    found, told = baseline_for(mini, images(), str(tmp_path / "red.png"))
+    baseline, name = baseline_for(mini, images(), str(tmp_path / "red.png"))
     expected = torch.tensor([1.0, 0.0, 0.2]).view(1, 3, 1, 1).expand(2, 3, 40, 60)
-    torch.testing.assert_close(found, expected)
-    assert told == "red.png"
+    torch.testing.assert_close(baseline, expected)
+    assert name == "red.png"
     with pytest.raises(PictureError, match="another number of channels"):
         baseline_for(wrap(lenet, name="lenet", input_size=28), images(), tmp_path / "red.png")
     with pytest.raises(UnknownNameError, match="no baseline named 'grey'"):

@@ -56,16 +56,16 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def test_examples_are_what_the_network_is_right_and_sure_about(colours: Network, photographs: Path) -> None:
-    found = list(examples(colours, photographs))
-    assert sorted(one.path.name for one in found) == [
+    recognised = list(examples(colours, photographs))
+    assert sorted(example.path.name for example in recognised) == [
         *(f"blue{shade}.png" for shade in range(4)),
         *(f"green{shade}.png" for shade in range(4)),
         *("red2.png", "red3.png"),
     ]
-    assert all(one.path.name.startswith(["red", "green", "blue"][one.index]) for one in found)
-    assert all(one.image.shape == (1, 3, 16, 16) and one.probability > 0.8 for one in found)
+    assert all(example.path.name.startswith(["red", "green", "blue"][example.index]) for example in recognised)
+    assert all(example.image.shape == (1, 3, 16, 16) and example.probability > 0.8 for example in recognised)
     assert not list(examples(colours, photographs, confidence=0.99))
-    flat = [(one.path.name, one.index) for one in examples(colours, photographs / "blue")]
+    flat = [(example.path.name, example.index) for example in examples(colours, photographs / "blue")]
     assert ("red0.png", 0) in flat, "right in the folder, a picture is what the network takes it for"
 
 
@@ -85,20 +85,20 @@ def test_no_picture_is_in_two_pairs_and_classes_differ() -> None:
     all_of_them = [
         Example(Path(str(number)), torch.zeros(1, 3, 2, 2), index, 1.0) for number, index in enumerate(indices)
     ]
-    found = list(pairs(all_of_them))
-    used = [one.path for pair in found for one in pair]
-    assert len(found) == 4
+    grids = list(pairs(all_of_them))
+    used = [example.path for pair in grids for example in pair]
+    assert len(grids) == 4
     assert len(set(used)) == len(used)
-    assert all(left.index != right.index for left, right in found)
+    assert all(left.index != right.index for left, right in grids)
 
 
 def test_shares_are_what_a_linear_network_must_have(colours: Network, photographs: Path) -> None:
     """Of red times its weight, all lies on the red picture; the weights alone are the same everywhere."""
     grids = list(pairs(examples(colours, photographs)))
-    found = pointing_game(colours, grids, ["input-x-gradient", "occlusion", "saliency"])
-    torch.testing.assert_close(found["input-x-gradient"], torch.ones(len(grids), dtype=torch.float64))
-    torch.testing.assert_close(found["saliency"], torch.full((len(grids),), 0.5, dtype=torch.float64))
-    assert found["occlusion"].min() > 0.9
+    shares = pointing_game(colours, grids, ["input-x-gradient", "occlusion", "saliency"])
+    torch.testing.assert_close(shares["input-x-gradient"], torch.ones(len(grids), dtype=torch.float64))
+    torch.testing.assert_close(shares["saliency"], torch.full((len(grids),), 0.5, dtype=torch.float64))
+    assert shares["occlusion"].min() > 0.9
 
 
 def test_nothing_positive_is_no_share(photographs: Path) -> None:
@@ -130,7 +130,7 @@ def test_intervals_and_verdicts_by_hand() -> None:
 def test_the_randomization_check_over_pictures_equals_the_one_of_each(mini: Network, tmp_path: Path) -> None:
     for number, box in enumerate([(0, 0, 200, 200), (50, 50, 300, 300)]):
         cnnviz.read_picture(CAT).image.crop(box).save(tmp_path / f"{number}.png")
-    found = compare_methods(mini, tmp_path, methods=METHODS, grids=1, pictures=2, confidence=0, size=64)
+    comparison = compare_methods(mini, tmp_path, methods=METHODS, grids=1, pictures=2, confidence=0, size=64)
     for row, one in enumerate(examples(mini, tmp_path, confidence=0, size=64)):
         alone = cnnviz.explain(
             mini,
@@ -140,7 +140,7 @@ def test_the_randomization_check_over_pictures_equals_the_one_of_each(mini: Netw
             checks=["sanity"],
         )
         for attribution in alone.attributions:
-            table = found.methods[attribution.method].correlations
+            table = comparison.methods[attribution.method].correlations
             assert attribution.evidence.sanity == pytest.approx({layer: float(table[layer][row]) for layer in table})
 
 
@@ -159,12 +159,12 @@ def test_the_command(run: Run, photographs: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "| input x gradient | 100.0% ± 0.0% | 3 |" in result.stdout
     assert "| gradient (saliency) | 50.0% ± 0.0% | 3 |" in result.stdout
-    made = cnnviz.read_record("e.png")
-    assert made["command"] == "evidence"
-    assert made["settings"]["folder"] == "photographs"  # type: ignore[index]
-    told = json.loads(run("evidence", photographs, *own, *asked, "--json", "-o", "e.png").stdout)
-    assert [row["share"] for row in told["methods"]] == pytest.approx([1, 0.5])
-    assert list(told["methods"][0]["correlations"]) == ["0"]
+    record = cnnviz.read_record("e.png")
+    assert record["command"] == "evidence"
+    assert record["settings"]["folder"] == "photographs"  # type: ignore[index]
+    output = json.loads(run("evidence", photographs, *own, *asked, "--json", "-o", "e.png").stdout)
+    assert [row["share"] for row in output["methods"]] == pytest.approx([1, 0.5])
+    assert list(output["methods"][0]["correlations"]) == ["0"]
 
 
 def test_what_cannot_be_compared_is_one_line(run: Run, tmp_path: Path, colours: Network) -> None:
@@ -200,5 +200,5 @@ def test_a_network_of_one_size_cannot_play(lenet: LeNet, photographs: Path) -> N
 
 @pytest.mark.parametrize("seed", range(6))
 def test_pictures_are_looked_for_until_there_are_pairs(seed: int, colours: Network, photographs: Path) -> None:
-    found = compare_methods(colours, photographs, methods="saliency", grids=2, pictures=9, seed=seed)
-    assert (found.grids, found.pictures) == (2, 9)
+    comparison = compare_methods(colours, photographs, methods="saliency", grids=2, pictures=9, seed=seed)
+    assert (comparison.grids, comparison.pictures) == (2, 9)

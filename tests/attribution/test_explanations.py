@@ -67,9 +67,9 @@ def test_heat_falls_where_the_evidence_is_in_the_upright_picture(
     exif[0x0112] = orientation
     stored = Image.fromarray(np.rot90(upright, turns).copy())
     stored.save(tmp_path / "corner.png", exif=exif)
-    found = explain(bright, tmp_path / "corner.png", ["bright"], methods="input-x-gradient", fit=fit)
-    assert found.shown.pictures[0].shape == (80, 120, 3)
-    values = placed(found.attributions[0].heat, found.shown, (80, 120))
+    explanation = explain(bright, tmp_path / "corner.png", ["bright"], methods="input-x-gradient", fit=fit)
+    assert explanation.shown.pictures[0].shape == (80, 120, 3)
+    values = placed(explanation.attributions[0].heat, explanation.shown, (80, 120))
     y, x = np.unravel_index(np.nanargmax(values), values.shape)
     assert top <= y < top + 16
     assert left <= x < left + 16
@@ -82,21 +82,21 @@ def test_heat_falls_where_the_evidence_is_in_the_upright_picture(
         assert unseen[:, :20].all()
         assert unseen[:, 100:].all()
         assert not unseen[:, 21:99].any()
-    assert found.overlay().pixels.shape == (80, 120, 3)
+    assert explanation.overlay().pixels.shape == (80, 120, 3)
 
 
 def test_deletion_and_insertion_by_hand(bright: Network) -> None:
     """Half the pixels are white: taken away first they take all brightness within the first half of the steps."""
     image = torch.zeros(1, 3, 4, 4)
     image[..., :2] = 1
-    found = deletion_insertion(explainer(bright), image, torch.zeros_like(image), Target(1), image[0, 0])
+    curves = deletion_insertion(explainer(bright), image, torch.zeros_like(image), Target(1), image[0, 0])
     share = torch.linspace(0, 1, 17).clamp(max=0.5)
-    torch.testing.assert_close(found.deletion, torch.sigmoid(10 * (0.5 - share)))
-    torch.testing.assert_close(found.insertion, torch.sigmoid(10 * share))
+    torch.testing.assert_close(curves.deletion, torch.sigmoid(10 * (0.5 - share)))
+    torch.testing.assert_close(curves.insertion, torch.sigmoid(10 * share))
     expected = torch.trapezoid(torch.sigmoid(10 * share.double()), dx=1 / 16).item()
-    assert found.insertion_auc == pytest.approx(expected, rel=1e-5)
+    assert curves.insertion_auc == pytest.approx(expected, rel=1e-5)
     backwards = deletion_insertion(explainer(bright), image, torch.zeros_like(image), Target(1), -image[0, 0])
-    assert backwards.deletion_auc > found.deletion_auc
+    assert backwards.deletion_auc > curves.deletion_auc
 
 
 def test_pixels_go_by_their_rank_in_equal_steps_and_become_the_baseline(bright: Network) -> None:
@@ -112,9 +112,9 @@ def test_pixels_go_by_their_rank_in_equal_steps_and_become_the_baseline(bright: 
         without[taken], alone[taken] = 0.2, pixels[taken]
         deletion.append(torch.sigmoid(10 * without.mean()))
         insertion.append(torch.sigmoid(10 * alone.mean()))
-    found = deletion_insertion(explainer(bright), image, baseline, Target(1), heat)
-    torch.testing.assert_close(found.deletion, torch.stack(deletion))
-    torch.testing.assert_close(found.insertion, torch.stack(insertion))
+    curves = deletion_insertion(explainer(bright), image, baseline, Target(1), heat)
+    torch.testing.assert_close(curves.deletion, torch.stack(deletion))
+    torch.testing.assert_close(curves.insertion, torch.stack(insertion))
 
 
 def test_orders_that_know_nothing_by_hand(bright: Network) -> None:
@@ -124,14 +124,14 @@ def test_orders_that_know_nothing_by_hand(bright: Network) -> None:
     empty = torch.zeros_like(image)
     draws = torch.Generator().manual_seed(4)
     blind = [deletion_insertion(ready, image, empty, target, torch.rand(6, 10, generator=draws)) for _ in range(3)]
-    found = reference(ready, image, empty, target, seed=4)
-    assert found.random == pytest.approx(
+    areas = reference(ready, image, empty, target, seed=4)
+    assert areas.random == pytest.approx(
         (sum(one.deletion_auc for one in blind) / 3, sum(one.insertion_auc for one in blind) / 3)
     )
     centre = deletion_insertion(ready, image, empty, target, image[0, 0])
-    assert found.centre == pytest.approx((centre.deletion_auc, centre.insertion_auc))
-    assert found.random[0] > centre.deletion_auc, "what is bright is in the middle"
-    assert reference(ready, image, empty, target) == reference(ready, image, empty, target, seed=0) != found
+    assert areas.centre == pytest.approx((centre.deletion_auc, centre.insertion_auc))
+    assert areas.random[0] > centre.deletion_auc, "what is bright is in the middle"
+    assert reference(ready, image, empty, target) == reference(ready, image, empty, target, seed=0) != areas
 
 
 def test_completeness_and_captums_measures_on_a_linear_network(bright: Network) -> None:
@@ -275,23 +275,23 @@ def test_sanity_compares_with_the_maps_of_every_stage(small_vgg: SmallVGG) -> No
         return one.module.features[0].weight[0, 0]
 
     lowest = network.module.features[0].weight
-    found = sanity(
+    by_layer = sanity(
         network,
         [kernel(network), ramp],
         [kernel, lambda _: ramp.square()],
         watch=lambda text, share: steps.append((text, share)),
     )
     stages = [(name, kernel(torn).clone()) for name, torn in randomized(network, 0)]
-    assert list(found) == [name for name, _ in stages]
+    assert list(by_layer) == [name for name, _ in stages]
     for name, values in stages:
-        assert found[name] == pytest.approx([rank_correlation(kernel(network), values), 1])
-    *before, (last, _) = found.items()
+        assert by_layer[name] == pytest.approx([rank_correlation(kernel(network), values), 1])
+    *before, (last, _) = by_layer.items()
     assert all(correlations[0] == pytest.approx(1) for _, correlations in before)
-    assert abs(found[last][0]) < 0.99, "only now the first layer is random"
+    assert abs(by_layer[last][0]) < 0.99, "only now the first layer is random"
     assert [share for _, share in steps] == pytest.approx([number / 10 for number in range(10)])
-    assert [text for text, _ in steps[::2]] == [f"maps of a network that is random from {name} up" for name in found]
+    assert [text for text, _ in steps[::2]] == [f"maps of a network that is random from {name} up" for name in by_layer]
     other = sanity(network, [kernel(network)], [kernel], seed=1)
-    assert other[last] != found[last][:1]
+    assert other[last] != by_layer[last][:1]
     assert network.module.features[0].weight is lowest
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         sanity(network, [ramp, ramp], [kernel])
@@ -304,11 +304,12 @@ def test_a_map_is_flagged_above_a_mean_correlation_of_one_half() -> None:
 
 
 def test_evidence_and_what_is_written(run: Run) -> None:
-    arguments = ("--method", "grad-cam,integrated-gradients", "--set", "steps=20", "--sanity", "--infidelity")
+    methods = ("--method", "grad-cam,integrated-gradients", "--set", "steps=20", "--size", "48")
+    arguments = (*methods, "--sanity", "--infidelity")
     result = run("saliency", CAT, *MINI, *arguments, "--json", "--save-arrays", "a.npz", "--overlay", "over.png")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    cam, integrated = told["attributions"]
+    output = json.loads(result.stdout)
+    cam, integrated = output["attributions"]
     assert cam["layer"] == "block5_conv3"
     for row in (cam, integrated):
         assert 0 <= row["deletion_auc"] <= 1
@@ -323,13 +324,15 @@ def test_evidence_and_what_is_written(run: Run) -> None:
         assert own.sum() == pytest.approx(integrated["sum"], rel=1e-3)
         assert arrays["image"].shape == own.shape
     assert cnnviz.read_picture("over.png").image.size == cnnviz.read_picture(CAT).image.size
-    made = cnnviz.read_record(told["file"])
-    assert made["command"] == "saliency"
-    assert made["settings"]["options"] == {"steps": 20.0}  # type: ignore[index]
+    record = cnnviz.read_record(output["file"])
+    assert record["command"] == "saliency"
+    assert record["settings"]["options"] == {"steps": 20.0}  # type: ignore[index]
 
 
 def test_classes_side_by_side_and_against_each_other(run: Run, mini: Network) -> None:
-    result = run("saliency", CAT, *MINI, "--method", "saliency,grad-cam", "--top", "3", "-o", "three.png")
+    result = run(
+        "saliency", CAT, *MINI, "--method", "saliency,grad-cam", "--top", "3", "--size", "48", "-o", "three.png"
+    )
     assert result.exit_code == 0, result.output
     three, one_column = cnnviz.read_picture("three.png").image, 2 * 150
     assert three.width > 3 * one_column
@@ -346,10 +349,10 @@ def test_classes_side_by_side_and_against_each_other(run: Run, mini: Network) ->
 def test_a_flat_map_is_drawn_and_said_to_be_flat() -> None:
     module = Bright()
     nn.init.zeros_(module.conv.weight)
-    found = explain(wrap(module, name="blind", input_size=32), CAT, methods=["saliency", "integrated-gradients"])
-    assert all(one.flat for one in found.attributions)
-    assert found.sheet().pixels.std() > 0
-    assert all(math.isfinite(value) for row in found.rows() for value in row.values() if isinstance(value, float))
+    explanation = explain(wrap(module, name="blind", input_size=32), CAT, methods=["saliency", "integrated-gradients"])
+    assert all(attribution.flat for attribution in explanation.attributions)
+    assert explanation.sheet().pixels.std() > 0
+    assert all(math.isfinite(value) for row in explanation.rows() for value in row.values() if isinstance(value, float))
 
 
 def test_all_methods_make_a_sheet_and_leave_out_what_cannot_be(run: Run, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.evidence import infidelity, max_sensitivity
 from cnnviz.attribution.explainer import Target, explainer
 from cnnviz.attribution.methods import CHECKS, METHODS, Case, Method, Option, options_of, settings_of, share_out
-from cnnviz.attribution.suitability import able, structure
+from cnnviz.attribution.suitability import able, structure_of
 from cnnviz.errors import ShapeError, UnknownNameError
 from cnnviz.isolation import seeded
 from cnnviz.networks.network import Network, wrap
@@ -73,7 +73,7 @@ def test_a_new_method_is_one_entry(mini: Network, monkeypatch: pytest.MonkeyPatc
     assert (explanation.attributions[0].values == 5 * once.attributions[0].values).all()
     assert explanation.attributions[0].evidence.infidelity is not None
     assert explanation.sheet().pixels.size
-    assert "scaled" in able(structure(mini))
+    assert "scaled" in able(structure_of(mini))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import cnnviz
 from cnnviz.attribution.methods import METHODS
-from cnnviz.attribution.suitability import able, check, layer_for, structure
+from cnnviz.attribution.suitability import able, check, layer_for, structure_of
 from cnnviz.errors import LayerError, ModelError, ShapeError, UnknownNameError
 from cnnviz.networks.network import Network
 from tests.support.networks import SmallVGG
@@ -51,16 +51,18 @@ def chained(*parts: nn.Module) -> Network:
 
 def test_a_chain_by_hand() -> None:
     pool = nn.MaxPool2d(2)
-    made = structure(chained(nn.ReLU(), pool))
-    assert made.leaves == {nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear}
-    assert made.reused == set()
-    assert made.chain
-    assert made.classes == 5
-    assert made.activations == 2 * 4 * 6 * 8 + 4 * 3 * 4 + 4 + 4 + 5
-    assert made.maps == ("0", "1", "2")
-    assert {("convolution", nn.Conv2d), ("relu", nn.ReLU), ("max_pool2d", nn.MaxPool2d)} <= made.operations
-    assert {kind for _, kind in made.operations} == made.leaves, "the normalisation is no operation of the module's"
-    assert able(made) == EVERY
+    structure = structure_of(chained(nn.ReLU(), pool))
+    assert structure.leaves == {nn.Conv2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear}
+    assert structure.reused == set()
+    assert structure.chain
+    assert structure.classes == 5
+    assert structure.activations == 2 * 4 * 6 * 8 + 4 * 3 * 4 + 4 + 4 + 5
+    assert structure.maps == ("0", "1", "2")
+    assert {("convolution", nn.Conv2d), ("relu", nn.ReLU), ("max_pool2d", nn.MaxPool2d)} <= structure.operations
+    assert {kind for _, kind in structure.operations} == structure.leaves, (
+        "the normalisation is no operation of the module's"
+    )
+    assert able(structure) == EVERY
 
 
 class Tangled(nn.Module):
@@ -78,28 +80,28 @@ class Tangled(nn.Module):
 
 def test_branches_by_hand() -> None:
     network = cnnviz.wrap(Tangled(), name="tangled", input_size=6)
-    made = structure(network)
-    assert made.leaves == {nn.Conv2d, nn.ReLU}
-    assert made.reused == {nn.ReLU}
-    assert not made.chain
-    assert made.classes == 4
-    assert made.activations == 4 * (4 * 6 * 6)
-    assert made.maps == ("first", "again.0", "relu", "again"), "where they end last"
-    own = {name for name, kind in made.operations if kind is Tangled}
+    structure = structure_of(network)
+    assert structure.leaves == {nn.Conv2d, nn.ReLU}
+    assert structure.reused == {nn.ReLU}
+    assert not structure.chain
+    assert structure.classes == 4
+    assert structure.activations == 4 * (4 * 6 * 6)
+    assert structure.maps == ("first", "again.0", "relu", "again"), "where they end last"
+    own = {name for name, kind in structure.operations if kind is Tangled}
     assert own == {"a factor", "mul", "add", "mean"}
-    assert ("relu", nn.ReLU) in made.operations
+    assert ("relu", nn.ReLU) in structure.operations
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
     for name, reason in {
         "deeplift": "its forward applies mul by functions, which captum's hooks cannot see",
         "lrp": BRANCHES,
     }.items():
         with pytest.raises(ModelError) as refused:
-            check(network, made, name)
+            check(network, structure, name)
         able_others = ", ".join(each for each in EVERY if each not in ("deeplift", "lrp"))
         assert str(refused.value) == (
             f"{METHODS[name].title} cannot explain tangled: {reason}; these methods can: {able_others}."
         )
-    check(network, made, "guided-backprop")
+    check(network, structure, "guided-backprop")
 
 
 class Quotient(nn.Module):
@@ -133,16 +135,16 @@ PARTS: dict[str, tuple[list[nn.Module], str, str, str]] = {
 def test_which_methods_are_refused_and_why(name: str) -> None:
     parts, guided, rescaled, chain = PARTS[name]
     network = chained(*parts)
-    made = structure(network)
+    structure = structure_of(network)
     reasons = dict.fromkeys(RELU_MODULES, guided) | {"deeplift": rescaled, "lrp": chain}
-    assert able(made) == [each for each in EVERY if not reasons.get(each)]
+    assert able(structure) == [each for each in EVERY if not reasons.get(each)]
     for method, reason in reasons.items():
         if reason:
             with pytest.raises(ModelError) as error:
-                check(network, made, method)
+                check(network, structure, method)
             assert f" cannot explain chain: {reason}; these methods can: " in str(error.value)
         else:
-            check(network, made, method)
+            check(network, structure, method)
 
 
 MOVING: list[Callable[[Tensor], Tensor]] = [
@@ -192,15 +194,15 @@ def test_what_moves_numbers_about_or_is_linear_may_be_done_by_functions() -> Non
         *((Weighed(function), {"lrp"}) for function in LINEAR),
     ]
     for part, refused in parts:
-        made = structure(chained(nn.ReLU(), part))
-        assert able(made) == [each for each in EVERY if each not in refused], made.operations
+        structure = structure_of(chained(nn.ReLU(), part))
+        assert able(structure) == [each for each in EVERY if each not in refused], structure.operations
 
 
 def test_modules_that_captum_has_rules_for() -> None:
     both = (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(), nn.Identity())
     for part in (*both, nn.ELU(), nn.LeakyReLU(), nn.Sigmoid(), nn.Softplus(), nn.Softmax(1)):
         refused = set() if part in both else {"lrp"}
-        assert able(structure(chained(nn.ReLU(), part))) == [each for each in EVERY if each not in refused], part
+        assert able(structure_of(chained(nn.ReLU(), part))) == [each for each in EVERY if each not in refused], part
 
 
 def test_what_may_be_a_relu_is_refused_beside_relu_modules() -> None:
@@ -212,7 +214,7 @@ def test_what_may_be_a_relu_is_refused_beside_relu_modules() -> None:
         lambda maps: torch.where(maps > 0, maps, 0),
     ]
     for each in others:
-        assert not RELU_MODULES & set(able(structure(chained(nn.ReLU(), By(each)))))
+        assert not RELU_MODULES & set(able(structure_of(chained(nn.ReLU(), By(each)))))
 
 
 def test_a_module_used_twice_is_refused_where_captum_mixes_its_uses_up() -> None:
@@ -222,11 +224,11 @@ def test_a_module_used_twice_is_refused_where_captum_mixes_its_uses_up() -> None
         (nn.BatchNorm2d(4), {"lrp"}, "BatchNorm2d"),
     ):
         network = chained(nn.ReLU(), shared, shared)
-        made = structure(network)
-        assert made.reused == {type(shared)}
-        assert able(made) == [each for each in EVERY if each not in refused]
+        structure = structure_of(network)
+        assert structure.reused == {type(shared)}
+        assert able(structure) == [each for each in EVERY if each not in refused]
         with pytest.raises(ModelError, match=f"it uses one {named} module in several places, which captum cannot tell"):
-            check(network, made, max(refused))
+            check(network, structure, max(refused))
 
 
 def test_the_layer_that_is_looked_at(small_vgg: SmallVGG) -> None:
@@ -234,17 +236,17 @@ def test_the_layer_that_is_looked_at(small_vgg: SmallVGG) -> None:
     vgg = cnnviz.wrap(small_vgg, name="small", input_size=64)
     other = chained(nn.ReLU(), nn.Dropout(), nn.MaxPool2d(2))
     for network, default, asked in ((vgg, "block5_conv3", "block2_pool"), (other, "1", "3")):
-        made = structure(network)
-        assert layer_for(network, made, cam, None) == default
-        assert layer_for(network, made, cam, asked) == asked
-        assert layer_for(network, made, pixels, None) is layer_for(network, made, pixels, asked) is None
+        structure = structure_of(network)
+        assert layer_for(network, structure, cam, None) == default
+        assert layer_for(network, structure, cam, asked) == asked
+        assert layer_for(network, structure, pixels, None) is layer_for(network, structure, pixels, asked) is None
         with pytest.raises(UnknownNameError):
-            layer_for(network, made, cam, "nowhere")
+            layer_for(network, structure, cam, "nowhere")
     with pytest.raises(LayerError, match="'4' gives no feature maps that Grad-CAM could weigh"):
-        layer_for(other, structure(other), cam, "4")
+        layer_for(other, structure_of(other), cam, "4")
     flat = cnnviz.wrap(nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)), name="flat", input_size=8)
     with pytest.raises(LayerError, match="flat has no layer with feature maps, which Grad-CAM needs"):
-        layer_for(flat, structure(flat), cam, None)
+        layer_for(flat, structure_of(flat), cam, None)
 
 
 class Watched(nn.Module):
@@ -259,14 +261,14 @@ class Watched(nn.Module):
 
 def test_nothing_is_computed_to_know_a_structure() -> None:
     Watched.given.clear()
-    structure(cnnviz.wrap(nn.Sequential(nn.Conv2d(1, 2, 3), Watched()), name="net", input_size=(9, 8)))
+    structure_of(cnnviz.wrap(nn.Sequential(nn.Conv2d(1, 2, 3), Watched()), name="net", input_size=(9, 8)))
     assert Watched.given == [("meta", (1, 2, 7, 6), torch.float64)]
 
 
 def test_a_map_has_more_than_one_position() -> None:
     pools = [nn.AdaptiveAvgPool2d(size) for size in ((2, 1), 1)]
-    assert structure(chained(*pools)).maps == ("0", "1")
-    assert structure(chained(nn.AdaptiveAvgPool2d((1, 2)))).maps == ("0", "1")
+    assert structure_of(chained(*pools)).maps == ("0", "1")
+    assert structure_of(chained(nn.AdaptiveAvgPool2d((1, 2)))).maps == ("0", "1")
 
 
 class LooksAtValues(nn.Module):
@@ -281,22 +283,27 @@ class LooksAtValues(nn.Module):
 
 
 def test_a_network_that_looks_at_values_is_followed_on_grey() -> None:
-    made = structure(cnnviz.wrap(LooksAtValues(), name="net", input_size=(9, 11)))
-    assert (made.classes, made.activations, made.maps, made.chain) == (4, 4 * 7 * 9, ("conv",), True)
+    structure = structure_of(cnnviz.wrap(LooksAtValues(), name="net", input_size=(9, 11)))
+    assert (structure.classes, structure.activations, structure.maps, structure.chain) == (
+        4,
+        4 * 7 * 9,
+        ("conv",),
+        True,
+    )
 
 
 def test_what_is_no_classifier_is_refused() -> None:
     def net(function: Callable[[Tensor], object]) -> Network:
         return cnnviz.wrap(By(function), name="net", input_size=(6, 5))  # type: ignore[arg-type]
 
-    assert structure(net(lambda images: images.mean((1, 2, 3)))).classes == 1
-    assert structure(net(lambda images: images.flatten(1))).classes == 30
+    assert structure_of(net(lambda images: images.mean((1, 2, 3)))).classes == 1
+    assert structure_of(net(lambda images: images.flatten(1))).classes == 30
     for wrong in (
         lambda images: (images.mean((2, 3)),),
         lambda images: images.mean(3),
         lambda images: images.mean((2, 3)).expand(2, 3),
     ):
         with pytest.raises(ModelError, match="net is no classifier of single pictures"):
-            structure(net(wrong))
+            structure_of(net(wrong))
     with pytest.raises(ShapeError, match="net cannot take a picture of 5 x 6 px"):
-        structure(net(lambda images: functional.linear(images, torch.ones(2, 7, device=images.device))))
+        structure_of(net(lambda images: functional.linear(images, torch.ones(2, 7, device=images.device))))

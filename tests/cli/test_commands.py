@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,14 @@ from PIL import Image
 
 import cnnviz
 from cnnviz.cli import cli
+from cnnviz.features.maps import Order, Scale
 from cnnviz.models import zoo
+from cnnviz.networks.inputs import Fit
 from cnnviz.networks.network import Network
 from cnnviz.pictures.records import read_record
-from tests.support.commands import Run
+from cnnviz.synthesis.recipes import RECIPES, Preset
+from cnnviz.synthesis.settings import Precision
+from tests.support.commands import COMMANDS, Run
 from tests.support.networks import LeNet
 from tests.support.paths import CAT, NETWORKS
 from tests.support.pictures import jpeg
@@ -125,9 +131,9 @@ def test_layers_lists_parameters_and_receptive_fields(run: Run, empty_cache: Pat
     assert "138,357,544 parameters" in result.stdout
     rows = [line.split() for line in result.stdout.splitlines() if " Conv2d " in line]
     assert [row[-2] for row in rows] == ["3", "5", "10", "14", "24", "32", "40", "60", "76", "92", "132", "164", "196"]
-    found = json.loads(run("layers", *MINI, "--json", "--size", "64").stdout)
-    assert found["input_size"] == [64, 64]
-    assert found["layers"][-1]["receptive_field"] == ["all", "all"]
+    table = json.loads(run("layers", *MINI, "--json", "--size", "64").stdout)
+    assert table["input_size"] == [64, 64]
+    assert table["layers"][-1]["receptive_field"] == ["all", "all"]
 
 
 def test_predict(run: Run) -> None:
@@ -278,9 +284,9 @@ def test_layers_may_be_called_anything(run: Run) -> None:
 
 def test_the_probability_of_a_class(run: Run, mini: Network) -> None:
     (row,) = json.loads(run("predict", CAT, "--class", "Egyptian cat", "--class", "n02123045", *MINI, "--json").stdout)
-    everything = {one.index: one.probability for one in cnnviz.predict(mini, CAT, top=200)}
-    assert [one["label"] for one in row["classes"]] == ["Egyptian cat", "tabby"]
-    assert [one["probability"] for one in row["classes"]] == [everything[32], everything[30]]
+    everything = {ranked.index: ranked.probability for ranked in cnnviz.predict(mini, CAT, top=200)}
+    assert [ranked["label"] for ranked in row["classes"]] == ["Egyptian cat", "tabby"]
+    assert [ranked["probability"] for ranked in row["classes"]] == [everything[32], everything[30]]
     assert row["network"]["name"] == "vgg16-mini"
 
 
@@ -338,3 +344,39 @@ def test_version_and_help(run: Run) -> None:
         text = run(command, "--help").stdout
         assert f"  cnnviz {command}" in text.split("Example:")[1], "each help shows an example"
     assert run("nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--fit", get_args(Fit)),
+        ("--by", get_args(Order)),
+        ("--scale", get_args(Scale)),
+        ("--recipe", tuple(RECIPES)),
+        ("--preset", get_args(Preset)),
+        ("--precision", get_args(Precision)),
+    ],
+)
+def test_words_to_choose_from_are_those_of_the_library(run: Run, option: str, words: tuple[str, ...]) -> None:
+    takers = [called for called, command in COMMANDS.items() if any(option in given.opts for given in command.params)]
+    assert takers
+    for called in takers:
+        [chosen] = [given for given in COMMANDS[called].params if option in given.opts]
+        assert isinstance(chosen.type, click.Choice)
+        assert tuple(chosen.type.choices) == words
+        result = run(*called, option, "nonsense")
+        assert result.exit_code == 2
+        assert all(repr(word) in result.stderr for word in words)
+
+
+@pytest.mark.parametrize("command", [("saliency", CAT), ("report", CAT), ("evidence", ".")])
+def test_a_method_that_is_none_is_noticed_before_any_download(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr("cnnviz.cli.options.Chosen.load", fail)
+    result = run(*command, "--method", "saliency,gradcam")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: no method named 'gradcam'; did you mean 'grad-cam'")

@@ -47,9 +47,9 @@ def test_the_same_command_gives_the_same_pixels(run: Run) -> None:
 
 def test_the_first_sixteen_filters_or_all(run: Run) -> None:
     result = run("filters", "--layer", "block2_conv1", "--steps", "1", "--size", "16", *MINI, "--json")
-    found = json.loads(result.stdout)
-    assert [row["label"] for row in found["images"]] == [str(number) for number in range(16)]
-    assert set(found["images"][0]) == {"label", "start", "score", "percentile", "mean", "max", "status", "tries"}
+    outcome = json.loads(result.stdout)
+    assert [row["label"] for row in outcome["images"]] == [str(number) for number in range(16)]
+    assert set(outcome["images"][0]) == {"label", "start", "score", "percentile", "mean", "max", "status", "tries"}
     result = run(
         "filters", "--layer", "block2_conv1", "--filters", "all", "--steps", "1", "--size", "16", *MINI, "--json"
     )

@@ -45,16 +45,16 @@ def picture(name: str) -> list[str]:
 def test_what_every_command_makes_is_made_again_pixel_for_pixel(run: Run, made: str) -> None:
     result = run("rerun", "made.png", *picture(made), "-o", "again.png")
     assert result.stdout == "made.png: identical, pixel for pixel; written to again.png\n", result.stderr
-    one, other = read_made("made.png"), read_made("again.png")
-    assert np.array_equal(one[1], other[1])
-    assert one[0] == other[0]
-    told = run("inspect", "made.png").stdout
-    assert f"command:                   {made}\n" in told
-    assert json.loads(run("inspect", "made.png", "--json").stdout) == one[0]
+    first, second = read_made("made.png"), read_made("again.png")
+    assert np.array_equal(first[1], second[1])
+    assert first[0] == second[0]
+    inspected = run("inspect", "made.png").stdout
+    assert f"command:                   {made}\n" in inspected
+    assert json.loads(run("inspect", "made.png", "--json").stdout) == first[0]
 
 
 def test_overlays_gallery_pictures_and_evidence_are_made_again(run: Run, tmp_path: Path) -> None:
-    run("saliency", CAT, "--method", "saliency", *MINI, "-o", "s.png", "--overlay", "o.png", "--quiet")
+    run("saliency", CAT, "--method", "saliency", "--size", "48", *MINI, "-o", "s.png", "--overlay", "o.png", "--quiet")
     assert "identical" in run("rerun", "o.png", "--picture", CAT).stdout
     run("gallery", "build", "g", *MINI, "--layers", "block2_conv1", "--filters", "1-2", "--steps", "2", "--quiet")
     assert "identical" in run("rerun", "g/images/block2_conv1/0002.png").stdout
@@ -86,18 +86,18 @@ def test_other_weights_are_named_and_the_picture_is_not_the_same(run: Run) -> No
 def test_numbers_that_differ_by_rounding_are_said_to_be_equal(run: Run) -> None:
     """A pixel that another computer drew otherwise, and a score that it rounded otherwise."""
     network = cnnviz.load("vgg16-mini")
-    found = cnnviz.filter_images(network, "block1_conv1", [0], steps=2)
-    sheet = found.sheet()
+    synthesis = cnnviz.filter_images(network, "block1_conv1", [0], steps=2)
+    sheet = synthesis.sheet()
     pixels = sheet.pixels.copy()
     pixels[-30, 30] ^= 1
-    results = {"score": [found.scores.item() * 1.005]}
+    results = {"score": [synthesis.scores.item() * 1.005]}
     versions = {**sheet.made["versions"], "torch": "1.0"}
     cnnviz.Sheet(pixels, {**sheet.made, "results": results, "versions": versions}).save("a.png")
     result = run("rerun", "a.png")
     assert result.exit_code == 0
     assert result.stdout.startswith("a.png: equal within rounding: numbers differ by 0.005")
     assert f"torch 1.0, now {sheet.made['versions']['torch']}" in result.stdout
-    cnnviz.Sheet(pixels, {**sheet.made, "results": {"score": [found.scores.item() * 1.2]}}).save("a.png")
+    cnnviz.Sheet(pixels, {**sheet.made, "results": {"score": [synthesis.scores.item() * 1.2]}}).save("a.png")
     assert run("rerun", "a.png").exit_code == 1
 
 

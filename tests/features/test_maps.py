@@ -67,8 +67,8 @@ def test_a_batch_gives_the_maps_of_each_image(small_vgg: SmallVGG) -> None:
 
 def test_a_plain_module_sees_the_tensor_as_it_is(lenet: LeNet) -> None:
     images = torch.randn(2, 1, 28, 28) * 3
-    found = cnnviz.feature_maps(lenet, images, "conv1")
-    torch.testing.assert_close(found.maps, lenet.conv1(images).detach())
+    features = cnnviz.feature_maps(lenet, images, "conv1")
+    torch.testing.assert_close(features.maps, lenet.conv1(images).detach())
 
 
 def test_the_picture_file_goes_through_the_networks_own_preprocessing(mini: Network, cat: Path) -> None:

@@ -87,7 +87,7 @@ def test_top_lists_histograms_and_places_are_those_of_brute_force(
         for number, line in lines(store, layer).items():
             order = peaks[:, number].argsort(descending=True, stable=True)[:5]
             order = order[peaks[order, number] > 0]
-            assert [each["picture"] for each in line["top"]] == [
+            assert [example["picture"] for example in line["top"]] == [
                 files[index].relative_to(photographs).as_posix() for index in order.tolist()
             ]
             torch.testing.assert_close(torch.tensor([e["value"] for e in line["top"]]), peaks[order, number])
@@ -97,7 +97,7 @@ def test_top_lists_histograms_and_places_are_those_of_brute_force(
             assert sum(line["histogram"]["counts"]) == len(files)
             assert not order.numel() or top / 2 <= peaks[:, number].max() < top
     about = json.loads((store.folder / "examples.json").read_text())
-    assert [each["picture"] for each in about["unreadable"]] == ["b/empty.jpg", "no.png"]
+    assert [example["picture"] for example in about["unreadable"]] == ["b/empty.jpg", "no.png"]
     assert about["pictures"] == COUNT - 2
     assert check(store.folder)[1] == []
 
@@ -138,19 +138,19 @@ def test_an_interrupted_pass_goes_on_and_gives_the_same(network: Network, photog
     whole = Store(store.folder.with_name("whole"))
     shutil.copytree(store.folder, whole.folder)
     run_through(find_examples(InProcess(network), whole, photographs))
-    seen: list[int] = []
+    starts: list[int] = []
 
     class Counting(InProcess):
         def excite(self, layers, top, shards):
             for shard in shards:
-                seen.append(shard.start)
+                starts.append(shard.start)
                 yield from super().excite(layers, top, iter([shard]))
 
     interrupted = find_examples(Counting(network), store, photographs)
     next(interrupted)
     interrupted.close()
     run_through(find_examples(Counting(network), store, photographs))
-    assert seen == [0, 128, 256]
+    assert starts == [0, 128, 256]
     for layer in LAYERS:
         assert lines(store, layer) == lines(whole, layer)
     assert {path.name for path in store.folder.iterdir()} == {path.name for path in whole.folder.iterdir()}
@@ -184,7 +184,7 @@ def test_a_pass_that_stops_while_it_writes_leaves_no_examples(
     assert not (store.folder / "examples.json").exists()
     (store.folder / ".examples.state").write_bytes(b"damaged")
     run_through(find_examples(InProcess(network), store, photographs.parent / "one"))
-    assert [each["picture"] for each in lines(store, LAYERS[0])[0]["top"]] in (["cat.jpg"], [])
+    assert [example["picture"] for example in lines(store, LAYERS[0])[0]["top"]] in (["cat.jpg"], [])
     assert check(store.folder)[1] == []
 
 

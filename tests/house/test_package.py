@@ -92,12 +92,19 @@ def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_readmes_python_runs_as_written(tmp_path: Path) -> None:
+def test_the_readmes_python_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the built-in network at a smaller size, which takes a fifth of the time."""
+    network = cnnviz.load("vgg16-mini")
+    network.input_size = (48, 48)
+    monkeypatch.setattr(cnnviz, "load", lambda name: {"vgg16-mini": network}[name])
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CAT, "cat.jpg")
     code = "\n".join(readme_blocks("python"))
     assert "feature_maps(" in code
-    shutil.copy(CAT, tmp_path / "cat.jpg")
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "maps.png").exists()
+    exec(compile(code, "README.md", "exec"), {})
+    written = set(re.findall(r'save\("(.+?)"\)', code))
+    assert written == {path.name for path in tmp_path.iterdir()} - {"cat.jpg"}
+    assert "maps.png" in written
 
 
 def test_the_card_is_of_the_network_that_is_shipped() -> None:

@@ -1,8 +1,8 @@
 """Every command, interrupted at random moments: what it leaves is whole, and it says no more than that it was stopped.
 
-As a script: ``OMP_NUM_THREADS=1 python tests/long_runs/interruptions.py FOLDER --times 8`` (some minutes), or with
-``--only`` for some of the commands. Runs are forks of one process in which PyTorch is imported; what happens to signals
-before that ``--fresh`` tries, with new processes.
+As a script: ``python tests/long_runs/interruptions.py FOLDER --times 8`` (some minutes), or with ``--only`` for some of
+the commands. Runs are forks of one process in which everything is imported; what happens to signals before that
+``--fresh`` tries, with new processes.
 """
 
 import io
@@ -20,10 +20,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no other threads
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import click
 import numpy as np
 from PIL import Image
 
+import cnnviz
 from cnnviz.__main__ import main as command_line
 from cnnviz.cli import cli
 from cnnviz.errors import PictureError
@@ -32,7 +36,10 @@ from cnnviz.pictures.records import read_record
 
 CAT = Path(__file__).parents[2] / "gallery" / "photos" / "cat.jpg"
 MINI = ("--model", "vgg16-mini")
-BUILD = ("gallery", "build", "g", "--layers", "block1_conv1,block2_conv1", "--filters", "0-5", "--steps", "4", *MINI)
+BUILD = (
+    *("gallery", "build", "g", "--layers", "block1_conv1,block2_conv1", "--filters", "0-5"),
+    *("--steps", "4", "--size", "32", *MINI),
+)
 EXAMPLES = ("gallery", "examples", "g", "--images", "photos", *MINI)
 COMMANDS = {
     "app": ("--no-browser", "--port", "PORT"),
@@ -42,7 +49,20 @@ COMMANDS = {
     "evidence": ("photos", "--method", "saliency", "--grids", "1", "--pictures", "1", "--confidence", "0", *MINI),
     "featuremaps": ("cat.jpg", "--layers", "all", "--save-arrays", "out.npz", "-o", "maps", *MINI),
     "filters": (
-        *("--layer", "block1_conv2", "--filters", "0-7", "--steps", "6", "--batch", "2", "--film", "out.gif"),
+        *(
+            "--layer",
+            "block1_conv2",
+            "--filters",
+            "0-3",
+            "--steps",
+            "6",
+            "--batch",
+            "2",
+            "--size",
+            "32",
+            "--film",
+            "out.gif",
+        ),
         *("--save-arrays", "out.npz", "-o", "out.png", *MINI),
     ),
     "gallery build": BUILD[2:],
@@ -65,6 +85,13 @@ COMMANDS = {
         *("-o", "out.png", *MINI),
     ),
     "weights": (),
+}
+DRAWN = ("featuremaps", "cat.jpg", "--layer", "block1_conv1", "-o", "made.png", *MINI)
+GALLERY = (BUILD, EXAMPLES, ("gallery", "site", "g"))
+BEFORE = {  # what has to be there before a command makes sense
+    "inspect": (DRAWN,),
+    "rerun": (DRAWN,),
+    **dict.fromkeys(("gallery examples", "gallery serve", "gallery site", "gallery status", "gallery verify"), GALLERY),
 }
 SERVERS = ("app", "gallery serve")  # which end by nothing else
 LONGEST = 8.0  # seconds after which a server is interrupted
@@ -167,15 +194,14 @@ def _read(path: Path) -> None:
         assert all(json.loads(line) for line in lines)
 
 
-def prepared(folder: Path) -> Path:
-    """A folder with what commands need: pictures, a gallery with its pages, a picture made by cnnviz."""
+def prepared(folder: Path, names: Sequence[str]) -> Path:
+    """A folder with what commands need: pictures, perhaps a gallery with its pages, or a picture made by cnnviz."""
     base = folder / "base" / "in"
     (base / "photos").mkdir(parents=True)
     for name in ("cat.jpg", "photos/a.jpg"):
         shutil.copy(CAT, base / name)
     shutil.copy(CAT.with_name("coffee.jpg"), base / "photos" / "b.jpg")
-    made = ("featuremaps", "cat.jpg", "--layer", "block1_conv1", "-o", "made.png", *MINI)
-    for words in (made, BUILD, EXAMPLES, ("gallery", "site", "g")):
+    for words in dict.fromkeys(words for name in names for words in BEFORE.get(name, ())):
         ran = forked(base, words)
         assert ran.status == 0, ran.said
     return base
@@ -212,7 +238,7 @@ def _copied(base: Path, folder: Path, name: str) -> Path:
     shutil.rmtree(folder.parent, ignore_errors=True)
     shutil.copytree(base, folder)
     if name == "gallery build":
-        shutil.rmtree(folder / "g")
+        shutil.rmtree(folder / "g", ignore_errors=True)
     if name == "gallery examples":
         (folder / "g" / "examples.json").unlink()
         shutil.rmtree(folder / "g" / "examples")
@@ -233,8 +259,11 @@ def _continued(name: str, folder: Path) -> list[str]:
 @click.option("--fresh", "anew", is_flag=True)
 def main(folder: Path, times: int, seed: int, only: str, anew: bool) -> None:
     assert sorted(COMMANDS) == list(leaves(cli)), "every command is interrupted"
-    base, draws, total = prepared(folder), random.Random(seed), [0, 0, 0]
-    for name in only.split(",") if only else COMMANDS:
+    for name in () if anew else cnnviz.__all__:
+        getattr(cnnviz, name)  # imported once, for all forks
+    names = only.split(",") if only else list(COMMANDS)
+    base, draws, total = prepared(folder, names), random.Random(seed), [0, 0, 0]
+    for name in names:
         caught, wrong = interrupted(name, base, times, draws, fresh if anew else forked)
         total = [total[0] + times, total[1] + caught, total[2] + len(wrong)]
         click.echo(f"{name}: {times} times, {caught} at work", err=True)

@@ -62,8 +62,8 @@ def test_both_layouts_hold_the_same(class_folders: Path, ordinary: Path) -> None
         assert torch.equal(pictures.flatten(1).sum(1).sort().values, same.flatten(1).sum(1).sort().values)
         assert classes.tolist() == sorted(same_classes.tolist()) == [0] * 5 + [1] * 5
         expected = torch.from_numpy(np.array(picture(10))).permute(2, 0, 1)
-        for found, truth in ((pictures, classes), (same, same_classes)):
-            (row,) = [row for row in range(10) if torch.equal(found[row], expected)]
+        for images, truth in ((pictures, classes), (same, same_classes)):
+            (row,) = [row for row in range(10) if torch.equal(images[row], expected)]
             assert truth[row] == 1
 
 
@@ -142,7 +142,7 @@ def test_frozen_blocks_stay_as_they_are() -> None:
     freeze(network, 2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     network(torch.randn(4, 3, 32, 32)).square().mean().backward()
-    torch.optim.SGD((one for one in network.parameters() if one.grad is not None), lr=0.1).step()
+    torch.optim.SGD((parameter for parameter in network.parameters() if parameter.grad is not None), lr=0.1).step()
     changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     pool_of_block2 = 13  # with batch norm, three modules a convolution
     numbers = {int(name.split(".")[1]) for name in changed if name.startswith("features")}

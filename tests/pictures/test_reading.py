@@ -38,29 +38,29 @@ def test_grey_stays_grey_and_becomes_three_equal_channels_on_demand(tmp_path: Pa
 def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     alpha = np.dstack([COLOURS, np.array([[255, 128, 0], [255, 0, 255]], np.uint8)])
     expected = np.rint(alpha[..., :3] * (alpha[..., 3:] / 255) + 255 * (1 - alpha[..., 3:] / 255))
-    found = read_picture(saved(tmp_path, "a.png", Image.fromarray(alpha))).pixels()
-    assert np.abs(found - expected).max() <= 1
+    pixels = read_picture(saved(tmp_path, "a.png", Image.fromarray(alpha))).pixels()
+    assert np.abs(pixels - expected).max() <= 1
     indexed = Image.fromarray(COLOURS).quantize(8)
     hidden = indexed.getpixel((0, 0))
-    found = read_picture(saved(tmp_path, "p.png", indexed, transparency=hidden)).pixels()
-    np.testing.assert_array_equal(found[0, 0], [255, 255, 255])
-    np.testing.assert_array_equal(found[0, 1], COLOURS[0, 1])
+    pixels = read_picture(saved(tmp_path, "p.png", indexed, transparency=hidden)).pixels()
+    np.testing.assert_array_equal(pixels[0, 0], [255, 255, 255])
+    np.testing.assert_array_equal(pixels[0, 1], COLOURS[0, 1])
 
 
 def test_cmyk_and_palettes(tmp_path: Path) -> None:
     cmyk = Image.fromarray(LARGE).convert("CMYK")
-    found = read_picture(saved(tmp_path, "a.tiff", cmyk)).pixels()
-    np.testing.assert_array_equal(found, np.asarray(cmyk.convert("RGB")))
-    found = read_picture(saved(tmp_path, "p.png", Image.fromarray(LARGE).quantize(8))).pixels()
-    np.testing.assert_array_equal(found, LARGE)
+    pixels = read_picture(saved(tmp_path, "a.tiff", cmyk)).pixels()
+    np.testing.assert_array_equal(pixels, np.asarray(cmyk.convert("RGB")))
+    pixels = read_picture(saved(tmp_path, "p.png", Image.fromarray(LARGE).quantize(8))).pixels()
+    np.testing.assert_array_equal(pixels, LARGE)
 
 
 def test_sixteen_bits_and_real_numbers_become_eight(tmp_path: Path) -> None:
     values = np.array([[0, 257, 32768], [65535, 40000, 128]], np.uint16)
     expected = np.rint(values / 257)
     for name in ("a.png", "a.tiff"):
-        found = read_picture(saved(tmp_path, name, Image.fromarray(values)))
-        np.testing.assert_array_equal(np.asarray(found.image), expected)
+        picture = read_picture(saved(tmp_path, name, Image.fromarray(values)))
+        np.testing.assert_array_equal(np.asarray(picture.image), expected)
     real = Image.fromarray((values / 65535).astype(np.float32))
     np.testing.assert_array_equal(np.asarray(read_picture(saved(tmp_path, "f.tiff", real)).image), expected)
     with pytest.raises(PictureError, match="outside 0 to 1"):

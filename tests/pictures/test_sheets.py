@@ -73,14 +73,14 @@ def test_the_header_is_never_cut_but_for_endless_names() -> None:
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "webp", "PNG"])
 def test_files_are_what_their_ending_says(tmp_path: Path, ending: str) -> None:
-    made = Sheet(flat(120, 30, 40), {"command": "test", "größe": "ü"})
-    path = made.save(tmp_path / "new" / f"a.{ending}")
+    sheet = Sheet(flat(120, 30, 40), {"command": "test", "größe": "ü"})
+    path = sheet.save(tmp_path / "new" / f"a.{ending}")
     with Image.open(path) as image:
         assert image.format == {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}[ending.lower()]
         assert image.size == (40, 30)
     if ending.lower() == "png":
         assert read_record(path) == {"command": "test", "größe": "ü"}
-        np.testing.assert_array_equal(np.asarray(Image.open(path)), made.pixels)
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), sheet.pixels)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -136,5 +136,5 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_notebooks_get_the_same_pixels() -> None:
-    made = Sheet(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(made._repr_png_()))), made.pixels)
+    sheet = Sheet(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sheet._repr_png_()))), sheet.pixels)

@@ -1,7 +1,21 @@
 """Command lines as tests run them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import click
 from click.testing import Result
 
+from cnnviz.cli import cli
+
 Run = Callable[..., Result]
+
+
+def _leaves(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _leaves(inner, (*words, name))
+    else:
+        yield words, command
+
+
+COMMANDS = dict(_leaves(cli))  # by the words that call them: ("gallery", "build")

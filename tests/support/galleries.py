@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnviz.galleries.drawing import Drawn
+from cnnviz.galleries.drawing import Drawing
 from cnnviz.galleries.plan import LayerPlan, Plan
 from cnnviz.galleries.store import Store, file_name
 from cnnviz.galleries.verification import check
@@ -57,7 +57,7 @@ def png(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def drawn(plan: Plan, layer: LayerPlan, number: int, picture: bytes | None = None) -> Drawn:
+def drawn(plan: Plan, layer: LayerPlan, number: int, picture: bytes | None = None) -> Drawing:
     """Scores -1, 6, 3, 0, 7, 4, 1, 8, 5; ok, weak and dead in turn."""
     weights = [[channel, 0.5 - channel] for channel in range(3)] if layer.inputs else []
     record = {
@@ -74,7 +74,7 @@ def drawn(plan: Plan, layer: LayerPlan, number: int, picture: bytes | None = Non
         "curve": [-1.0, 0.5, 2.25],
         "inputs": weights,
     }
-    return Drawn(layer.layer, number, picture or png(number), record)
+    return Drawing(layer.layer, number, picture or png(number), record)
 
 
 def gallery(folder: Path, plan: Plan, missing: int = 5) -> Store:

@@ -76,9 +76,9 @@ def test_every_link_leads_to_a_file_of_the_folder(tmp_path: Path, name: str) -> 
     assert write_site(store) == store.folder / "index.html"
     assert len(pages(store.folder)) == 1 + 3 + 12
     for page in pages(store.folder):
-        found = Reader(page)
-        assert all("alt" in image for image in found.images)
-        for reference in found.references:
+        reader = Reader(page)
+        assert all("alt" in image for image in reader.images)
+        for reference in reader.references:
             parts = urlsplit(reference)
             assert (parts.query, parts.fragment, parts.netloc) == ("", "", "")
             if parts.scheme:
@@ -94,10 +94,10 @@ def test_what_others_named_is_text(tmp_path: Path) -> None:
     add_examples(store, picture=HOSTILE)
     write_site(store)
     for page in pages(store.folder):
-        found = Reader(page)
-        assert HOSTILE in found.text
-        assert not found.handlers
-        assert not any(image["src"] == "x" for image in found.images)
+        reader = Reader(page)
+        assert HOSTILE in reader.text
+        assert not reader.handlers
+        assert not any(image["src"] == "x" for image in reader.images)
 
 
 def test_what_is_not_drawn_or_drawn_otherwise_is_said_to_be_not_drawn_yet(store: Store) -> None:
@@ -142,11 +142,11 @@ def test_examples_are_shown_where_they_are_and_of_the_same_weights_only(store: S
     assert "pictures" not in read(store, page).text
     add_examples(store)
     write_site(store)
-    found = read(store, page)
-    tiles = [image for image in found.images if "examples/" in str(image["src"])]
+    reader = read(store, page)
+    tiles = [image for image in reader.images if "examples/" in str(image["src"])]
     assert [tile["style"] for tile in tiles] == [f"object-position:{share}% 0" for share in ("0.0", "50.0", "100.0")]
-    assert "4.5 cats/1.jpg 3.5 cats/1.jpg 2.5 cats/1.jpg" in found.text
-    assert "this image: 20" in found.text
+    assert "4.5 cats/1.jpg 3.5 cats/1.jpg 2.5 cats/1.jpg" in reader.text
+    assert "this image: 20" in reader.text
     without = read(store, "filters/block1_conv2/0001.html")
     assert "4.5 cats/1.jpg" in without.text
     assert not any("examples/" in str(image["src"]) for image in without.images)
@@ -261,9 +261,9 @@ def test_a_histogram_has_a_step_per_run_of_bins_and_its_mark_inside(
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_ticks_are_a_few_round_numbers_inside(low: float, length: float) -> None:
-    found = charts.ticks(low, low + length)
-    assert 2 <= len(found) <= 6
-    assert all(low - length / 1e3 <= each <= low + length * 1.001 for each in found)
+    places = charts.ticks(low, low + length)
+    assert 2 <= len(places) <= 6
+    assert all(low - length / 1e3 <= place <= low + length * 1.001 for place in places)
 
 
 @pytest.fixture
@@ -276,8 +276,8 @@ def visit(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...
         return visits[-1]
 
     yield start
-    for each in visits:
-        each.check()
+    for visit in visits:
+        visit.check()
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_what_were_smuggled_into_a_page_would_do_nothing(site: Path, browser: An
         here.open(place)
         here.window.close()
         assert "a dialog" not in here.wrong
-        assert sum("Content Security Policy" in each for each in here.wrong) >= 3
+        assert sum("Content Security Policy" in message for message in here.wrong) >= 3
         assert not any("127.0.0.1" in url for url in sent)
 
 

@@ -109,15 +109,15 @@ def page(report: Report) -> str:
 
 def expected(network: Network, picture: Path) -> dict[str, float | int | str | None]:
     """Every number, from the library's own functions."""
-    found: dict[str, float | int | str | None] = {}
-    for place, one in enumerate(cnnviz.predict(network, picture, top=5, fit=FIT)):
-        found[f"predictions.{place}.probability"] = one.probability
+    numbers: dict[str, float | int | str | None] = {}
+    for place, prediction in enumerate(cnnviz.predict(network, picture, top=5, fit=FIT)):
+        numbers[f"predictions.{place}.probability"] = prediction.probability
     rows = {row.name: row for row in layer_table(network)}
     for place, layer in enumerate(BLOCKS):
         maps = cnnviz.feature_maps(network, picture, layer, fit=FIT)
         values, edges = maps.maps[0], sobel(maps.shown.images[0])
         key = f"depths.{place}."
-        found |= {
+        numbers |= {
             key + "maps": "x".join(map(str, values.shape)),
             key + "field": str(rows[network.qualified(layer)].receptive_field),
             key + "silent": maps.silent_fraction,
@@ -126,21 +126,21 @@ def expected(network: Network, picture: Path) -> dict[str, float | int | str | N
             key + "turned": correlation(values, edges[::-1, ::-1]),
         }
         for tile, channel in enumerate(maps.order()[:8]):
-            found[f"{key}tiles.{tile}.channel"] = channel
+            numbers[f"{key}tiles.{tile}.channel"] = channel
             if not maps.silent[0, channel]:
-                found[f"{key}tiles.{tile}.maximum"] = maps.maximum[0, channel].item()
+                numbers[f"{key}tiles.{tile}.maximum"] = maps.maximum[0, channel].item()
         if place > 1:
-            found |= fired(network, maps, f"fired.{place - 2}.")
+            numbers |= fired(network, maps, f"fired.{place - 2}.")
     explained = cnnviz.explain(
         network, picture, methods=["integrated-gradients", "grad-cam"], top=3, fit=FIT, seed=5
     ).rows()
     for place, row in enumerate(explained):
         for name in ("deletion", "insertion"):
-            found[f"explanation.{place}.{name}"] = float(str(row[f"{name}_auc"]))
-            found[f"explanation.{place}.{name}_random"] = float(str(row[f"{name}_auc_random"]))
+            numbers[f"explanation.{place}.{name}"] = float(str(row[f"{name}_auc"]))
+            numbers[f"explanation.{place}.{name}_random"] = float(str(row[f"{name}_auc_random"]))
         if "completeness_gap" in row:
-            found[f"explanation.{place}.gap"] = float(str(row["completeness_gap"]))
-    return found
+            numbers[f"explanation.{place}.gap"] = float(str(row["completeness_gap"]))
+    return numbers
 
 
 def fired(network: Network, maps: cnnviz.FeatureMaps, key: str) -> dict[str, float | int | str | None]:
@@ -167,8 +167,10 @@ def correlation(maps: Tensor, edges: np.ndarray) -> float | None:
     """Numpy's, channel by channel, over the means of blocks."""
     height, width = maps.shape[1:]
     blocks = edges.reshape(height, edges.shape[0] // height, width, edges.shape[1] // width).mean((1, 3))
-    found = [abs(np.corrcoef(one.ravel(), blocks.ravel())[0, 1]) for one in maps.numpy() if one.max() > one.min()]
-    return float(np.mean(found)) if found else None
+    correlations = [
+        abs(np.corrcoef(values.ravel(), blocks.ravel())[0, 1]) for values in maps.numpy() if values.max() > values.min()
+    ]
+    return float(np.mean(correlations)) if correlations else None
 
 
 def test_every_number_is_the_librarys_and_rounds_to_what_is_shown(page: str, network: Network, folder: Path) -> None:
@@ -195,20 +197,20 @@ def test_statuses_labels_and_sha256_are_the_librarys(page: str, report: Report, 
     assert record["settings"]["seed"] == 5
     for sha256 in (report.shown.sha256, network.fingerprint):
         assert f"sha256 {str(sha256)[:12]}…" in text
-    for each in report.fired:
-        for channel, status in zip(each.channels, each.images.status, strict=True):
+    for fired in report.fired:
+        for channel, status in zip(fired.channels, fired.images.status, strict=True):
             assert re.search(rf"channel {channel} [^|]*? {status}", text)
     assert "takes it for " + report.predictions[0].label in text
     assert "--filters 3 --seed 5 --method integrated-gradients,grad-cam --steps 2" in text
 
 
 def test_what_others_named_is_text_and_no_path_is_told(page: str, folder: Path) -> None:
-    found = Reader(page)
-    assert HOSTILE in found.text
-    assert found.handlers == []
-    assert "script" not in found.tags
-    assert all(each.startswith("data:") for each in found.references)
-    assert all(image["alt"] for image in found.images)
+    reader = Reader(page)
+    assert HOSTILE in reader.text
+    assert reader.handlers == []
+    assert "script" not in reader.tags
+    assert all(reference.startswith("data:") for reference in reader.references)
+    assert all(image["alt"] for image in reader.images)
     assert folder.name not in page
 
 
@@ -280,19 +282,19 @@ def test_even_maps_and_even_pictures_look_like_nothing(ramp: Path) -> None:
     assert likeness(torch.rand(2, 1, 1), edges) is None
     assert likeness(torch.rand(2, 8, 8), edges_of(torch.full((3, 8, 8), 0.3))) is None
     assert likeness(3 - 2 * functional.avg_pool2d(edges[None], 2), edges) == pytest.approx(1)
-    found = short(of(Kernels(torch.zeros(2, 1, 3, 3), torch.zeros(2, 2, 2, 2), 0.5)), ramp)
-    assert (found.depths[1].edges, found.depths[1].turned) == (None, None)
-    assert "no map can be compared" in depth_sentence(found.depths[1], None)
-    assert "likeness to the picture's edges cannot be compared (it is none and none)" in overall(found.depths)[2]
-    numbers = Reader(found.html()).numbers
+    report = short(of(Kernels(torch.zeros(2, 1, 3, 3), torch.zeros(2, 2, 2, 2), 0.5)), ramp)
+    assert (report.depths[1].edges, report.depths[1].turned) == (None, None)
+    assert "no map can be compared" in depth_sentence(report.depths[1], None)
+    assert "likeness to the picture's edges cannot be compared (it is none and none)" in overall(report.depths)[2]
+    numbers = Reader(report.html()).numbers
     assert numbers["depths.1.edges"] == numbers["depths.1.turned"] == ("None", "none")
 
 
 def test_sentences_say_what_was_measured_and_not_what_is_expected(ramp: Path) -> None:
     """Zeros fall from 75 % to nothing; backwards they rise."""
     first = torch.stack([SOBEL, *torch.zeros(4, 3, 3)])[:, None]
-    found = short(of(Kernels(first[:4], torch.full((2, 4, 2, 2), 0.1), 1)), ramp)
-    one, two, percent = replace(found.depths[0], zeros=0.75), found.depths[1], "\N{NO-BREAK SPACE}%"
+    report = short(of(Kernels(first[:4], torch.full((2, 4, 2, 2), 0.1), 1)), ramp)
+    one, two, percent = replace(report.depths[0], zeros=0.75), report.depths[1], "\N{NO-BREAK SPACE}%"
     assert course(ZEROS, one, two) == "falls"
     assert change(ZEROS, one, two) == f"the share of zeros falls from 75.0{percent} to 0.0{percent}"
     assert overall([one, two])[0].endswith(f"75.0{percent} to 0.0{percent}: other than textbooks say, where it rises.")
@@ -308,10 +310,10 @@ def test_sentences_say_what_was_measured_and_not_what_is_expected(ramp: Path) ->
 
 def test_a_network_whose_sparsity_falls_says_so_on_its_page(ramp: Path) -> None:
     first = torch.stack([SOBEL, *torch.zeros(3, 3, 3)])[:, None]
-    found = short(of(Kernels(first, torch.full((2, 4, 2, 2), 0.1), 1)), ramp)
-    assert found.depths[0].maps.silent_fraction == 0.5
+    report = short(of(Kernels(first, torch.full((2, 4, 2, 2), 0.1), 1)), ramp)
+    assert report.depths[0].maps.silent_fraction == 0.5
     said = "From one to two, the share of silent channels falls from 50.0 % to 0.0 %: other than textbooks say"
-    assert said in Reader(found.html()).text
+    assert said in Reader(report.html()).text
 
 
 @pytest.fixture
@@ -330,28 +332,28 @@ def test_the_part_that_fired_is_the_receptive_field_of_the_largest_value(spot: P
     module = Kernels(centre, torch.zeros(2, 2, 2, 2))
     with torch.no_grad():
         module.one.bias.zero_()
-    found = short(of(module), spot)
-    assert found.fired[0].channels == (0, 1)
-    assert [cut and cut.box for cut in found.fired[0].cuts] == [(4, 8, 7, 11), None]
-    assert found.fired[1].cuts == (None, None)
-    text = Reader(found.html()).text
+    report = short(of(module), spot)
+    assert report.fired[0].channels == (0, 1)
+    assert [cut and cut.box for cut in report.fired[0].cuts] == [(4, 8, 7, 11), None]
+    assert report.fired[1].cuts == (None, None)
+    text = Reader(report.html()).text
     assert "silent channel 1" in text
-    assert signed_note(found.depths) is None
+    assert signed_note(report.depths) is None
     assert "flat, no pixel mattered" in text
 
 
 def test_a_network_of_ones_own_of_one_colour_without_labels(lenet: LeNet) -> None:
     own = cnnviz.wrap(lenet, name="net.py:LeNet", input_size=28, mean=0.13, std=0.38)
-    found = make_report(own, CAT, methods=["deeplift", "lrp"], filters=10, steps=1)
-    assert found.explanation is None
-    assert found.refused.keys() == {"deeplift", "lrp"}
-    assert [depth.layer for depth in found.depths] == ["conv1", "conv2"]
-    assert [len(each.channels) for each in found.fired] == [6, 10], "no more than there are"
-    assert "below zero in conv1, conv2" in str(signed_note(found.depths))
-    text = Reader(found.html()).text
+    report = make_report(own, CAT, methods=["deeplift", "lrp"], filters=10, steps=1)
+    assert report.explanation is None
+    assert report.refused.keys() == {"deeplift", "lrp"}
+    assert [depth.layer for depth in report.depths] == ["conv1", "conv2"]
+    assert [len(fired.channels) for fired in report.fired] == [6, 10], "no more than there are"
+    assert "below zero in conv1, conv2" in str(signed_note(report.depths))
+    text = Reader(report.html()).text
     assert "Left out: DeepLift cannot explain net.py:LeNet" in text
     assert "--input-size 28x28 --mean=0.13 --std=0.38" in text
-    assert f"takes it for class {found.predictions[0].index}" in text
+    assert f"takes it for class {report.predictions[0].index}" in text
 
 
 def test_of_other_networks_the_last_convolution_at_each_size_counts(ramp: Path) -> None:
@@ -365,8 +367,8 @@ def test_of_other_networks_the_last_convolution_at_each_size_counts(ramp: Path) 
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
-    found = short(cnnviz.wrap(module, name="net", input_size=16), ramp)
-    assert [depth.layer for depth in found.depths] == ["2", "4"]
+    report = short(cnnviz.wrap(module, name="net", input_size=16), ramp)
+    assert [depth.layer for depth in report.depths] == ["2", "4"]
     flat = short(cnnviz.wrap(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), name="flat", input_size=16), ramp)
     assert (flat.depths, flat.fired) == ((), ())
     assert "no convolution" in Reader(flat.html()).text
@@ -382,17 +384,17 @@ def test_what_the_network_saw_is_told(report: Report) -> None:
 
 def test_images_are_no_larger_than_they_are_shown() -> None:
     large = cnnviz.wrap(SmallVGG().eval(), name="large", input_size=144)
-    found = make_report(large, CAT, methods=["saliency"], filters=1, steps=1)
-    assert [each.images.images.shape[2:] for each in found.fired] == [(64, 64), (128, 128), (128, 128)]
+    report = make_report(large, CAT, methods=["saliency"], filters=1, steps=1)
+    assert [fired.images.images.shape[2:] for fired in report.fired] == [(64, 64), (128, 128), (128, 128)]
 
 
 def test_the_verdict_counts_maps_that_beat_chance(report: Report) -> None:
     assert report.explanation is not None
     better = sum(
-        one.evidence.curves.deletion_auc < one.evidence.reference.random[0]
-        and one.evidence.curves.insertion_auc > one.evidence.reference.random[1]
-        for one in report.explanation.attributions
-        if one.evidence.curves and one.evidence.reference
+        attribution.evidence.curves.deletion_auc < attribution.evidence.reference.random[0]
+        and attribution.evidence.curves.insertion_auc > attribution.evidence.reference.random[1]
+        for attribution in report.explanation.attributions
+        if attribution.evidence.curves and attribution.evidence.reference
     )
     assert verdict(report) == f"Of these 6 maps, {better} do better than a random order both ways."
 
@@ -425,14 +427,14 @@ def test_faults_are_told_in_one_line(run: Run, arguments: list[object], said: st
 
 
 def test_progress_goes_from_nothing_to_all(network: Network, folder: Path) -> None:
-    told: list[tuple[str, float]] = []
+    calls: list[tuple[str, float]] = []
     make_report(
-        network, folder / HOSTILE, methods=["saliency"], filters=1, steps=1, watch=lambda *what: told.append(what)
+        network, folder / HOSTILE, methods=["saliency"], filters=1, steps=1, watch=lambda *call: calls.append(call)
     )
-    shares = [share for _, share in told]
+    shares = [share for _, share in calls]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, pytest.approx(1))
-    assert told[-1][0] == "what block5_conv3 looks for"
+    assert calls[-1][0] == "what block5_conv3 looks for"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
