@@ -154,16 +154,19 @@ class Job:
         seeds = [seed_of(self.seeds[row], state.tries - 1) for row in filled.tolist()]
         start = None if self.start is None else self.start[filled]
         images = self.recipe.image(seeds, self.network.channels, self.size, start).to(self.network.device)
-        starts = judge.scores(as_shown(images()), filled)
-        self._check_finite(starts)
+        beginning = as_shown(images())
         climb = _Climb(images, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None)
         for step in self._ascent(images, filled, seeds, state.tries - 1):
             climb.note(step)
+            if step.number == 0:
+                self._check_finite(step.scores)
             yield replace(state, done=state.done + len(rows) * (step.number + 1), step=step)
             if climb.settled:
                 break
         curves, shown = climb.curves(), climb.shown()
         self._check_finite(torch.cat(curves))
+        starts = judge.scores(beginning, filled)
+        self._check_finite(starts)
         finished = dict(state.images)
         for place, row in enumerate(rows):
             (judgement,) = judge(shown[place : place + 1], filled[place : place + 1])

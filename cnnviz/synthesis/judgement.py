@@ -5,6 +5,7 @@ An image is judged at 8 bits a colour, without transforms, in float32, by the ne
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -103,7 +104,7 @@ def as_shown(images: Tensor) -> Tensor:
 
 
 class Judge:
-    """Judges images of one objective and size.
+    """Judges images of one objective and size; before the first one, nothing is copied and nothing runs.
 
     Args:
         count: how many images the job has.
@@ -114,8 +115,12 @@ class Judge:
         self, network: Network, objective: Objective, references: References, count: int, batch: int = BATCH
     ) -> None:
         self.network, self.objective, self.count, self.batch = network, objective, count, batch
-        self.viewer = Viewer(network, objective.layers, references.images[:1].to(network.device), elided=False)
-        self.references = self._reference_scores(references.images)
+        self.references = references.images
+
+    @cached_property
+    def _viewer(self) -> Viewer:
+        images = self.references[:1].to(self.network.device)
+        return Viewer(self.network, self.objective.layers, images, elided=False)
 
     def scores(self, images: Tensor, rows: Tensor) -> Tensor:
         """(N,): of images as they are."""
@@ -125,7 +130,7 @@ class Judge:
         """Judge images (N, C, H, W) that are as shown; `rows` (N,) are their places in the job."""
         parts = self._results(images, rows, lambda view: (self._score(view), self._fired(view)))
         scores, fired = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        percentiles = (self.references[rows] < scores[:, None]).double().mean(1) * 100
+        percentiles = (self._reference_scores[rows] < scores[:, None]).double().mean(1) * 100
         numbers = zip(scores.tolist(), fired.tolist(), percentiles.tolist(), strict=True)
         return [
             Judgement(score, mean, maximum, percentile, _status(maximum, percentile))
@@ -146,15 +151,16 @@ class Judge:
         """What `look` gives for the views of images, `batch` of them at a time."""
         parts = zip(torch.split(images, self.batch), torch.split(rows, self.batch), strict=True)
         with exact():
-            return [look(self.viewer(part.to(self.network.device), some)) for part, some in parts]
+            return [look(self._viewer(part.to(self.network.device), some)) for part, some in parts]
 
-    def _reference_scores(self, images: Tensor) -> Tensor:
+    @cached_property
+    def _reference_scores(self) -> Tensor:
         """(count, R): what each image of the job would score if it were each of the references."""
 
         def look(view: View) -> Tensor:
             return torch.stack([self._score(view.of(torch.full((len(view.rows),), row))) for row in range(self.count)])
 
-        return torch.cat(self._results(images, torch.zeros(len(images), dtype=torch.long), look), 1)
+        return torch.cat(self._results(self.references, torch.zeros(len(self.references), dtype=torch.long), look), 1)
 
 
 def _status(maximum: float, percentile: float) -> Status:
