@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import cnnviz
-from cnnviz.cli.options import browser_option, port_option
+from cnnviz.cli import options
 
 HERE = "127.0.0.1"
 SETTINGS = {
@@ -26,8 +26,8 @@ SETTINGS = {
 
 
 @click.command()
-@port_option(1, 8501, "Where to serve.")
-@browser_option
+@options.port(1, 8501, "Where to serve.")
+@options.browser
 @click.pass_context
 def app(context: click.Context, port: int, browser: bool) -> None:
     """Look into a network in the browser: drop a picture, click through layers, filters and explanations.
@@ -43,10 +43,16 @@ def app(context: click.Context, port: int, browser: bool) -> None:
     _check_free(port)
     settings = SETTINGS | {"server.port": str(port), "server.headless": str(not browser).lower()}
     page = Path(cnnviz.__file__).with_name("web") / "app.py"
-    options = [f"--{name}={value}" for name, value in settings.items()]
+    flags = [f"--{name}={value}" for name, value in settings.items()]
     # -P and cwd: modules and Streamlit's settings in the folder where somebody happens to be are none of ours
-    command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), *options]
-    context.exit(subprocess.run(command, check=False, cwd=page.parent).returncode)
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(page), *flags]
+    with subprocess.Popen(command, cwd=page.parent) as server:
+        try:
+            status = server.wait()
+        finally:
+            server.kill()
+            server.wait()  # which Popen itself does for a quarter of a second only, if it is interrupted
+    context.exit(status)
 
 
 def _check_free(port: int) -> None:

@@ -4,33 +4,25 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import (
-    Chosen,
-    network_options,
-    output_option,
-    picture_argument,
-    quiet_option,
-    seed_option,
-    size_option,
-    steps_option,
-)
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, check_sheet, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
-result_size_option = size_option("Short side of the result in pixels.")
-image_seed_option = seed_option("Another one gives another image.")
+result_size_option = options.size("Short side of the result in pixels.")
+image_seed_option = options.seed("Another one gives another image.")
 
 
 @click.command()
-@picture_argument
+@options.picture
 @click.option("--layer", required=True, help="A layer, as `cnnviz layers` lists it.")
 @result_size_option
-@steps_option("At each scale.", 20)
+@options.steps("At each scale.", 20)
 @image_seed_option
-@output_option
-@network_options
-@quiet_option
+@options.output
+@options.network
+@options.quiet
 def dream(
     picture: Path, layer: str, size: int | None, steps: int, seed: int, output: Path | None, chosen: Chosen, quiet: bool
 ) -> None:
@@ -52,14 +44,14 @@ def dream(
 
 
 @click.command()
-@picture_argument
+@options.picture
 @click.option("--layer", "layers", multiple=True, required=True, help="A layer; may be repeated, for an image each.")
 @result_size_option
-@steps_option("For each layer.", 384)
+@options.steps("For each layer.", 384)
 @image_seed_option
-@output_option
-@network_options
-@quiet_option
+@options.output
+@options.network
+@options.quiet
 def invert(
     picture: Path,
     layers: tuple[str, ...],
@@ -91,9 +83,9 @@ def invert(
 
 @click.command()
 @click.option("--layer", help="A convolution over colours; the network's first one by default.")
-@output_option
-@network_options
-@quiet_option
+@options.output
+@options.network
+@options.quiet
 def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool) -> None:
     """Draw the raw weights of a first layer's kernels.
 

@@ -4,18 +4,8 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import (
-    A_FOLDER,
-    AT_LEAST_ONE,
-    Chosen,
-    draws_option,
-    json_option,
-    methods_option,
-    network_options,
-    output_option,
-    quiet_option,
-    size_option,
-)
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_sheet, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
@@ -23,9 +13,9 @@ from cnnviz.cli.values import Finite
 
 
 @click.command()
-@click.argument("folder", type=A_FOLDER)
-@methods_option("all")
-@click.option("--grids", type=AT_LEAST_ONE, default=250, show_default=True, help="Pairs of pictures to show.")
+@click.argument("folder", type=options.A_FOLDER)
+@options.methods("all")
+@click.option("--grids", type=options.AT_LEAST_ONE, default=250, show_default=True, help="Pairs of pictures to show.")
 @click.option(
     "--pictures",
     type=click.IntRange(min=0),
@@ -40,12 +30,12 @@ from cnnviz.cli.values import Finite
     show_default=True,
     help="Least probability of the right class for a picture to take part.",
 )
-@size_option("Side, in pixels, at which the network sees each picture.")
-@draws_option("Of the choice of pictures and all random numbers.")
-@output_option
-@network_options
-@json_option
-@quiet_option
+@options.size("Side, in pixels, at which the network sees each picture.")
+@options.draws("Of the choice of pictures and all random numbers.")
+@options.output
+@options.network
+@options.json
+@options.quiet
 def evidence(
     folder: Path,
     methods: list[str],

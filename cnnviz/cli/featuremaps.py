@@ -6,19 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli import values
-from cnnviz.cli.options import (
-    AT_LEAST_ONE,
-    Chosen,
-    arrays_option,
-    choice,
-    fit_option,
-    json_option,
-    network_options,
-    pictures_argument,
-    quiet_option,
-    size_option,
-)
+from cnnviz.cli import options, values
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, check_npz, save_npz, sheet_file
 from cnnviz.cli.terminal import echo, say_json
 
@@ -28,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@pictures_argument
+@options.pictures
 @click.option("--layer", "single", multiple=True, help="A layer, as `cnnviz layers` lists it; may be repeated.")
 @click.option("--layers", "listed", help="Several layers, separated by commas, or 'all' convolutions.")
 @click.option(
@@ -37,19 +26,19 @@ if TYPE_CHECKING:
     metavar="LIST",
     help="Which channels to draw, such as 0-63,128; all by default.",
 )
-@click.option("--top", type=AT_LEAST_ONE, help="Draw the N most active channels, the first one first.")
-@choice("--by", ["mean", "max"], "mean", "What --top goes by.")
-@choice("--scale", ["channel", "shared"], "channel", "Let each map use all colours, or give one scale to all.")
+@click.option("--top", type=options.AT_LEAST_ONE, help="Draw the N most active channels, the first one first.")
+@options.choice("--by", ["mean", "max"], "mean", "What --top goes by.")
+@options.choice("--scale", ["channel", "shared"], "channel", "Let each map use all colours, or give one scale to all.")
 @click.option("--cmap", default="viridis", show_default=True, help="One of matplotlib's colour maps.")
-@size_option()
-@fit_option("whole")
+@options.size()
+@options.fit("whole")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="A .png, .jpg or .webp file; a folder for several."
 )
-@arrays_option
-@network_options
-@json_option
-@quiet_option
+@options.arrays
+@options.network
+@options.json
+@options.quiet
 def featuremaps(
     pictures: tuple[Path, ...],
     single: tuple[str, ...],

@@ -7,21 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cnnviz.cli.options import (
-    A_FOLDER,
-    NEW_FILE,
-    Chosen,
-    Command,
-    Decorator,
-    all_of,
-    arrays_option,
-    gathered,
-    json_option,
-    network_options,
-    output_option,
-    quiet_option,
-    recipe_options,
-)
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.progress import run
 from cnnviz.cli.terminal import echo, say_json
@@ -82,14 +69,14 @@ class Outputs:
 _LISTED = "\n".join(f"  {name:8} {summary(recipe)}" for name, recipe in RECIPES.items())
 
 
-def synthesis_options(recipe: str) -> Decorator:
+def synthesis_options(recipe: str) -> options.Decorator:
     """Give a command the options that all syntheses share, handed to it as `settings` and `outputs`.
 
     Args:
         recipe: the one by default.
     """
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: options.Command) -> options.Command:
         @wraps(command)
         def checked(
             settings: dict[str, Any], references: Path | None, spectrum: Path | None, outputs: Outputs, **arguments: Any
@@ -98,28 +85,30 @@ def synthesis_options(recipe: str) -> Decorator:
             own = {"references": references, "spectrum": spectrum, "film": outputs.film is not None}
             command(settings=settings | own, outputs=outputs, **arguments)
 
-        return all_of([recipe_options(recipe), *_folder_options, _output_options])(checked)
+        return options.all_of([options.recipe(recipe), *_folder_options, _output_options])(checked)
 
     return decorate
 
 
 _folder_options = [
     click.option(
-        "--references", type=A_FOLDER, help="A folder of pictures to compare the scores with; noise by default."
+        "--references", type=options.A_FOLDER, help="A folder of pictures to compare the scores with; noise by default."
     ),
     click.option(
-        "--spectrum", type=A_FOLDER, help="For the recipe maco: a folder of pictures whose mean spectrum is held."
+        "--spectrum",
+        type=options.A_FOLDER,
+        help="For the recipe maco: a folder of pictures whose mean spectrum is held.",
     ),
 ]
-_output_options = gathered(
+_output_options = options.gathered(
     "outputs",
     Outputs,
     [
-        click.option("--film", type=NEW_FILE, help="Also write a .gif of the climb."),
-        output_option,
-        arrays_option,
-        json_option,
-        quiet_option,
+        click.option("--film", type=options.NEW_FILE, help="Also write a .gif of the climb."),
+        options.output,
+        options.arrays,
+        options.json,
+        options.quiet,
     ],
 )
 
@@ -134,7 +123,7 @@ _output_options = gathered(
     help=f"Which, such as 0-15,41, or all; the first {FIRST} by default.",
 )
 @synthesis_options("fourier")
-@network_options
+@options.network
 def filters(
     layer: str,
     numbers: tuple[int, ...] | Literal["all"] | None,
@@ -170,7 +159,7 @@ def filters(
 @click.argument("names", metavar="CLASS...", nargs=-1, required=True)
 @click.option("--logit-alone", is_flag=True, help="Do not take half the runner-up's off.")
 @synthesis_options("soft")
-@network_options
+@options.network
 def classimage(
     names: tuple[str, ...],
     logit_alone: bool,

@@ -6,18 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cnnviz.cli.options import (
-    A_FOLDER,
-    Chosen,
-    browser_option,
-    choice,
-    gathered,
-    json_option,
-    network_options,
-    port_option,
-    quiet_option,
-    recipe_options,
-)
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.progress import bar, waiting
 from cnnviz.cli.terminal import echo, print_table, say_json
 from cnnviz.cli.values import Finite, filters_or_all
@@ -73,8 +63,8 @@ class ChosenEngine:
 
 
 new_folder_argument = click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-folder_argument = click.argument("out", type=A_FOLDER)
-request_options = gathered(
+folder_argument = click.argument("out", type=options.A_FOLDER)
+request_options = options.gathered(
     "request",
     _request,
     [
@@ -87,14 +77,14 @@ request_options = gathered(
             metavar="LIST",
             help="Which of each layer, such as 0-63; those that it has are drawn.",
         ),
-        recipe_options("fourier"),
+        options.recipe("fourier"),
     ],
 )
-engine_options = gathered(
+engine_options = options.gathered(
     "chosen_engine",
     ChosenEngine,
     [
-        choice(
+        options.choice(
             "--engine",
             ["process", "ray"],
             "process",
@@ -115,8 +105,8 @@ engine_options = gathered(
 @new_folder_argument
 @request_options
 @engine_options
-@network_options
-@quiet_option
+@options.network
+@options.quiet
 def build(
     out: Path,
     request: "Request",
@@ -156,8 +146,8 @@ def build(
 
 @gallery.command()
 @request_options
-@network_options
-@json_option
+@options.network
+@options.json
 def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     """Say what a build would take, without drawing anything or downloading weights.
 
@@ -205,13 +195,13 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     "--images",
     "folder",
     required=True,
-    type=A_FOLDER,
+    type=options.A_FOLDER,
     help="A folder of pictures, and of folders of pictures.",
 )
 @click.option("--top", type=click.IntRange(1, 100), default=9, show_default=True, help="Examples per filter.")
 @engine_options
-@network_options
-@quiet_option
+@options.network
+@options.quiet
 def examples(
     out: Path,
     folder: Path,
@@ -248,7 +238,7 @@ def examples(
 
 @gallery.command()
 @folder_argument
-@json_option
+@options.json
 def status(out: Path, as_json: bool) -> None:
     """Show how far the gallery in OUT is, layer by layer.
 
@@ -270,7 +260,7 @@ def status(out: Path, as_json: bool) -> None:
 
 @gallery.command()
 @folder_argument
-@json_option
+@options.json
 @click.pass_context
 def verify(context: click.Context, out: Path, as_json: bool) -> None:
     """Read everything in OUT again and name what is missing, damaged, stale or left over; exit 1 if anything is.
@@ -296,7 +286,7 @@ def verify(context: click.Context, out: Path, as_json: bool) -> None:
 
 @gallery.command()
 @folder_argument
-@quiet_option
+@options.quiet
 def site(out: Path, quiet: bool) -> None:
     """Make static pages of the gallery in OUT: open OUT/index.html, or put the folder on any web server.
 
@@ -314,8 +304,8 @@ def site(out: Path, quiet: bool) -> None:
 
 @gallery.command()
 @folder_argument
-@port_option(0, 8000, "0 takes a free one.")
-@browser_option
+@options.port(0, 8000, "0 takes a free one.")
+@options.browser
 def serve(out: Path, port: int, browser: bool) -> None:
     """Show the pages of the gallery in OUT in a browser, from this machine only (127.0.0.1). Ctrl-C ends it.
 

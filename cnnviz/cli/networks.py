@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import Chosen, json_option, network_options, quiet_option, size_option, word_argument
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.terminal import echo, print_table, say_json
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@size_option("Side of the picture, in pixels; the network's own by default.")
-@network_options
-@json_option
+@options.size("Side of the picture, in pixels; the network's own by default.")
+@options.network
+@options.json
 def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     """List every layer: its names, kernel, output, parameters and receptive field.
 
@@ -48,8 +49,8 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
 
 
 @click.command()
-@word_argument
-@json_option
+@options.word
+@options.json
 def models(word: str, as_json: bool) -> None:
     """List the networks that can be named, or those with WORD in their name.
 
@@ -73,9 +74,9 @@ def models(word: str, as_json: bool) -> None:
 
 
 @click.command()
-@word_argument
-@network_options
-@json_option
+@options.word
+@options.network
+@options.json
 def classes(word: str, chosen: Chosen, as_json: bool) -> None:
     """List the classes a network knows, or those with WORD in their names or as their WordNet id.
 
@@ -102,8 +103,8 @@ def classes(word: str, chosen: Chosen, as_json: bool) -> None:
 
 @click.command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
-@json_option
-@quiet_option
+@options.json
+@options.quiet
 def weights(names: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """List the pretrained weights on this machine; download those of MODEL, if named.
 

@@ -1,5 +1,10 @@
 """Options and arguments that several commands share, each written once with its help, and the network they describe.
 
+    @options.picture
+    @options.size()
+    @options.network
+    def command(picture: Path, size: int | None, chosen: Chosen) -> None: ...
+
 To add an option that one command takes, write it there. To add one that several take, write it here; where only the
 default or the help differs, as a function of these.
 """
@@ -29,17 +34,15 @@ A_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 AT_LEAST_ONE = click.IntRange(min=1)
 
-picture_argument = click.argument("picture", type=A_FILE)
-pictures_argument = click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=A_FILE)
-word_argument = click.argument("word", required=False, default="")
+picture = click.argument("picture", type=A_FILE)
+pictures = click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=A_FILE)
+word = click.argument("word", required=False, default="")
 
-output_option = click.option("-o", "--output", type=NEW_FILE, help="A .png, .jpg or .webp file.")
-arrays_option = click.option(
-    "--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
-browser_option = click.option("--browser/--no-browser", default=True, help="Whether to open the page.")
+output = click.option("-o", "--output", type=NEW_FILE, help="A .png, .jpg or .webp file.")
+arrays = click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
+json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
+browser = click.option("--browser/--no-browser", default=True, help="Whether to open the page.")
 
 
 def choice(name: str, choices: Sequence[str], default: str, text: str | None = None) -> Decorator:
@@ -47,40 +50,40 @@ def choice(name: str, choices: Sequence[str], default: str, text: str | None = N
     return click.option(name, type=click.Choice(choices), default=default, show_default=True, help=text)
 
 
-def fit_option(default: str) -> Decorator:
+def fit(default: str) -> Decorator:
     """What of a picture the network is shown."""
     text = "Show the network the whole picture, or the centre that its published preprocessing leaves."
     return choice("--fit", ["whole", "crop"], default, text)
 
 
-def size_option(text: str = "Short side, in pixels, of what the network is shown.") -> Decorator:
+def size(text: str = "Short side, in pixels, of what the network is shown.") -> Decorator:
     """A side; height and width are in the proportion of the picture."""
     return click.option("--size", type=AT_LEAST_ONE, help=text)
 
 
-def steps_option(text: str, default: int | None = None) -> Decorator:
+def steps(text: str, default: int | None = None) -> Decorator:
     """How many steps a climb has."""
     return click.option("--steps", type=AT_LEAST_ONE, default=default, show_default=default is not None, help=text)
 
 
-def methods_option(default: str, text: str = "One or more, with commas; or 'all'.") -> Decorator:
+def methods(default: str, text: str = "One or more, with commas; or 'all'.") -> Decorator:
     """Methods of attribution, by name."""
     return click.option(
         "--method", "methods", type=values.methods, metavar="TEXT", default=default, show_default=True, help=text
     )
 
 
-def draws_option(text: str | None = None) -> Decorator:
+def draws(text: str | None = None) -> Decorator:
     """The seed of whatever draws random numbers besides an ascent."""
     return click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help=text)
 
 
-def seed_option(text: str) -> Decorator:
+def seed(text: str) -> Decorator:
     """The seed of an ascent."""
     return click.option("--seed", default=0, show_default=True, help=text)
 
 
-def port_option(first: int, default: int, text: str) -> Decorator:
+def port(first: int, default: int, text: str) -> Decorator:
     """The port of a page that is served."""
     return click.option("--port", type=click.IntRange(first, 65535), default=default, show_default=True, help=text)
 
@@ -185,7 +188,7 @@ def _lines(labels: Path) -> list[str]:
     return text.splitlines()
 
 
-network_options = gathered(
+network = gathered(
     "chosen",
     Chosen,
     [
@@ -204,7 +207,7 @@ network_options = gathered(
 )
 
 
-def recipe_options(recipe: str) -> Decorator:
+def recipe(recipe: str) -> Decorator:
     """The options that say how an image is made, handed to the command as `settings`, as an ascent takes them.
 
     Args:
@@ -218,9 +221,9 @@ def recipe_options(recipe: str) -> Decorator:
         [
             choice("--recipe", list(RECIPES), recipe, "See below."),
             choice("--preset", get_args(Preset), "default", "How many steps."),
-            steps_option("Another number of steps."),
+            steps("Another number of steps."),
             click.option("--size", type=values.side_or_auto, default="auto", show_default=True, help=size_text),
-            seed_option("Another one gives other images."),
+            seed("Another one gives other images."),
             click.option("--batch", type=AT_LEAST_ONE, help="Images at a time."),
             choice("--precision", ["auto", "float32", "bfloat16"], "auto", precision_text),
         ],

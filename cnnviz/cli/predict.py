@@ -7,17 +7,18 @@ from typing import Any
 
 import click
 
-from cnnviz.cli.options import AT_LEAST_ONE, Chosen, fit_option, json_option, network_options, pictures_argument
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.terminal import echo, say_json
 
 
 @click.command()
-@pictures_argument
-@click.option("--top", type=AT_LEAST_ONE, default=5, show_default=True, help="How many classes to list.")
-@fit_option("crop")
+@options.pictures
+@click.option("--top", type=options.AT_LEAST_ONE, default=5, show_default=True, help="How many classes to list.")
+@options.fit("crop")
 @click.option("--class", "names", multiple=True, help="Give the probability of this class instead; may be repeated.")
-@network_options
-@json_option
+@options.network
+@options.json
 @click.option("--quiet", "-q", is_flag=True, help="Draw no progress bar when weights are downloaded.")
 def predict(
     pictures: tuple[Path, ...], top: int, fit: Any, names: tuple[str, ...], chosen: Chosen, as_json: bool, quiet: bool

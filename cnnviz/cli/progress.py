@@ -27,16 +27,18 @@ def run(job: "Job", deliver: "Callable[[Synthesis], None]", *, quiet: bool) -> N
     from cnnviz.synthesis.maximization import collect
 
     describe(job.network)  # kept by the network from now on; from a graphics card that fails it could not be read
+    progress = None
     try:
         with bar("", "images", quiet=quiet) as draw:
             for progress in job.run():
                 draw(progress)
     except (KeyboardInterrupt, RuntimeError, MemoryError) as error:
-        if job.made and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
-            echo(f"keeping the {len(job.made)} of {len(job.seeds)} images that are finished", err=True)
-            deliver(collect(job))
+        if progress and progress.finished and (isinstance(error, KeyboardInterrupt) or fault_of_machine(error)):
+            echo(f"keeping the {progress.finished} of {progress.count} images that are finished", err=True)
+            deliver(collect(job, progress))
         raise
-    deliver(collect(job))
+    assert progress is not None
+    deliver(collect(job, progress))
 
 
 @contextmanager

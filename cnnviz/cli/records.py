@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.cli.options import A_FILE, A_FOLDER, Chosen, json_option, network_options, output_option, quiet_option
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, check_sheet
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
@@ -15,12 +16,12 @@ from cnnviz.cli.terminal import echo, say_json
 if TYPE_CHECKING:
     from cnnviz.cli.rerun import Verdict
 
-file_argument = click.argument("file", type=A_FILE)
+file_argument = click.argument("file", type=options.A_FILE)
 
 
 @click.command()
 @file_argument
-@json_option
+@options.json
 def inspect(file: Path, as_json: bool) -> None:
     """Show how a PNG that cnnviz wrote was made: command, network, settings, versions.
 
@@ -42,12 +43,14 @@ def inspect(file: Path, as_json: bool) -> None:
 
 @click.command()
 @file_argument
-@click.option("--picture", type=A_FILE, help="The picture that FILE is about: its record keeps no path.")
-@click.option("--folder", type=A_FOLDER, help="The folder of pictures that took part, as references or in evidence.")
-@output_option
-@network_options
-@json_option
-@quiet_option
+@click.option("--picture", type=options.A_FILE, help="The picture that FILE is about: its record keeps no path.")
+@click.option(
+    "--folder", type=options.A_FOLDER, help="The folder of pictures that took part, as references or in evidence."
+)
+@options.output
+@options.network
+@options.json
+@options.quiet
 @click.pass_context
 def rerun(
     context: click.Context,

@@ -4,37 +4,28 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli.options import (
-    AT_LEAST_ONE,
-    NEW_FILE,
-    Chosen,
-    draws_option,
-    methods_option,
-    network_options,
-    picture_argument,
-    quiet_option,
-    steps_option,
-)
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
 
 @click.command()
-@picture_argument
-@click.option("-o", "--output", type=NEW_FILE, help="A .html file.")
+@options.picture
+@click.option("-o", "--output", type=options.NEW_FILE, help="A .html file.")
 @click.option(
     "--filters",
-    type=AT_LEAST_ONE,
+    type=options.AT_LEAST_ONE,
     default=10,
     show_default=True,
     help="Channels to look at closely at each of three depths; most of the time goes into them.",
 )
-@steps_option("Of the images made for them; those of a draft by default.")
-@methods_option("integrated-gradients,grad-cam", "One or more, with commas.")
-@draws_option()
-@network_options
-@quiet_option
+@options.steps("Of the images made for them; those of a draft by default.")
+@options.methods("integrated-gradients,grad-cam", "One or more, with commas.")
+@options.draws()
+@options.network
+@options.quiet
 def report(
     picture: Path,
     output: Path | None,

@@ -6,21 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnviz.attribution.methods import DEFAULT, METHODS, options_of
-from cnnviz.cli.options import (
-    AT_LEAST_ONE,
-    NEW_FILE,
-    Chosen,
-    arrays_option,
-    draws_option,
-    fit_option,
-    json_option,
-    methods_option,
-    network_options,
-    output_option,
-    picture_argument,
-    quiet_option,
-    size_option,
-)
+from cnnviz.cli import options
+from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
@@ -49,26 +36,26 @@ def settings(texts: tuple[str, ...]) -> dict[str, float]:
 
 
 @click.command(epilog=f"\b\nMethods (their options for --set):\n{_LISTED}")
-@picture_argument
+@options.picture
 @click.option("--class", "classes", multiple=True, help="A class by label, number or WordNet id; may be repeated.")
-@click.option("--top", type=AT_LEAST_ONE, default=1, show_default=True, help="The N most probable classes.")
+@click.option("--top", type=options.AT_LEAST_ONE, default=1, show_default=True, help="The N most probable classes.")
 @click.option("--versus", help="A class to hold the others against.")
-@methods_option(DEFAULT)
+@options.methods(DEFAULT)
 @click.option("--layer", help="For methods of a layer; the last one with feature maps by default.")
 @click.option("--baseline", default="mean", show_default=True, help="mean, black, white, blur or a picture's path.")
 @click.option("--set", "texts", multiple=True, metavar="OPTION=NUMBER", help="An option of a method; may be repeated.")
 @click.option("--sanity", is_flag=True, help="Compare with maps of the network randomized from the top.")
 @click.option("--infidelity", is_flag=True, help="Measure how badly the map predicts what noise does.")
 @click.option("--sensitivity", is_flag=True, help="Measure how far small disturbances move the map.")
-@size_option()
-@fit_option("whole")
-@draws_option("Of methods that draw random numbers.")
-@output_option
-@click.option("--overlay", type=NEW_FILE, help="Also write the first overlay alone.")
-@arrays_option
-@network_options
-@json_option
-@quiet_option
+@options.size()
+@options.fit("whole")
+@options.draws("Of methods that draw random numbers.")
+@options.output
+@click.option("--overlay", type=options.NEW_FILE, help="Also write the first overlay alone.")
+@options.arrays
+@options.network
+@options.json
+@options.quiet
 def saliency(
     picture: Path,
     classes: tuple[str, ...],
@@ -100,7 +87,7 @@ def saliency(
       cnnviz saliency cat.jpg --method grad-cam,occlusion --top 3 -o why.png
       cnnviz saliency cat.jpg --class tabby --versus "Egyptian cat"
     """
-    options = settings(texts)
+    method_options = settings(texts)
     for path, option in ((output, "-o"), (overlay, "--overlay")):
         check_sheet(path)
         if path is not None:
@@ -128,7 +115,7 @@ def saliency(
             seed=seed,
             checks=["curves", *(name for name, wanted in checked.items() if wanted)],
             watch=say,
-            **options,
+            **method_options,
         )
     file = explanation.save(output or sheet_file(picture.stem, network.name, "saliency"))
     if overlay is not None:

@@ -55,7 +55,7 @@ def _replanned(engine: Engine, store: Store, asked: Plan) -> Plan | None:
     name, other = before.network["name"], asked.network["name"]
     if name != other:
         raise OutputError(f"{store.folder} holds a gallery of {name}; choose another folder for {other}.")
-    again = [engine.plan(Request((each.layer,), each.filters, each.settings)) for each in before.layers]
+    again = [engine.plan(Request((layer.layer,), layer.filters, layer.settings)) for layer in before.layers]
     return Plan(asked.network, tuple(layer for plan in again for layer in plan.layers))
 
 

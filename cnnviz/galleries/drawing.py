@@ -15,7 +15,7 @@ from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import drawable
 from cnnviz.pictures.records import versions
 from cnnviz.pictures.sheets import Sheet
-from cnnviz.synthesis.jobs import Job
+from cnnviz.synthesis.jobs import SynthesizedImage
 from cnnviz.synthesis.maximization import filter_job
 
 
@@ -52,21 +52,23 @@ def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
     done, total, left = 0, len(chunk.filters) * job.steps, set(range(len(chunk.filters)))
     since = time.perf_counter()
     for progress in job.run():
-        ready = [row for row in sorted(left & job.made.keys()) if job.good(row)]
+        ready = [row for row in sorted(left & progress.images.keys()) if progress.images[row].ok]
         left -= set(ready)
         seconds = (time.perf_counter() - since) / max(1, len(ready))
-        drawn = [_drawn(job, chunk, row, wiring, seconds) for row in ready]
+        drawn = [_drawn(network, chunk, row, progress.images[row], wiring, seconds) for row in ready]
         since = time.perf_counter() if ready else since
         new, more = progress.done - done, progress.total - total
         yield Advance(new * chunk.weight, more * chunk.weight, drawn, progress.batch)
         done, total = progress.done, progress.total
     seconds = (time.perf_counter() - since) / max(1, len(left))
-    yield Advance(0, 0, [_drawn(job, chunk, row, wiring, seconds) for row in sorted(left)])
+    drawn = [_drawn(network, chunk, row, progress.images[row], wiring, seconds) for row in sorted(left)]
+    yield Advance(0, 0, drawn)
 
 
-def _drawn(job: Job, chunk: Chunk, row: int, wiring: Wiring, seconds: float) -> Drawing:
-    image, number, network = job.made[row], chunk.filters[row], job.network
-    judgement = image.judgement
+def _drawn(
+    network: Network, chunk: Chunk, row: int, image: SynthesizedImage, wiring: Wiring, seconds: float
+) -> Drawing:
+    number, judgement = chunk.filters[row], image.judgement
     settings = {"layer": chunk.layer, "filter": number, **chunk.settings, "batch": image.batch}
     recorded = record("gallery", network, settings=settings, results={"score": [judgement.score]})
     picture = Sheet(drawable(image.image), recorded)

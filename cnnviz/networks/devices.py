@@ -27,6 +27,17 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def halved(batch: int, error: BaseException) -> int:
+    """Half of a batch that failed: what to go on with, if it was for want of memory.
+
+    Raises:
+        BaseException: `error` itself, if it was not, or if there is not even room for one.
+    """
+    if batch == 1 or not out_of_memory(error):
+        raise error
+    return batch // 2
+
+
 class MemoryLimit:
     """How many images at a time there is memory for, as far as is known."""
 
@@ -44,7 +55,6 @@ class MemoryLimit:
             try:
                 return work(batch)
             except (RuntimeError, MemoryError) as error:
-                if batch == 1 or not out_of_memory(error):
-                    raise
-            batch = self._most = batch // 2
+                half = halved(batch, error)
+            batch = self._most = half
             LOG.warning("memory ran out: going on with %d images at a time", batch)

@@ -130,11 +130,11 @@ def ascend(
     viewer: Viewer | None = None
     for number in range(steps):
         stepper.zero_grad()
-        seen = augmentation.at(number, image())
+        augmented = augmentation.at(number, image())
         if viewer is None or number == redirected_steps:
             redirected = number < redirected_steps
-            viewer = Viewer(network, objective.layers, seen.detach(), dtype=dtype, redirected=redirected)
-        scores = objective.score(viewer(seen, rows))
+            viewer = Viewer(network, objective.layers, augmented.detach(), dtype=dtype, redirected=redirected)
+        scores = objective.score(viewer(augmented, rows))
         with translated(partial(_no_gradient, network)):
             (-scores.sum()).backward()  # type: ignore[no-untyped-call]
         stepper.step()

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from cnnviz.networks.activations import activations
-from cnnviz.networks.inputs import Source, show, unseen_dimmed
+from cnnviz.networks.inputs import Shown, Source, show, unseen_dimmed
 from cnnviz.networks.network import Network, forward_pass
 from cnnviz.synthesis.ascent import Augmentation, GradientAscent, ascend
 from cnnviz.synthesis.jobs import seed_of
@@ -67,20 +68,10 @@ def dream(
     viewer = Viewer(network, [layer], original, elided=False)
     with torch.no_grad():
         before = everything_of(layer).score(viewer(as_shown(original).to(network.device))).item()
-    return replace(
-        synthesis,
-        synthesized=tuple(replace(image, start=before) for image in synthesis.synthesized),
-        title=f"{shown.names[0]} as {layer} of {network.name} dreams it",
-        settings={
-            **synthesis.settings,
-            "command": "dream",
-            "recipe": "dream",
-            "layer": layer,
-            "seed": seed,
-            **shown.settings,
-        },
-        picture=(shown.names[0], shown.sha256, unseen_dimmed(shown, 0)),
-    )
+    images = tuple(replace(image, start=before) for image in synthesis.synthesized)
+    title = f"{shown.names[0]} as {layer} of {network.name} dreams it"
+    settings = {"command": "dream", "recipe": "dream", "layer": layer, "seed": seed}
+    return _about(shown, replace(synthesis, synthesized=images), title, settings)
 
 
 def invert(
@@ -120,20 +111,8 @@ def invert(
         for layer in layers
     ]
     what = f"{len(layers)} layers of {network.name} keep" if len(layers) > 1 else f"{layers[0]} of {network.name} keeps"
-    return replace(
-        joined(inversions),
-        title=f"{shown.names[0]}: what {what} of it",
-        settings={
-            **inversions[0].settings,
-            "command": "invert",
-            "recipe": "invert",
-            "objective": _KEPT,
-            "layers": list(layers),
-            "seed": seed,
-            **shown.settings,
-        },
-        picture=(shown.names[0], shown.sha256, unseen_dimmed(shown, 0)),
-    )
+    settings = {"command": "invert", "recipe": "invert", "objective": _KEPT, "layers": list(layers), "seed": seed}
+    return _about(shown, joined(inversions), f"{shown.names[0]}: what {what} of it", settings)
 
 
 def _single(
@@ -163,6 +142,16 @@ def _single(
     )
     named = tuple(replace(image, label=layer) for image in synthesis.synthesized)
     return replace(synthesis, synthesized=named)
+
+
+def _about(shown: Shown, synthesis: Synthesis, title: str, settings: dict[str, Any]) -> Synthesis:
+    """The same as a synthesis about a picture."""
+    return replace(
+        synthesis,
+        title=title,
+        settings={**synthesis.settings, **settings, **shown.settings},
+        picture=(shown.names[0], shown.sha256, unseen_dimmed(shown, 0)),
+    )
 
 
 def _climbed(network: Network, layer: str, start: Tensor, steps: int, seed: int) -> Tensor:

@@ -5,41 +5,28 @@ not depend on its neighbours; on one processor, not by a bit.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cnnviz.errors import LayerError, out_of_memory
+from cnnviz.errors import LayerError
+from cnnviz.networks.devices import halved
 from cnnviz.networks.network import Network
 from cnnviz.networks.progress import Progress
 from cnnviz.synthesis.ascent import Augmentation, Step, ascend
-from cnnviz.synthesis.judgement import Judge, Judgement, as_shown, natural_references, noise_references
+from cnnviz.synthesis.judgement import Judge, Judgement, References, as_shown, natural_references, noise_references
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.parametrisations import Parametrisation, Size
 from cnnviz.synthesis.recipes import Recipe
 from cnnviz.synthesis.transforms import draws
 
-TRIES = 4
 OPENING_STEPS = 16  # at first, with redirected ReLUs, from the third try on
 FRAMES = 40  # of a film
 PATIENCE, SETTLED = 10, 1e-3  # a score has settled that gained less than this share in so many steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class SynthesisProgress(Progress):
-    """How far a job is, counted in steps of single images.
-
-    Attributes:
-        step: the ascent's, of the batch at hand; None where none climbs.
-        tries: how often the images at hand have been begun.
-    """
-
-    step: Step | None
-    tries: int
 
 
 @dataclass(frozen=True)
@@ -66,20 +53,45 @@ class SynthesizedImage:
     batch: int
     film: Sequence[Tensor]
 
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded, so that it is not made again."""
+        return self.judgement.status == "ok"
 
-@dataclass
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisProgress(Progress):
+    """How far a job is, counted in steps of single images, and what it has.
+
+    Attributes:
+        step: the ascent's, of the batch at hand; None where none climbs.
+        tries: how often the images at hand have been begun.
+        images: by number in the job, what is finished.
+        references: what those are compared with, for people.
+    """
+
+    step: Step | None
+    tries: int
+    images: Mapping[int, SynthesizedImage]
+    references: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """Images to be made; `run` makes them and `made` holds them.
+    """Images to be made, described whole; `run` makes them.
 
     Attributes:
         objective: without the recipe's penalty.
         seeds: one per image.
+        labels: a name per image.
+        title: what the images are.
+        batch: images at a time, if there is memory for so many.
+        dtype: what the network computes in.
+        tries: how often an image may be made until it is "ok".
+        settings: everything that determines the images, for the record.
         start: (N, C, H, W), pictures to start from, if any.
         references: a folder of pictures to compare with; noise without one.
-        tries: how often an image may be made until it is "ok".
-        labels: a name per image.
-        settings: everything that determines the images, for the record.
-        made: by image, what is finished.
+        film: whether to keep images on the way.
     """
 
     network: Network
@@ -88,77 +100,74 @@ class Job:
     steps: int
     size: Size
     seeds: Sequence[int]
+    labels: Sequence[str]
+    title: str
     batch: int
     dtype: torch.dtype
-    start: Tensor | None = None
-    references: Path | None = None
-    tries: int = TRIES
-    film: bool = False
-    labels: Sequence[str] = ()
-    title: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    made: dict[int, SynthesizedImage] = field(default_factory=dict)
-    compared: str = ""
-    _done: int = 0
-    _total: int = 0
+    tries: int
+    settings: dict[str, Any]
+    start: Tensor | None
+    references: Path | None
+    film: bool
 
     @torch.inference_mode(False)  # what is made inside could not be differentiated
     def run(self) -> Iterator[SynthesisProgress]:
-        """Make the images; whoever stops early keeps what is finished.
+        """Make the images; whoever stops early keeps what the last progress has.
+
+        Yields:
+            After each step, after each batch, and where memory ran out for a batch, before half as many are begun.
 
         Raises:
             LayerError: if the network gives values that are not finite.
             ShapeError: if there is no such channel, or images of this size do not fit.
         """
-        channels = self.network.channels
-        if self.references is None:
-            references = noise_references(channels, self.size)
-        else:
-            references = natural_references(self.references, channels, self.size)
-        self.compared = references.text
-        judge: Judge | None = None
+        references, count = self._references(), len(self.seeds)
+        state = SynthesisProgress(0, 0, 0, count, step=None, tries=0, images={}, references=references.text)
+        batch, judge = self.batch, None
         for attempt in range(self.tries):
-            rows = [row for row in range(len(self.seeds)) if row not in self.made or not self.good(row)]
-            self._total += len(rows) * self.steps
+            rows = [row for row in range(count) if row not in state.images or not state.images[row].ok]
+            state = replace(state, total=state.total + len(rows) * self.steps, tries=attempt + 1)
             while rows:
-                now, before = rows[: self.batch], self._done
                 try:
-                    judge = judge or Judge(self.network, self.objective, references, len(self.seeds), self.batch)
-                    yield from self._make(now, attempt, judge)
+                    judge = judge or Judge(self.network, self.objective, references, count, batch)
+                    state = yield from self._batch(state, rows[:batch], batch, judge)
                 except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error) or self.batch == 1:
-                        raise
-                    self.batch, self._done, judge = self.batch // 2, before, None
-                    yield self._progress(attempt, batch=self.batch)
-                    continue
-                rows = rows[len(now) :]
+                    batch, judge = halved(batch, error), None
+                    yield replace(state, batch=batch)
+                else:
+                    rows = rows[batch:]
+                    yield state
 
-    def good(self, row: int) -> bool:
-        """Whether a finished image is "ok", so that nothing changes it any more."""
-        return self.made[row].judgement.status == "ok"
+    def _references(self) -> References:
+        if self.references is None:
+            return noise_references(self.network.channels, self.size)
+        return natural_references(self.references, self.network.channels, self.size)
 
-    def _progress(self, attempt: int, step: Step | None = None, batch: int | None = None) -> SynthesisProgress:
-        finished, count = len(self.made), len(self.seeds)
-        return SynthesisProgress(self._done, self._total, finished, count, batch, step=step, tries=attempt + 1)
+    def _batch(
+        self, state: SynthesisProgress, rows: Sequence[int], batch: int, judge: Judge
+    ) -> Generator[SynthesisProgress, None, SynthesisProgress]:
+        """One batch of images, once: yields after each step, and returns what there is then.
 
-    def _make(self, rows: Sequence[int], attempt: int, judge: Judge) -> Iterator[SynthesisProgress]:
-        """One batch of images, once; each replaces what was made before if it scores more."""
-        filled = torch.tensor([*rows, *[rows[-1]] * (self.batch - len(rows))])
-        seeds = [seed_of(self.seeds[row], attempt) for row in filled.tolist()]
+        Each image replaces what was made before if it scores more.
+        """
+        filled = torch.tensor([*rows, *[rows[-1]] * (batch - len(rows))])
+        seeds = [seed_of(self.seeds[row], state.tries - 1) for row in filled.tolist()]
         start = None if self.start is None else self.start[filled]
         images = self.recipe.image(seeds, self.network.channels, self.size, start).to(self.network.device)
-        starts = judge.scores(as_shown(images()), filled)
-        self._check_finite(starts)
+        beginning = as_shown(images())
         climb = _Climb(images, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None)
-        for step in self._ascent(images, filled, seeds, attempt):
+        for step in self._ascent(images, filled, seeds, state.tries - 1):
             climb.note(step)
-            self._done += len(rows)
-            yield self._progress(attempt, step)
+            if step.number == 0:
+                self._check_finite(step.scores)
+            yield replace(state, done=state.done + len(rows) * (step.number + 1), step=step)
             if climb.settled:
-                self._done += len(rows) * (self.steps - 1 - step.number)
                 break
         curves, shown = climb.curves(), climb.shown()
         self._check_finite(torch.cat(curves))
+        starts = judge.scores(beginning, filled)
+        self._check_finite(starts)
+        finished = dict(state.images)
         for place, row in enumerate(rows):
             (judgement,) = judge(shown[place : place + 1], filled[place : place + 1])
             image = SynthesizedImage(
@@ -167,31 +176,32 @@ class Job:
                 start=starts[place].item(),
                 judgement=judgement,
                 curve=curves[place],
-                tries=attempt + 1,
-                batch=self.batch,
+                tries=state.tries,
+                batch=batch,
                 film=[frame[place] for frame in climb.frames],
             )
-            better = row not in self.made or judgement.score > self.made[row].judgement.score
-            self.made[row] = image if better else replace(self.made[row], tries=attempt + 1)
-        yield self._progress(attempt)
+            better = row not in finished or judgement.score > finished[row].judgement.score
+            finished[row] = image if better else replace(finished[row], tries=state.tries)
+        done = state.done + len(rows) * self.steps
+        return replace(state, done=done, finished=len(finished), images=finished)
 
     def _check_finite(self, scores: Tensor) -> None:
         if not scores.isfinite().all():
             raise LayerError(f"{self.network.name} gives values that are not finite; look for NaN among its weights.")
 
-    def _ascent(self, image: Parametrisation, rows: Tensor, seeds: Sequence[int], attempt: int) -> Iterator[Step]:
+    def _ascent(self, images: Parametrisation, rows: Tensor, seeds: Sequence[int], attempt: int) -> Iterator[Step]:
         """The recipe's way up; in later tries with ReLUs that open, in the last one with larger steps."""
         recipe = self.recipe
         matrices = draws(recipe.transforms(self.size), [seed_of(seed, "draws") for seed in seeds], self.steps)
-        seen = (round(self.size[0] * recipe.enlarged), round(self.size[1] * recipe.enlarged))
+        height, width = (round(side * recipe.enlarged) for side in self.size)
         return ascend(
             self.network,
             self.objective if recipe.penalty is None else self.objective - recipe.penalty,
-            image,
+            images,
             steps=self.steps,
             rate=recipe.rate * (2 if attempt > 2 else 1),
             optimiser=recipe.optimiser,
-            augmentation=Augmentation(matrices, seen, recipe.outside),
+            augmentation=Augmentation(matrices, (height, width), recipe.outside),
             rows=rows,
             dtype=self.dtype,
             redirected_steps=OPENING_STEPS if attempt > 1 else 0,

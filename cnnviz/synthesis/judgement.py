@@ -5,6 +5,7 @@ An image is judged at 8 bits a colour, without transforms, in float32, by the ne
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,7 +23,7 @@ from cnnviz.synthesis.parametrisations import Fourier, Size, noise
 from cnnviz.synthesis.views import View, Viewer
 
 Status = Literal["ok", "weak", "dead"]
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 NOISES = 64  # half of them white, half with the spectrum of natural pictures
 FEWEST, LARGE = 4, 256  # pixels a side
 MOST = 1024  # pictures of a folder to compare with; of more, as many are taken, evenly spread
@@ -103,7 +104,7 @@ def as_shown(images: Tensor) -> Tensor:
 
 
 class Judge:
-    """Judges images of one objective and size.
+    """Judges images of one objective and size; before the first one, nothing is copied and nothing runs.
 
     Args:
         count: how many images the job has.
@@ -114,18 +115,22 @@ class Judge:
         self, network: Network, objective: Objective, references: References, count: int, batch: int = BATCH
     ) -> None:
         self.network, self.objective, self.count, self.batch = network, objective, count, batch
-        self.viewer = Viewer(network, objective.layers, references.images[:1].to(network.device), elided=False)
-        self.references = self._reference_scores(references.images)
+        self.references = references.images
+
+    @cached_property
+    def _viewer(self) -> Viewer:
+        images = self.references[:1].to(self.network.device)
+        return Viewer(self.network, self.objective.layers, images, elided=False)
 
     def scores(self, images: Tensor, rows: Tensor) -> Tensor:
         """(N,): of images as they are."""
-        return torch.cat(self._looking(images, rows, self._score))
+        return torch.cat(self._results(images, rows, self._score))
 
     def __call__(self, images: Tensor, rows: Tensor) -> list[Judgement]:
         """Judge images (N, C, H, W) that are as shown; `rows` (N,) are their places in the job."""
-        parts = self._looking(images, rows, lambda view: (self._score(view), self._fired(view)))
+        parts = self._results(images, rows, lambda view: (self._score(view), self._fired(view)))
         scores, fired = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        percentiles = (self.references[rows] < scores[:, None]).double().mean(1) * 100
+        percentiles = (self._reference_scores[rows] < scores[:, None]).double().mean(1) * 100
         numbers = zip(scores.tolist(), fired.tolist(), percentiles.tolist(), strict=True)
         return [
             Judgement(score, mean, maximum, percentile, _status(maximum, percentile))
@@ -142,20 +147,20 @@ class Judge:
         return torch.stack([values.mean(1), values.amax(1)], 1)
 
     @torch.no_grad()
-    def _looking(self, images: Tensor, rows: Tensor, look: Callable[[View], Found]) -> list[Found]:
-        """What is found in the views of images, `batch` of them at a time."""
+    def _results(self, images: Tensor, rows: Tensor, look: Callable[[View], Result]) -> list[Result]:
+        """What `look` gives for the views of images, `batch` of them at a time."""
         parts = zip(torch.split(images, self.batch), torch.split(rows, self.batch), strict=True)
         with exact():
-            return [look(self.viewer(part.to(self.network.device), some)) for part, some in parts]
+            return [look(self._viewer(part.to(self.network.device), some)) for part, some in parts]
 
-    def _reference_scores(self, images: Tensor) -> Tensor:
+    @cached_property
+    def _reference_scores(self) -> Tensor:
         """(count, R): what each image of the job would score if it were each of the references."""
 
         def look(view: View) -> Tensor:
-            rows = (torch.full((len(view.rows),), row) for row in range(self.count))
-            return torch.stack([self._score(view.of(each)) for each in rows])
+            return torch.stack([self._score(view.of(torch.full((len(view.rows),), row))) for row in range(self.count)])
 
-        return torch.cat(self._looking(images, torch.zeros(len(images), dtype=torch.long), look), 1)
+        return torch.cat(self._results(self.references, torch.zeros(len(self.references), dtype=torch.long), look), 1)
 
 
 def _status(maximum: float, percentile: float) -> Status:

@@ -6,6 +6,7 @@ itself, and has `collect` make the `Synthesis`.
 """
 
 import operator
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
@@ -15,7 +16,7 @@ from torch import Tensor
 from cnnviz.errors import LayerError, ModelError, ShapeError
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import class_index
-from cnnviz.synthesis.jobs import Job, seed_of
+from cnnviz.synthesis.jobs import Job, SynthesisProgress, seed_of
 from cnnviz.synthesis.objectives import Objective, channel, logit
 from cnnviz.synthesis.results import Synthesis
 from cnnviz.synthesis.settings import Settings, canvas, prepare, side_pair
@@ -49,9 +50,8 @@ def maximize(
     count = len(seeds)
     if count == 1:
         settings.setdefault("batch", 1)
-    job = prepare(network, objective, seeds, start, **settings)
-    job.labels, job.title = tuple(map(str, range(count))), f"{network.name}: {objective.text}"
-    return finished(job)
+    labels, title = tuple(map(str, range(count))), f"{network.name}: {objective.text}"
+    return finished(prepare(network, objective, seeds, labels, title, {}, start=start, **settings))
 
 
 def filter_images(
@@ -122,13 +122,12 @@ def filter_job(
         given = f"has no filter {wrong[0]}" if wrong else "is asked for no filter"
         raise ShapeError(f"{layer} of {network.name} {given}; its {count} filters are 0 to {count - 1}.")
     seeds = [seed_of(seed, network.qualified(layer), number) for number in filters]
-    job = prepare(network, channel(climbed, list(filters)), seeds, **settings)
     number = f"all {count}" if len(filters) == count else f"{len(filters)} of {count}"
     what = f"filter {filters[0]} looks" if len(filters) == 1 else f"{number} filters look"
-    job.labels, job.title = tuple(map(str, filters)), f"{layer} of {network.name}: what {what} for"
-    job.settings |= {"command": "filters", "objective": f"mean of {climbed}", "layer": layer, "filters": list(filters)}
-    job.settings["seed"] = seed
-    return job
+    labels, title = tuple(map(str, filters)), f"{layer} of {network.name}: what {what} for"
+    record = {"command": "filters", "objective": f"mean of {climbed}", "layer": layer, "filters": list(filters)}
+    objective = channel(climbed, list(filters))
+    return prepare(network, objective, seeds, labels, title, record | {"seed": seed}, **settings)
 
 
 def class_job(
@@ -148,12 +147,11 @@ def class_job(
         margin = logit(numbers, versus="runner-up")
         objective = replace(0.5 * objective + 0.5 * margin, unit=objective.unit)
     settings.setdefault("recipe", "soft")
-    job = prepare(network, objective, seeds, **settings)
-    job.labels = tuple(network.label(number) for number in numbers)
-    job.title = f"{network.name}: what it takes for {job.labels[0] if len(numbers) == 1 else f'{len(numbers)} classes'}"
-    job.settings |= {"command": "classimage", "classes": numbers, "seed": seed, "alone": alone}
-    job.settings["objective"] = "logit" if alone else "logit less half the runner-up's"
-    return job
+    labels = tuple(network.label(number) for number in numbers)
+    title = f"{network.name}: what it takes for {labels[0] if len(numbers) == 1 else f'{len(numbers)} classes'}"
+    climbed = "logit" if alone else "logit less half the runner-up's"
+    record = {"command": "classimage", "objective": climbed, "classes": numbers, "seed": seed, "alone": alone}
+    return prepare(network, objective, seeds, labels, title, record, **settings)
 
 
 def _check(network: Network) -> None:
@@ -164,21 +162,19 @@ def _check(network: Network) -> None:
 
 def finished(job: Job) -> Synthesis:
     """Run a job to its end."""
-    for _ in job.run():
-        pass
-    return collect(job)
+    return collect(job, deque(job.run(), maxlen=1).pop())
 
 
-def collect(job: Job) -> Synthesis:
+def collect(job: Job, progress: SynthesisProgress) -> Synthesis:
     """What a job has made so far.
 
     Raises:
         LayerError: if that is nothing.
     """
-    rows = sorted(job.made)
+    rows = sorted(progress.images)
     if not rows:
         raise LayerError(f"no image of {job.network.name} is finished yet.")
-    images = tuple(job.made[row] for row in rows)
+    images = tuple(progress.images[row] for row in rows)
     batches = [image.batch for image in images]
     settings = job.settings | {"batch": batches[0] if len(set(batches)) == 1 else batches}
     for name in _PER_IMAGE & settings.keys():
@@ -186,7 +182,7 @@ def collect(job: Job) -> Synthesis:
     return Synthesis(
         network=job.network,
         synthesized=images,
-        references=job.compared,
+        references=progress.references,
         title=job.title if len(rows) == len(job.seeds) else f"{job.title} ({len(rows)} are finished)",
         settings=settings,
     )

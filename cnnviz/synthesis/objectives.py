@@ -156,7 +156,7 @@ def logit(index: Index, *, versus: Index | str | None = None) -> Objective:
     def probability(view: View) -> Tensor:
         return pick(view.map(LOGITS).softmax(1), numbers.of(view), LOGITS)
 
-    counts = {each.count for each in (numbers, rival) if each is not None and each.count is not None}
+    counts = {numbers.count, None if rival is None else rival.count} - {None}
     if len(counts) > 1:
         raise ShapeError(f"{len(numbers.numbers)} classes and their rivals must be as many.")
     against = "" if versus is None else f" less {'the runner-up' if rival is None else rival}"
@@ -212,13 +212,13 @@ def match(layer: str, maps: Tensor) -> Objective:
     count = len(maps) if len(maps) > 1 else None
 
     def score(view: View) -> Tensor:
-        found = view.map(layer)
-        wanted = (maps[view.rows] if count else maps).to(found)
-        if wanted.shape[1:] != found.shape[1:]:
-            shapes = (" x ".join(map(str, each.shape[1:])) for each in (found, wanted))
+        own = view.map(layer)
+        wanted = (maps[view.rows] if count else maps).to(own)
+        if wanted.shape[1:] != own.shape[1:]:
+            shapes = (" x ".join(map(str, values.shape[1:])) for values in (own, wanted))
             raise ShapeError("{} gives {} for this image, not {} as for the picture.".format(layer, *shapes))
         energy = wanted.square().flatten(1).sum(1)
-        missed = (found - wanted).square().flatten(1).sum(1)
+        missed = (own - wanted).square().flatten(1).sum(1)
         return 1 - missed / torch.where(energy > 0, energy, 1)
 
     return Objective(frozenset({layer}), score, count, f"like given maps of {layer}")

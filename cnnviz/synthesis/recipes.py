@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnnviz.synthesis.transforms import Outside, Transform
 
 Preset = Literal["draft", "default", "fine"]
+STEPS: Mapping[str, int] = {"draft": 64, "default": 256, "fine": 1024}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def fourier() -> Recipe:
     def transforms(size: "Size") -> "Sequence[Transform]":
         return jitter(min(size) / 16), jitter(min(size) / 32)
 
-    return Recipe(image, adam, 0.3, {"draft": 64, "default": 256, "fine": 1024}, transforms)
+    return Recipe(image, adam, 0.3, STEPS, transforms)
 
 
 def soft() -> Recipe:
@@ -85,7 +86,7 @@ def erhan() -> Recipe:
     def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
         return PixelImage(0.5 + 0.1 * noise(seeds, (channels, *size)) if start is None else start, contrast=0.15)
 
-    return Recipe(image, GradientAscent, 0.03, {"draft": 64, "default": 256, "fine": 1024}, settles=True)
+    return Recipe(image, GradientAscent, 0.03, STEPS, settles=True)
 
 
 def pixel() -> Recipe:
@@ -105,8 +106,7 @@ def pixel() -> Recipe:
     def transforms(size: "Size") -> "Sequence[Transform]":
         return (jitter(min(size) / 16),)
 
-    steps = {"draft": 64, "default": 256, "fine": 1024}
-    return Recipe(image, adam, 0.02, steps, transforms, penalty=20.0 * total_variation())
+    return Recipe(image, adam, 0.02, STEPS, transforms, penalty=20.0 * total_variation())
 
 
 def maco(magnitudes: "Tensor | None" = None) -> Recipe:

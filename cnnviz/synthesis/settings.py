@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.layers import layer_table
 from cnnviz.networks.network import Network, count_parameters
-from cnnviz.synthesis.jobs import TRIES, Job
+from cnnviz.synthesis.jobs import Job
 from cnnviz.synthesis.judgement import natural_references
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.parametrisations import Size, natural_magnitudes
@@ -23,6 +23,7 @@ from cnnviz.synthesis.recipes import RECIPES, Preset, Recipe, maco
 from cnnviz.synthesis.views import Viewer
 
 Precision = Literal["auto", "float32", "bfloat16"]
+TRIES = 4
 MOST = {"steps": 100_000, "batch": 1024, "tries": 100, "filters": 100_000}  # of more, the memory would be full at once
 BATCH_ON_GPU, BATCH_OF_SMALL, SMALL = 64, 4, 10_000_000  # images at a time; weights of a network that is small
 SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are multiples of so many pixels
@@ -62,13 +63,19 @@ def prepare(
     network: Network,
     objective: Objective,
     seeds: Sequence[int],
+    labels: Sequence[str],
+    title: str,
+    record: dict[str, Any],
+    *,
     start: Tensor | None = None,
     **settings: Unpack[Settings],
 ) -> Job:
-    """A job to climb an objective, not yet run; without labels and title.
+    """A job to climb an objective, not yet run.
 
     Args:
-        seeds: one per image.
+        seeds, labels: one per image.
+        title: what the images are.
+        record: what pictures' records say besides, or instead: another command and objective, what the images are of.
         start: (N, C, H, W) in [0, 1], pictures to start from.
 
     Raises:
@@ -84,13 +91,8 @@ def prepare(
     size = side_pair(settings.get("size")) or network.input_size
     if start is not None:
         size = start.shape[2], start.shape[3]
-    recipe = named if isinstance(named, Recipe) else RECIPES[choose(named, RECIPES, "recipe")]()
     spectrum = settings.get("spectrum")
-    if spectrum is not None:
-        if named != "maco":
-            raise UnknownNameError("a folder for the mean spectrum goes with the recipe 'maco' only.")
-        pictures = natural_references(Path(spectrum), network.channels, size).images
-        recipe = maco(natural_magnitudes(network.channels, size, pictures))
+    recipe = _recipe(named, spectrum, network.channels, size)
     steps = settings.get("steps")
     if steps is None:
         steps = recipe.steps[choose(settings.get("preset", "default"), recipe.steps, "preset")]
@@ -106,7 +108,7 @@ def prepare(
     if precision == "auto" and not _computes_in(dtype, network, objective, size):
         dtype = torch.float32
     references = settings.get("references")
-    kept = {
+    recorded = {
         "command": "maximize",
         "objective": objective.text,
         "recipe": named if isinstance(named, str) else f"own ({recipe.rate:g} a step, enlarged {recipe.enlarged:g} x)",
@@ -126,14 +128,26 @@ def prepare(
         steps=steps,
         size=size,
         seeds=seeds,
+        labels=labels,
+        title=title,
         batch=batch,
         dtype=dtype,
+        tries=numbers["tries"],
+        settings=recorded | record,
         start=start,
         references=None if references is None else Path(references),
-        tries=numbers["tries"],
         film=settings.get("film", False),
-        settings=kept,
     )
+
+
+def _recipe(named: str | Recipe, spectrum: str | Path | None, channels: int, size: Size) -> Recipe:
+    recipe = named if isinstance(named, Recipe) else RECIPES[choose(named, RECIPES, "recipe")]()
+    if spectrum is None:
+        return recipe
+    if named != "maco":
+        raise UnknownNameError("a folder for the mean spectrum goes with the recipe 'maco' only.")
+    pictures = natural_references(Path(spectrum), channels, size).images
+    return maco(natural_magnitudes(channels, size, pictures))
 
 
 def canvas(network: Network, layer: str, size: Size | None = None) -> tuple[Size, int]:

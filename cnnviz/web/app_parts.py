@@ -138,7 +138,7 @@ class Climb:
         return not self.over
 
     def _note(self, progress: SynthesisProgress) -> None:
-        self.share = progress.share
+        self._progress, self.share = progress, progress.share
         if progress.step is not None:
             self._image = progress.step.image
             if progress.tries > self.tries:
@@ -158,7 +158,7 @@ class Climb:
     @cached_property
     def found(self) -> Synthesis | None:
         """What is finished when it is over, if anything is."""
-        return collect(self._job) if self._job.made else None
+        return collect(self._job, self._progress) if self._progress.finished else None
 
     @cached_property
     def png(self) -> bytes:

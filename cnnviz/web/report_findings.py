@@ -214,7 +214,7 @@ def fired_at(depth: Depth, picture: Picture, filters: int, steps: int | None, se
     job = filter_job(network, depth.layer, channels, seed=seed, recipe=RECIPE, preset="draft", steps=steps, size=size)
     for progress in job.run():
         tell(f"what {depth.layer} looks for", progress.share)
-    return Fired(depth, tuple(channels), tuple(cuts.get(channel) for channel in channels), collect(job))
+    return Fired(depth, tuple(channels), tuple(cuts.get(channel) for channel in channels), collect(job, progress))
 
 
 def _uneven(rows: Tensor) -> Tensor:

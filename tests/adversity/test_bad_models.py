@@ -165,7 +165,7 @@ def do(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     (tmp_path / "nets.py").write_text(NETS)
     Image.radial_gradient("L").resize((32, 32)).convert("RGB").save(tmp_path / PICTURE)
-    monkeypatch.setattr("cnnviz.synthesis.jobs.TRIES", 1)
+    monkeypatch.setattr("cnnviz.synthesis.settings.TRIES", 1)
 
     def call(command: str, net: str, layer: str = "conv", *more: str) -> Result:
         own = ["--model", f"nets.py:{net}", "--input-size", "32"]

@@ -245,7 +245,7 @@ def test_hooks_of_one_thread_meet_no_other(hooked: str, times: int, tmp_path: Pa
     """The same network and, in turn, what sets hooks and passes without any."""
     network, images = scene(tmp_path).network, torch.rand(4, 1, 3, 64, 64)
     calls: dict[str, Callable[[Tensor], Tensor]] = {
-        "activations": lambda image: cnnviz.activations(network, image, ["block5_conv2"])["block5_conv2"],
+        "activations": lambda image: cnnviz.activations(network, image, ["block3_conv1"])["block3_conv1"],
         "attribute": lambda image: cnnviz.attribute(network, image, 1, method="deeplift"),
     }
     passes = {"activations": network, "attribute": explainer(network).logits}

@@ -93,8 +93,8 @@ def test_nothing_runs_code_but_for_the_user_who_named_it(path: Path) -> None:
         assert ast.unparse(load["weights_only"]) == "True"
     for write in calls(tree, "write_array"):
         assert ast.unparse(write["allow_pickle"]) == "False"
-    for run in calls(tree, "subprocess.run"):
-        assert "shell" not in run
+    for start in (*calls(tree, "subprocess.run"), *calls(tree, "subprocess.Popen")):
+        assert "shell" not in start
     for opened in [*calls(tree, "Image.open"), *calls(tree, "Pillow.open")]:
         assert "formats" in opened or own == "pictures/reading.py", (
             "some formats are programs; `read_picture` knows which"
@@ -481,8 +481,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             exif = Image.Exif()
             exif[0x013B] = exif[0x010E] = f"{TELLTALES[1]} at {folder}"
             image.resize((96, 64)).save(folder / "photos" / name / photo, exif=exif, comment=TELLTALES[1].encode())
+    (folder / "labels.txt").write_text("tabby\nespresso\ncup\nhouse\ntree\n")
     (folder / "net.py").write_text(
         "from torch import nn\n"
+        "from tests.support.networks import SmallVGG\n"
         "def net():\n"
         "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
     )
@@ -490,38 +492,31 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_file_tells_a_path_a_user_or_a_machine(run: Run, place: Path, tmp_path: Path) -> None:
+    """Of the built-in network, and of two of the user's own, which lie in that place."""
     monkey, out = place / "photos" / "tabby" / "cat.jpg", place / "out"
     few = ["--steps", "2", "--quiet"]
-    drawn = ["filters", "--layer", "block1_conv1", "--filters", "0", *MINI, *few]
     own = ["--model", place / "net.py:net", "--input-size", "24", "--quiet"]
+    vgg = ["--model", place / "net.py:SmallVGG", "--input-size", "32", "--labels", place / "labels.txt"]
+    drawn = ["filters", "--layer", "block1_conv1", "--filters", "0", *vgg, *few]
+    first = ["--layer", "block1_conv1"]
     commands: list[list[object]] = [
-        [
-            "featuremaps",
-            monkey,
-            "--layer",
-            "block1_conv1",
-            *MINI,
-            "-o",
-            out / f"a.{ending}",
-            "--save-arrays",
-            out / "a.npz",
-        ]
+        ["featuremaps", monkey, *first, *MINI, "-o", out / f"a.{ending}", "--save-arrays", out / "a.npz"]
         for ending in ("png", "jpg", "webp")
     ]
     commands += [
         [*drawn, "-o", out / "b.png", "--film", out / "b.gif", "--save-arrays", out / "b.npz"],
         [*drawn, "-o", out / "c.png", "--references", place / "photos"],
-        ["classimage", "tabby", *MINI, *few, "-o", out / "d.png"],
-        ["dream", monkey, "--layer", "block1_conv1", "--size", "32", *MINI, *few, "-o", out / "e.png"],
-        ["invert", monkey, "--layer", "block1_conv1", "--size", "32", *MINI, *few, "-o", out / "f.png"],
+        ["classimage", "tabby", *vgg, *few, "-o", out / "d.png"],
+        ["dream", monkey, *first, "--size", "32", *vgg, *few, "-o", out / "e.png"],
+        ["invert", monkey, *first, "--size", "32", *vgg, *few, "-o", out / "f.png"],
         ["kernels", *MINI, "-o", out / "g.png"],
-        ["saliency", monkey, "--method", "saliency", "--baseline", monkey, *MINI, "-o", out / "h.png",
+        ["saliency", monkey, "--method", "saliency", "--baseline", monkey, *vgg, "-o", out / "h.png",
          "--overlay", out / "i.png"],
         ["evidence", place / "photos", "--method", "saliency", "--grids", "1", "--pictures", "1", "--confidence", "0",
          *MINI, "-o", out / "j.png"],
-        ["report", monkey, "--filters", "1", "--method", "saliency", *MINI, *few, "-o", out / "k.html"],
-        ["gallery", "build", out / "g", "--layers", "block1_conv1", "--filters", "0", *MINI, *few],
-        ["gallery", "examples", out / "g", "--images", place / "photos", *MINI],
+        ["report", monkey, "--filters", "1", "--method", "saliency", *vgg, *few, "-o", out / "k.html"],
+        ["gallery", "build", out / "g", "--layers", "block1_conv1", "--filters", "0", *vgg, *few],
+        ["gallery", "examples", out / "g", "--images", place / "photos", *vgg],
         ["gallery", "site", out / "g"],
         ["featuremaps", monkey, "--layer", "0", *own, "-o", out / "l.png"],
         ["gallery", "build", out / "own", *own, "--steps", "2"],

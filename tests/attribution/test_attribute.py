@@ -187,7 +187,7 @@ def test_neighbours_do_not_change_an_attribution_and_generators_stay(name: str, 
 
 
 def test_integrated_gradients_take_steps_until_they_are_complete(mini: Network, cat: str) -> None:
-    image = cnnviz.networks.inputs.show(mini, cat).images
+    image = cnnviz.networks.inputs.show(mini, cat, size=56).images
     ready = explainer(mini)
     logits = ready.logits(torch.cat([image, mini.mean.expand_as(image)]))
     index = int(logits[0].argmax())

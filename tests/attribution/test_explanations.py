@@ -304,7 +304,8 @@ def test_a_map_is_flagged_above_a_mean_correlation_of_one_half() -> None:
 
 
 def test_evidence_and_what_is_written(run: Run) -> None:
-    arguments = ("--method", "grad-cam,integrated-gradients", "--set", "steps=20", "--sanity", "--infidelity")
+    methods = ("--method", "grad-cam,integrated-gradients", "--set", "steps=20", "--size", "48")
+    arguments = (*methods, "--sanity", "--infidelity")
     result = run("saliency", CAT, *MINI, *arguments, "--json", "--save-arrays", "a.npz", "--overlay", "over.png")
     assert result.exit_code == 0, result.output
     output = json.loads(result.stdout)
@@ -329,7 +330,9 @@ def test_evidence_and_what_is_written(run: Run) -> None:
 
 
 def test_classes_side_by_side_and_against_each_other(run: Run, mini: Network) -> None:
-    result = run("saliency", CAT, *MINI, "--method", "saliency,grad-cam", "--top", "3", "-o", "three.png")
+    result = run(
+        "saliency", CAT, *MINI, "--method", "saliency,grad-cam", "--top", "3", "--size", "48", "-o", "three.png"
+    )
     assert result.exit_code == 0, result.output
     three, one_column = cnnviz.read_picture("three.png").image, 2 * 150
     assert three.width > 3 * one_column

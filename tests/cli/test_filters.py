@@ -140,7 +140,7 @@ def test_a_networks_first_kernels_may_be_grey(lenet: object, run: Run) -> None:
         (("filters", "--layer", "block5_conv3", "--size", "8"), 1, "cannot take a picture of 8 x 8 px"),
         (("filters", "--layer", "block5_conv3", "--filters", "x"), 2, "write them like 0-63,128"),
         (("filters", "--layer", "block5_conv3", "--size", "big"), 2, "no size such as 224"),
-        (("filters", "--layer", "block5_conv3", "--recipe", "best"), 2, "'fourier', 'soft', 'erhan', 'pixel', 'maco'"),
+        (("filters", "--layer", "block5_conv3", "--recipe", "best"), 2, ", ".join(map(repr, RECIPES))),
         (("filters", "--layer", "block5_conv3", "--film", "f.mp4"), 2, "--film writes .gif files"),
         (("filters", "--layer", "block5_conv3", "-o", "f.bmp"), 1, "pictures end in"),
         (("filters",), 2, "--layer"),

@@ -54,7 +54,7 @@ def test_what_every_command_makes_is_made_again_pixel_for_pixel(run: Run, made: 
 
 
 def test_overlays_gallery_pictures_and_evidence_are_made_again(run: Run, tmp_path: Path) -> None:
-    run("saliency", CAT, "--method", "saliency", *MINI, "-o", "s.png", "--overlay", "o.png", "--quiet")
+    run("saliency", CAT, "--method", "saliency", "--size", "48", *MINI, "-o", "s.png", "--overlay", "o.png", "--quiet")
     assert "identical" in run("rerun", "o.png", "--picture", CAT).stdout
     run("gallery", "build", "g", *MINI, "--layers", "block2_conv1", "--filters", "1-2", "--steps", "2", "--quiet")
     assert "identical" in run("rerun", "g/images/block2_conv1/0002.png").stdout

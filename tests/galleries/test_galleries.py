@@ -1,12 +1,10 @@
 """Galleries: what is drawn, what identifies it, and that nothing is lost or damaged whatever interrupts."""
 
 import errno
-import http.client
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +27,6 @@ from cnnviz.galleries.wiring import Wiring
 from cnnviz.networks.network import Network
 from cnnviz.synthesis.objectives import channel
 from cnnviz.web.gallery_site import write_site
-from cnnviz.web.server import server
 from tests.support.commands import Run
 from tests.support.networks import SmallVGG
 from tests.support.paths import ROOT
@@ -402,27 +399,6 @@ def test_a_record_that_makes_no_sense_is_none(network: Network, tmp_path: Path, 
     write_site(Store(tmp_path))
     build_gallery(network, tmp_path, ["block1_conv1"], [0, 1], **FAST)
     assert check(tmp_path)[1] == []
-
-
-def test_the_server_is_for_this_machine_and_says_nothing(
-    network: Network, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    build_gallery(network, tmp_path, ["block1_conv1"], [0], **FAST)
-    write_site(Store(tmp_path))
-    with server(tmp_path, 0) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        port = running.server_address[1]
-        for host, status in (("127.0.0.1", 200), ("localhost", 200), ("evil.example", 403)):
-            connection = http.client.HTTPConnection("127.0.0.1", port)
-            connection.request("GET", "/index.html", headers={"Host": f"{host}:{port}"})
-            assert connection.getresponse().status == status
-            connection.close()
-        with pytest.raises(OutputError, match=f"cannot serve at port {port}"):
-            server(tmp_path, port)
-        running.shutdown()
-        thread.join()
-    assert capsys.readouterr() == ("", "")
 
 
 def test_status_and_plan_count(run: Run) -> None:

@@ -34,13 +34,18 @@ from tests.support.networks import SmallVGG
 from tests.support.paths import CAT
 
 LAYERS = ["block1_conv2", "block4_conv1"]
-COUNT = 300  # pictures, more than two shards
+SHARD, COUNT = 16, 40  # pictures: more than two shards
 
 
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(7)
     return cnnviz.wrap(SmallVGG().eval(), name="small", input_size=32, mean=0.5, std=0.25)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnviz.galleries.natural_examples.SHARD", SHARD)
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +56,24 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "b").mkdir()
     for number in range(COUNT - 2):
         left, top = draws.integers(0, cat.width - 60), draws.integers(0, cat.height - 60)
-        piece = cat.crop((left, top, left + 44, top + 40)).convert("L" if number % 50 == 0 else "RGB")
+        piece = cat.crop((left, top, left + 44, top + 40)).convert("L" if number % 10 == 0 else "RGB")
         piece.save(folder / ("b" if number % 2 else "") / f"{number:03d}.png")
     (folder / "no.png").write_bytes(b"no picture")
     (folder / "b" / "empty.jpg").write_bytes(b"")
     return folder
 
 
+@pytest.fixture(scope="module")
+def gallery(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gallery") / "g"
+    build_gallery(network, folder, LAYERS, steps=2, size=32)
+    return folder
+
+
 @pytest.fixture
-def store(network: Network, tmp_path: Path) -> Store:
-    build_gallery(network, tmp_path / "g", LAYERS, steps=2, size=32)
-    return Store(tmp_path / "g")
+def store(gallery: Path, tmp_path: Path) -> Store:
+    """A copy of the gallery, which a test may change."""
+    return Store(shutil.copytree(gallery, tmp_path / "g"))
 
 
 def run_through(steps: Iterator[Progress]) -> Progress:
@@ -150,7 +162,7 @@ def test_an_interrupted_pass_goes_on_and_gives_the_same(network: Network, photog
     next(interrupted)
     interrupted.close()
     run_through(find_examples(Counting(network), store, photographs))
-    assert starts == [0, 128, 256]
+    assert starts == [0, SHARD, 2 * SHARD]
     for layer in LAYERS:
         assert lines(store, layer) == lines(whole, layer)
     assert {path.name for path in store.folder.iterdir()} == {path.name for path in whole.folder.iterdir()}

@@ -1,8 +1,12 @@
 """Small networks that the tests look into."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.vgg import make_layers
+
+Widths = Sequence[int | str]  # of convolutions, and "M" for a pool
 
 VGG16_WIDTHS = [4, 4, "M", 6, 6, "M", 8, 8, 8, "M", 10, 10, 10, "M", 10, 10, 10, "M"]
 
@@ -10,9 +14,9 @@ VGG16_WIDTHS = [4, 4, "M", 6, 6, "M", 8, 8, 8, "M", 10, 10, 10, "M", 10, 10, 10,
 class SmallVGG(nn.Module):
     """VGG16's layout, torchvision's own layers, in-place ReLUs included, at a width that runs in no time."""
 
-    def __init__(self, *, batch_norm: bool = False) -> None:
+    def __init__(self, widths: Widths = VGG16_WIDTHS, *, batch_norm: bool = False) -> None:
         super().__init__()
-        self.features = make_layers(VGG16_WIDTHS, batch_norm=batch_norm)
+        self.features = make_layers(widths, batch_norm=batch_norm)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(10, 5)
 

@@ -24,6 +24,7 @@ from cnnviz.synthesis.parametrisations import PixelImage
 from tests.support.networks import SmallVGG
 
 SIDE = 32
+WIDTHS = [4, "M", 6, 6, "M", 10, "M"]
 LAYER = "block2_conv1"
 FEW = {"steps": 2, "size": SIDE, "tries": 1}
 CHEAP = {
@@ -61,7 +62,7 @@ class Fused(SmallVGG):
     def __init__(self, seed: int, *, batch_norm: bool = False) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            super().__init__(batch_norm=batch_norm)
+            super().__init__(WIDTHS, batch_norm=batch_norm)
             nn.init.normal_(self.classifier.weight)
         self.fuse = Fuse()
         self._tell_pictures_apart()

@@ -45,20 +45,20 @@ def linear(weights: Tensor) -> Network:
 
 
 def test_the_textbooks_four_steps_find_the_weights(linear: Network, weights: Tensor) -> None:
-    found = cnnviz.filter_images(linear, "0", [0], recipe="erhan", precision="float32")
-    cosine = functional.cosine_similarity((found.images - 0.5).flatten(), weights.flatten(), dim=0)
+    synthesis = cnnviz.filter_images(linear, "0", [0], recipe="erhan", precision="float32")
+    cosine = functional.cosine_similarity((synthesis.images - 0.5).flatten(), weights.flatten(), dim=0)
     assert cosine >= 0.99
-    assert len(found.curves[0]) < 256  # it settled
-    assert found.curves[0][-1] > found.curves[0][0]
+    assert len(synthesis.curves[0]) < 256  # it settled
+    assert synthesis.curves[0][-1] > synthesis.curves[0][0]
 
 
 def test_pixels_without_penalty_reach_the_corner_of_the_box(linear: Network, weights: Tensor) -> None:
     recipe = replace(pixel(), penalty=None, transforms=lambda _: ())
-    found = cnnviz.filter_images(linear, "0", [0], recipe=recipe, precision="float32")
+    synthesis = cnnviz.filter_images(linear, "0", [0], recipe=recipe, precision="float32")
     optimum, grey = weights.clamp(min=0).sum() + 0.3, weights.sum() / 2 + 0.3
-    assert found.scores.item() - grey >= 0.99 * (optimum - grey)
-    assert found.scores.item() <= optimum + 1e-3
-    assert found.status == ("ok",)
+    assert synthesis.scores.item() - grey >= 0.99 * (optimum - grey)
+    assert synthesis.scores.item() <= optimum + 1e-3
+    assert synthesis.status == ("ok",)
 
 
 def test_a_spectrum_climbs_its_closed_form_gradient(linear: Network, weights: Tensor) -> None:
@@ -76,9 +76,9 @@ def test_a_spectrum_climbs_its_closed_form_gradient(linear: Network, weights: Te
 
 def test_a_spectrum_reaches_most_of_the_box(linear: Network, weights: Tensor) -> None:
     recipe = replace(fourier(), transforms=lambda _: ())
-    found = cnnviz.filter_images(linear, "0", [0], recipe=recipe, steps=512, precision="float32")
+    synthesis = cnnviz.filter_images(linear, "0", [0], recipe=recipe, steps=512, precision="float32")
     optimum, grey = weights.clamp(min=0).sum() + 0.3, weights.sum() / 2 + 0.3
-    assert found.scores.item() - grey >= 0.85 * (optimum - grey)
+    assert synthesis.scores.item() - grey >= 0.85 * (optimum - grey)
 
 
 def test_magnitudes_stay_and_phases_become_those_of_the_weights(linear: Network, weights: Tensor) -> None:
@@ -129,24 +129,24 @@ def test_an_image_does_not_depend_on_its_neighbours(mini: Network) -> None:
 
 
 def test_scores_are_those_of_the_picture_as_shown(mini: Network, tmp_path: Path) -> None:
-    found = cnnviz.filter_images(mini, "block3_conv1", [3, 5], **small())
-    pixels = (found.images * 255).round().to(torch.uint8)
-    torch.testing.assert_close(found.images * 255, pixels.float())
+    synthesis = cnnviz.filter_images(mini, "block3_conv1", [3, 5], **small())
+    pixels = (synthesis.images * 255).round().to(torch.uint8)
+    torch.testing.assert_close(synthesis.images * 255, pixels.float())
     file = tmp_path / "one.png"
     Pillow.fromarray(pixels[0].permute(1, 2, 0).numpy()).save(file)
     maps = cnnviz.feature_maps(mini, file, "block3_conv1:pre", size=48).maps[0, 3]
-    assert maps.mean().item() == pytest.approx(found.scores[0].item(), rel=1e-4)
+    assert maps.mean().item() == pytest.approx(synthesis.scores[0].item(), rel=1e-4)
     fired = cnnviz.feature_maps(mini, file, "block3_conv1", size=48).maps[0, 3]
-    assert [fired.mean().item(), fired.max().item()] == pytest.approx(found.fired[0].tolist(), rel=1e-4)
-    assert (found.scores > found.starts).all()
+    assert [fired.mean().item(), fired.max().item()] == pytest.approx(synthesis.fired[0].tolist(), rel=1e-4)
+    assert (synthesis.scores > synthesis.starts).all()
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))
 def test_every_recipe_climbs(mini: Network, recipe: str) -> None:
-    found = cnnviz.filter_images(mini, "block2_conv2", [1, 2], recipe=recipe, steps=40, size=32, tries=1)
-    assert (found.scores > found.starts).all()
-    assert found.images.amin() >= 0
-    assert found.images.amax() <= 1
+    synthesis = cnnviz.filter_images(mini, "block2_conv2", [1, 2], recipe=recipe, steps=40, size=32, tries=1)
+    assert (synthesis.scores > synthesis.starts).all()
+    assert synthesis.images.amin() >= 0
+    assert synthesis.images.amax() <= 1
 
 
 def test_a_percentile_counts_the_references_that_score_less(linear: Network, weights: Tensor, tmp_path: Path) -> None:
@@ -164,9 +164,9 @@ def test_a_percentile_counts_the_references_that_score_less(linear: Network, wei
     folder = natural_references(tmp_path, 3, (SIDE, SIDE))
     assert folder.images.shape == (3, 3, SIDE, SIDE)
     assert folder.text == f"3 pictures in {tmp_path.name}"
-    found = cnnviz.filter_images(linear, "0", [0], references=tmp_path, steps=60)
-    assert found.percentiles.item() == 100
-    assert found.references == folder.text
+    synthesis = cnnviz.filter_images(linear, "0", [0], references=tmp_path, steps=60)
+    assert synthesis.percentiles.item() == 100
+    assert synthesis.references == folder.text
     with pytest.raises(PictureError, match="there is no picture in"):
         natural_references(tmp_path / "none", 3, (8, 8))
 
@@ -175,9 +175,11 @@ def test_maco_may_hold_the_spectrum_of_a_folder(mini: Network, tmp_path: Path) -
     for number in range(2):
         values = torch.rand(40, 40, 3, generator=torch.Generator().manual_seed(number))
         Pillow.fromarray((255 * values).to(torch.uint8).numpy()).save(tmp_path / f"{number}.png")
-    found = cnnviz.filter_images(mini, "block2_conv1", [0], recipe="maco", spectrum=tmp_path, steps=5, size=32, tries=1)
+    synthesis = cnnviz.filter_images(
+        mini, "block2_conv1", [0], recipe="maco", spectrum=tmp_path, steps=5, size=32, tries=1
+    )
     wanted = natural_references(tmp_path, 3, (32, 32)).images
-    spectra = [spectrum_of(images, colour_matrix(3)).abs().mean((0, 1)) for images in (found.images, wanted)]
+    spectra = [spectrum_of(images, colour_matrix(3)).abs().mean((0, 1)) for images in (synthesis.images, wanted)]
     inner = (slice(1, 15), slice(1, 15))
     assert (spectra[0][inner].log() - spectra[1][inner].log()).abs().mean() < 0.3
     with pytest.raises(UnknownNameError, match="goes with the recipe 'maco' only"):
@@ -189,15 +191,15 @@ def test_a_dead_filter_is_tried_by_rule_and_shown(monkeypatch: pytest.MonkeyPatc
     module[0].weight.data[1], module[0].bias.data[:] = 0, torch.tensor([0.0, -1.0])
     module[0].weight.data[0].abs_()
     network = cnnviz.wrap(module, name="net", input_size=16)
-    seen = []
+    calls = []
     climb = jobs.ascend
-    monkeypatch.setattr(jobs, "ascend", lambda *given, **more: seen.append(more) or climb(*given, **more))
-    found = cnnviz.filter_images(network, "0", [0, 1], steps=30, batch=2)
-    assert found.status == ("ok", "dead")
-    assert found.tries == (1, 4)
-    assert [more["redirected_steps"] for more in seen] == [0, 0, 16, 16]
-    assert [more["rate"] / seen[0]["rate"] for more in seen] == [1, 1, 1, 2]
-    assert found.images.shape == (2, 3, 16, 16)
+    monkeypatch.setattr(jobs, "ascend", lambda *given, **more: calls.append(more) or climb(*given, **more))
+    synthesis = cnnviz.filter_images(network, "0", [0, 1], steps=30, batch=2)
+    assert synthesis.status == ("ok", "dead")
+    assert synthesis.tries == (1, 4)
+    assert [more["redirected_steps"] for more in calls] == [0, 0, 16, 16]
+    assert [more["rate"] / calls[0]["rate"] for more in calls] == [1, 1, 1, 2]
+    assert synthesis.images.shape == (2, 3, 16, 16)
 
 
 def test_what_is_shut_at_the_start_opens_in_a_later_try() -> None:
@@ -211,9 +213,9 @@ def test_what_is_shut_at_the_start_opens_in_a_later_try() -> None:
     once = cnnviz.filter_images(network, "2", [0], recipe=recipe, tries=1)
     assert once.status == ("dead",)
     assert once.scores.item() == pytest.approx(once.starts.item())
-    found = cnnviz.filter_images(network, "2", [0], recipe=recipe)
-    assert found.status == ("ok",)
-    assert found.tries == (3,)
+    synthesis = cnnviz.filter_images(network, "2", [0], recipe=recipe)
+    assert synthesis.status == ("ok",)
+    assert synthesis.tries == (3,)
 
 
 def test_memory_that_runs_out_halves_the_batch(mini: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,9 +227,9 @@ def test_memory_that_runs_out_halves_the_batch(mini: Network, monkeypatch: pytes
         return climb(network, objective, image, **more)
 
     monkeypatch.setattr(jobs, "ascend", greedy)
-    found = cnnviz.filter_images(mini, "block2_conv2", range(5), **small(batch=8))
-    assert len(found.images) == 5
-    assert found.settings["batch"] == 2
+    synthesis = cnnviz.filter_images(mini, "block2_conv2", range(5), **small(batch=8))
+    assert len(synthesis.images) == 5
+    assert synthesis.settings["batch"] == 2
     monkeypatch.setattr(jobs, "ascend", lambda *given, **more: torch.empty(10**14))
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
         cnnviz.filter_images(mini, "block2_conv2", [0], **small(batch=8))
@@ -239,12 +241,12 @@ def test_a_job_that_is_left_keeps_what_is_finished(mini: Network) -> None:
         assert progress.total == 5 * 6
         if progress.finished == 2:
             break
-    found = collect(job)
-    assert found.labels == ("0", "1")
+    synthesis = collect(job, progress)
+    assert synthesis.labels == ("0", "1")
     whole = cnnviz.filter_images(mini, "block2_conv2", range(5), **small(batch=2))
-    assert torch.equal(found.images, whole.images[:2])
+    assert torch.equal(synthesis.images, whole.images[:2])
     with pytest.raises(LayerError, match="finished"):
-        collect(filter_job(mini, "block2_conv2", [0]))
+        collect(job, next(job.run()))
 
 
 def build(name: str) -> nn.Module:
@@ -262,9 +264,9 @@ def test_any_network_of_torchvisions_can_be_climbed_and_stays_as_it_is(name: str
     module = build(name).train()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     network = cnnviz.wrap(module, name=name, input_size=96)
-    found = cnnviz.filter_images(network, layer, [0, 3], steps=12, size=(80, 96), tries=1, precision="float32")
-    assert found.images.shape == (2, 3, 80, 96)
-    assert (found.scores > found.starts).all()
+    synthesis = cnnviz.filter_images(network, layer, [0, 3], steps=12, size=(80, 96), tries=1, precision="float32")
+    assert synthesis.images.shape == (2, 3, 80, 96)
+    assert (synthesis.scores > synthesis.starts).all()
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     assert all(part.training and not part._forward_hooks for part in module.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
@@ -273,27 +275,27 @@ def test_any_network_of_torchvisions_can_be_climbed_and_stays_as_it_is(name: str
 
 def test_a_users_network_over_grey_digits(lenet: LeNet) -> None:
     network = cnnviz.wrap(lenet, name="lenet", input_size=28, mean=0.13, std=0.31)
-    found = cnnviz.filter_images(network, "conv2", steps=20, tries=1)
-    assert found.images.shape == (16, 1, 28, 28)
-    assert found.sheet().pixels.shape[2] == 3
+    synthesis = cnnviz.filter_images(network, "conv2", steps=20, tries=1)
+    assert synthesis.images.shape == (16, 1, 28, 28)
+    assert synthesis.sheet().pixels.shape[2] == 3
     classes = cnnviz.class_images(network, [7], steps=20, tries=1)
     assert (classes.scores > classes.starts).all()
 
 
 def test_class_images_raise_the_class(mini: Network) -> None:
-    found = cnnviz.class_images(mini, [7, 150], steps=64, tries=1)
-    probabilities = mini(found.images).softmax(1)
-    torch.testing.assert_close(found.fired[:, 0], probabilities[[0, 1], [7, 150]])
+    synthesis = cnnviz.class_images(mini, [7, 150], steps=64, tries=1)
+    probabilities = mini(synthesis.images).softmax(1)
+    torch.testing.assert_close(synthesis.fired[:, 0], probabilities[[0, 1], [7, 150]])
     assert probabilities.argmax(1).tolist() == [7, 150]
-    assert found.labels == (mini.label(7), mini.label(150))
+    assert synthesis.labels == (mini.label(7), mini.label(150))
 
 
 def test_an_image_can_start_from_a_picture(mini: Network) -> None:
     start = 0.2 + 0.6 * torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(1))
     for recipe in ("fourier", "pixel"):
-        found = cnnviz.maximize(mini, neuron("block3_conv1:pre", 2), start=start, recipe=recipe, steps=1, tries=1)
-        assert found.images.shape == start.shape
-        assert (found.images - start).abs().mean() < 0.1
+        synthesis = cnnviz.maximize(mini, neuron("block3_conv1:pre", 2), start=start, recipe=recipe, steps=1, tries=1)
+        assert synthesis.images.shape == start.shape
+        assert (synthesis.images - start).abs().mean() < 0.1
 
 
 def test_seeds_starts_and_objective_are_for_as_many_images(mini: Network) -> None:

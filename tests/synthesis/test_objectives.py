@@ -90,9 +90,9 @@ def test_objectives_with_something_for_each_image(network: Network, images: Tens
         blur(): (images - smooth).square().mean((1, 2, 3)),
     }
     for objective, numbers in expected.items():
-        found = scored(network, objective, images)
-        assert found.shape == (3,)
-        torch.testing.assert_close(found, numbers, rtol=1e-5, atol=1e-6)
+        scores = scored(network, objective, images)
+        assert scores.shape == (3,)
+        torch.testing.assert_close(scores, numbers, rtol=1e-5, atol=1e-6)
         view = Viewer(network, objective.layers, images)(images[1:], torch.tensor([1, 2]))
         torch.testing.assert_close(objective.score(view), numbers[1:], rtol=1e-4, atol=1e-5)
     faint, nothing = 1e-3 * wanted[:1], torch.zeros(1, *early.shape[1:])
@@ -132,8 +132,8 @@ def test_units_are_what_a_filter_neuron_or_class_gives(network: Network, images:
     }
     for objective, numbers in expected.items():
         assert objective.unit is not None
-        found = objective.unit(Viewer(network, objective.layers, images)(images))
-        torch.testing.assert_close(found, numbers, rtol=1e-5, atol=1e-6)
+        units = objective.unit(Viewer(network, objective.layers, images)(images))
+        torch.testing.assert_close(units, numbers, rtol=1e-5, atol=1e-6)
     assert total_variation().unit is l2().unit is blur().unit is direction(name, torch.ones(6)).unit is None
     assert (0 * channel(name, 1)).unit is None
     assert (total_variation() + l2()).unit is None
@@ -234,8 +234,8 @@ def test_the_last_convolution_need_not_run(
     plain = module[:3](images)[torch.arange(3), [5, 0, 5]].mean((1, 2))
     short = scored(network, objective, images)
     torch.testing.assert_close(short, plain, rtol=1e-4, atol=1e-6)
-    (expected,), (found,) = (torch.autograd.grad(each.sum(), images) for each in (plain, short))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    (expected,), (gradient,) = (torch.autograd.grad(scores.sum(), images) for scores in (plain, short))
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
 
 
 def test_only_a_plain_convolution_is_left_out() -> None:
@@ -291,10 +291,10 @@ def test_a_viewer_computes_what_the_network_does(mini: Network, images: Tensor, 
     (expected,) = torch.autograd.grad(plain.sum(), images)
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.05)):
         objective = channel(name, 3)
-        found = objective.score(Viewer(mini, [name], images, dtype=dtype, elided=elided)(images))
-        (gradient,) = torch.autograd.grad(found.sum(), images)
-        assert found.dtype == torch.float32
-        assert (found - plain).abs().max() <= tolerance * plain.abs().max()
+        scores = objective.score(Viewer(mini, [name], images, dtype=dtype, elided=elided)(images))
+        (gradient,) = torch.autograd.grad(scores.sum(), images)
+        assert scores.dtype == torch.float32
+        assert (scores - plain).abs().max() <= tolerance * plain.abs().max()
         assert functional.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0) > 1 - tolerance
 
 

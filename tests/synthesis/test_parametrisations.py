@@ -67,7 +67,7 @@ def test_natural_magnitudes_fall_with_frequency_or_are_the_mean_of_pictures() ->
     assert law.shape == (3, 32, 17)
     torch.testing.assert_close(law[0, 0, 2] / law[0, 0, 8], torch.tensor(4.0))
     pictures = 0.1 + 0.8 * torch.rand(5, 3, *size)
-    expected = torch.stack([spectrum_of(one[None], colour_matrix(3))[0].abs() for one in pictures]).mean(0)
+    expected = torch.stack([spectrum_of(picture[None], colour_matrix(3))[0].abs() for picture in pictures]).mean(0)
     torch.testing.assert_close(natural_magnitudes(3, size, pictures), expected)
     contrast = Phases(math.pi * noise(range(20), law.shape), law, size)().logit()
     decorrelated = torch.einsum("cd,ndhw->nchw", colour_matrix(3).inverse(), contrast)
@@ -195,14 +195,14 @@ def test_a_quarter_turn_and_a_shift_on_a_canvas_that_is_not_square() -> None:
 
 def test_draws_are_one_matrix_a_step_and_image() -> None:
     transforms = [jitter(2), scale(0.9, 1.1), rotate(20)]
-    found = draws(transforms, [8, 9], 5)
-    assert found is not None
-    assert found.shape == (5, 2, 2, 3)
+    products = draws(transforms, [8, 9], 5)
+    assert products is not None
+    assert products.shape == (5, 2, 2, 3)
     generator, bottom = drawn(9), torch.tensor([[0.0, 0.0, 1.0]])
     drawn_apart = [transform(generator, 5) for transform in transforms]
     for step in range(5):
-        shift, size, turn = (torch.cat([each[step], bottom]) for each in drawn_apart)
-        torch.testing.assert_close(found[step, 1], (shift @ size @ turn)[:2])
+        shift, size, turn = (torch.cat([matrices[step], bottom]) for matrices in drawn_apart)
+        torch.testing.assert_close(products[step, 1], (shift @ size @ turn)[:2])
 
 
 def test_transforms_follow_one_another_in_their_order() -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -281,16 +281,20 @@ def test_a_taken_port_is_told(run: Run) -> None:
 
 
 class Served:
-    """`cnnviz app` as a process."""
+    """`cnnviz app` as a process.
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+    Its port is bound here too, without listening, so that nobody else gets it.
+    """
+
+    def __init__(self, folder: Path, command: Sequence[str] = ("-m", "cnnviz")) -> None:
+        self.held = socket.socket()
+        self.held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.held.bind(("127.0.0.1", 0))
+        self.port = self.held.getsockname()[1]
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cnnviz", "app", "--no-browser", "--port", str(self.port)],
+                [sys.executable, *command, "app", "--no-browser", "--port", str(self.port)],
                 cwd=folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -304,28 +308,56 @@ class Served:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def gone(self) -> bool:
-        """Whether nothing answers any more, a moment after the end."""
-        deadline = time.monotonic() + 10
-        while self.answers() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return not self.answers()
-
     def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait()
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Serves the app from a folder in which somebody has put settings for Streamlit."""
     pytest.importorskip("streamlit", reason="streamlit is not installed")
     (tmp_path / ".streamlit").mkdir()
     settings = '[server]\naddress = "0.0.0.0"\nenableCORS = false\nenableXsrfProtection = false\n'
     (tmp_path / ".streamlit" / "config.toml").write_text(settings)
-    server = Served(tmp_path)
-    yield server
-    server.process.terminate()
-    server.process.wait(30)
+    servers: list[Served] = []
+
+    def start(*command: str) -> Served:
+        servers.append(Served(tmp_path, command or ("-m", "cnnviz")))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end(signal.SIGTERM)
+        server.held.close()
+
+
+ENDLESS = f"""
+import time
+from cnnviz.web import app_parts
+
+class Endless(app_parts.Climb):
+    def go_on(self, steps):
+        if self.about[2] != "block5_conv3" or not self.curve or self.over:
+            return super().go_on(steps)
+        time.sleep(0.05)
+        return True
+
+if app_parts.Climb.__name__ != "Endless":
+    app_parts.Climb = Endless
+with open({str(PAGE)!r}) as file:
+    exec(compile(file.read(), {str(PAGE)!r}, "exec"))
+"""
+
+
+@pytest.fixture
+def endless(serve: Callable[..., Served], tmp_path: Path) -> Served:
+    """The app, where an image for a filter of one layer takes for ever unless it is stopped."""
+    place = tmp_path / "package"
+    (place / "web").mkdir(parents=True)
+    (place / "web" / "app.py").write_text(ENDLESS)
+    command = "import cnnviz; from cnnviz.__main__ import main; cnnviz.__file__ = {!r}; main()"
+    return serve("-c", command.format(str(place / "__init__.py")))
 
 
 def saved(window: Any, label: str, folder: Path) -> dict[str, Any]:
@@ -350,7 +382,7 @@ def pick(window: Any, layer: str, told: str) -> None:
     still(window)
 
 
-def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network, tmp_path: Path) -> None:
+def test_the_main_path_in_a_browser(browser: Any, endless: Served, mini: Network, tmp_path: Path) -> None:
     wrong: list[str] = []
     requests: list[str] = []
     window = browser.new_page(viewport={"width": 1280, "height": 4000})  # high enough never to scroll
@@ -359,7 +391,7 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network,
     window.on("dialog", lambda dialog: (wrong.append("a dialog"), dialog.dismiss()))
     window.on("request", lambda request: requests.append(request.url))
     window.on("websocket", lambda opened: requests.append(opened.url.replace("ws:", "http:")))
-    window.goto(f"http://127.0.0.1:{served.port}/")
+    window.goto(f"http://127.0.0.1:{endless.port}/")
     picture = {"name": MARKDOWN, "mimeType": "image/jpeg", "buffer": CAT.read_bytes()}
     window.locator("input[type=file]").set_input_files(files=[picture])
     window.get_by_text(f"{MARKDOWN}, 451 x 300 px", exact=True).wait_for()
@@ -380,16 +412,17 @@ def test_the_main_path_in_a_browser(browser: Any, served: Served, mini: Network,
     window.get_by_text("Stopped after").wait_for()
     assert wrong == []
     assert len(requests) > 10
-    own = (f"http://127.0.0.1:{served.port}/", f"blob:http://127.0.0.1:{served.port}/", "data:")
+    own = (f"http://127.0.0.1:{endless.port}/", f"blob:http://127.0.0.1:{endless.port}/", "data:")
     assert [url for url in requests if not url.startswith(own)] == []
-    assert served.end(signal.SIGINT) == 130
-    assert "Traceback" not in served.log.read_text()
-    assert served.log.read_text().endswith("interrupted\n")
-    assert served.gone()
+    assert endless.end(signal.SIGINT) == 130
+    assert "Traceback" not in endless.log.read_text()
+    assert endless.log.read_text().endswith("interrupted\n")
+    assert not endless.answers()
 
 
-def test_the_server_is_for_this_machine_and_pages_of_its_own(served: Served) -> None:
+def test_the_server_is_for_this_machine_and_ends_with_its_command(serve: Callable[..., Served]) -> None:
     """Whatever Streamlit's settings in the folder say, where somebody else may have put them."""
+    served = serve()
     place = f"{served.port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{place}")} == {f"0100007F:{place}"}
@@ -401,15 +434,12 @@ def test_the_server_is_for_this_machine_and_pages_of_its_own(served: Served) -> 
         "/media/../../etc/passwd",
     ):
         for method in ("GET", "OPTIONS", "PUT"):
-            asked = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+            asked = http.client.HTTPConnection("127.0.0.1", served.port, timeout=600)
             asked.request(method, address, headers={"Origin": "http://evil.example"})
             answer = asked.getresponse()
             assert answer.getheader("Access-Control-Allow-Origin") not in ("*", "http://evil.example"), address
             assert b"root:" not in answer.read()
             assert not (method == "PUT" and answer.status < 400), address
             asked.close()
-
-
-def test_the_server_ends_with_its_command(served: Served) -> None:
     assert served.end(signal.SIGTERM) == 128 + signal.SIGTERM
-    assert served.gone()
+    assert not served.answers()
