@@ -68,7 +68,7 @@ def evidence(
     check_sheet(output)
     from cnnviz.attribution.comparison import compare_methods
 
-    network = chosen.load(quiet=quiet)
+    network = chosen.load(classes=True, quiet=quiet)
     with waiting("reading pictures", quiet=quiet) as say:
         comparison = compare_methods(
             network,

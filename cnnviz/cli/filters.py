@@ -178,6 +178,6 @@ def classimage(
     """
     from cnnviz.synthesis.maximization import class_job
 
-    network = chosen.load(quiet=outputs.quiet)
+    network = chosen.load(classes=True, quiet=outputs.quiet)
     job = class_job(network, list(dict.fromkeys(names)), alone=logit_alone, **settings)
     outputs.run(job, sheet_file(network.name, "_".join(names)[:60], "classimage"))

@@ -58,9 +58,10 @@ def models(word: str, as_json: bool) -> None:
     Example:
       cnnviz models resnet
     """
-    from cnnviz.models import builtin, zoo
+    from cnnviz.models import builtin, vgg16, zoo
 
-    rows = [builtin.describe(), *(zoo.describe(name) for name in zoo.names())]
+    others = (zoo.describe(name) for name in zoo.names() if name != vgg16.NAME)
+    rows = [builtin.describe(), vgg16.describe(), *others]
     rows = [row for row in rows if word.lower() in row["name"]]
     if as_json:
         say_json(rows)
@@ -84,7 +85,7 @@ def classes(word: str, chosen: Chosen, as_json: bool) -> None:
     Example:
       cnnviz classes --model vgg16 cat
     """
-    network = chosen.outline()
+    network = chosen.outline(classes=True)
     labels, wnids = network.labels, network.wnids
     if labels is None:
         raise click.UsageError("this network has no class names; give them with --labels FILE.")

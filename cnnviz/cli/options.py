@@ -130,36 +130,41 @@ class Chosen:
     std: tuple[float, ...] | None
     labels: Path | None
 
-    def name(self) -> str:
-        """The network's name: the one given, or the default, or the embedded one where that is out of reach."""
+    def name(self, *, classes: bool) -> str:
+        """The network's name: the one given, or the default; for classes the embedded one if that is out of reach."""
         from cnnviz.models import builtin, zoo
 
         if self.model is not None:
             return self.model
-        if self.weights is not None or zoo.within_reach(zoo.DEFAULT):
+        if not classes or self.weights is not None or zoo.within_reach(zoo.DEFAULT):
             return zoo.DEFAULT
         echo(
-            f"warning: no internet and no cached weights of {zoo.DEFAULT}:"
+            f"warning: no internet and no cached classifier of {zoo.DEFAULT}:"
             f" using the small built-in {builtin.NAME} instead;"
-            f" when online, `cnnviz weights {zoo.DEFAULT}` gets them (528 MB).",
+            f" when online, `cnnviz weights {zoo.DEFAULT}` gets it (528 MB).",
             err=True,
         )
         return builtin.NAME
 
-    def load(self, *, quiet: bool = False) -> "Network":
-        """The network with its weights, on its device."""
+    def load(self, *, classes: bool = False, quiet: bool = False) -> "Network":
+        """The network with its weights, on its device.
+
+        Args:
+            classes: whether it will be asked for classes, and not for its layers alone.
+            quiet: whether downloads draw no progress bar.
+        """
         from cnnviz.models import load
 
-        name = self.name()
+        name = self.name(classes=classes)
         if self.weights == "random":
             echo(f"warning: {name} has RANDOM weights (seed 0): nothing it shows was learned.", err=True)
         return load(name, weights=self.weights, device=self.device_name(), progress=not quiet, **self._own())
 
-    def outline(self) -> "Network":
-        """The network for its layers alone: nothing is downloaded."""
+    def outline(self, *, classes: bool = False) -> "Network":
+        """The network without numbers: nothing is downloaded. `classes` as for `load`."""
         from cnnviz.models import outline
 
-        return outline(self.name(), weights=self.weights, **self._own())
+        return outline(self.name(classes=classes), weights=self.weights, **self._own())
 
     def _own(self) -> dict[str, Any]:
         labels = None if self.labels is None else _lines(self.labels)

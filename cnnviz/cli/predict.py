@@ -33,7 +33,7 @@ def predict(
     from cnnviz.networks.predictions import class_index
     from cnnviz.networks.predictions import predict as predicted
 
-    network = chosen.load(quiet=quiet)
+    network = chosen.load(classes=True, quiet=quiet)
     indices = [class_index(network, name) for name in names]
     predictions = {}
     for picture in pictures:

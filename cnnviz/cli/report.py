@@ -51,7 +51,7 @@ def report(
     if output is not None:
         check_apart(check_ending(output), picture)
     check_writable(output or Path("report.html"))
-    network = chosen.load(quiet=quiet)
+    network = chosen.load(classes=True, quiet=quiet)
     with waiting("looking ...", quiet=quiet) as say:
         findings = make_report(
             network,

@@ -99,7 +99,7 @@ def saliency(
         raise click.UsageError("--class and --top both choose classes; give one of them.")
     from cnnviz.attribution.explain import explain
 
-    network = chosen.load(quiet=quiet)
+    network = chosen.load(classes=True, quiet=quiet)
     with waiting("explaining ...", quiet=quiet) as say:
         explanation = explain(
             network,

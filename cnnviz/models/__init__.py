@@ -1,6 +1,7 @@
 """Networks by name: the embedded one, torchvision's, and a user's own.
 
-    load("vgg16")                       torchvision's, with its pretrained weights
+    load("vgg16")                       VGG16: convolutions built in, the classifier fetched when it is needed
+    load("resnet50")                    a network of torchvision's, with its pretrained weights
     load("vgg16-mini")                  the small VGG16 that cnnviz carries with it
     load("vgg16", weights="random")     no training, seed 0
     load("net.py:Net", weights="net.pth", input_size=28, mean=0.13, std=0.38)
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from cnnviz.errors import ModelError
-from cnnviz.models import builtin, custom, zoo
+from cnnviz.models import builtin, custom, vgg16, zoo
 from cnnviz.networks.network import RANDOM, Network
 
 
@@ -49,7 +50,7 @@ def load(
     """
     own = {"input_size": input_size, "mean": mean, "std": std, "labels": labels}
     network = _built(name, weights, progress=progress, **own)
-    if any(tensor.is_meta for tensor in network.module.parameters()):
+    if network.device.type == "meta":
         raise ModelError(f"{name} is on the device 'meta', which keeps no numbers; give it weights in its factory.")
     return network.to(device) if device is not None else network
 
@@ -72,6 +73,8 @@ def _built(name: str, weights: str | Path | None, *, progress: bool = True, **ow
         return custom.build(name, weights, **settings)
     if name == builtin.NAME:
         return builtin.build(weights)
+    if name == vgg16.NAME and weights is None:
+        return vgg16.build(progress=progress)
     return zoo.build(name, weights, progress=progress)
 
 

@@ -5,8 +5,7 @@ bytes say, whatever its name.
 """
 
 import zipfile
-from collections.abc import Callable, Mapping
-from copy import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -92,7 +91,8 @@ def _is_entry(entry: tuple[object, object]) -> bool:
 def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str) -> None:
     """Put tensors into the module, by name, as ``load_state_dict`` does.
 
-    The ``module.`` prefixes that data parallel training leaves are understood.
+    The ``module.`` prefixes that data parallel training leaves are understood. What the file does not hold has no
+    numbers afterwards, and says so when it is to run (see `cnnviz.networks.missing_weights`).
 
     Raises:
         WeightsError: unless names, shapes and kinds of numbers agree (whole numbers are no weights; more or fewer
@@ -103,32 +103,49 @@ def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str) -
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     both = [key for key in own if key in tensors]
     other = [key for key in both if own[key].shape != tensors[key].shape]
-    strange = [key for key in both if key not in other and not _converts(tensors[key], own[key])]
-    missing, extra = module.load_state_dict(_without(tensors, [*other, *strange]), strict=False)
     faults = {
-        "missing": sorted({*missing} - {*other, *strange}),
-        "extra": extra,
+        "extra": [key for key in tensors if key not in own],
         "of another shape": other,
-        "no real numbers": strange,
+        "no real numbers": [key for key in both if key not in other and not _converts(tensors[key], own[key])],
     }
-    if any(faults.values()):
-        listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
+    missing = sorted(_missing(own, both))
+    if any(faults.values()) or not both:
+        listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in {"missing": missing, **faults}.items() if keys)
         raise WeightsError(
             f"{source} does not fit {name}: {listed}; give weights of this network, or name their network."
         )
+    if any(tensor.is_meta for tensor in own.values()):  # of a network that was built without numbers
+        converted = {key: tensors[key].to(own[key].dtype) for key in both}
+        module.load_state_dict(converted, strict=False, assign=True)
+    else:
+        module.load_state_dict(tensors, strict=False)
+    for key in missing:
+        _take_out(module, key)
+
+
+def _missing(own: Mapping[str, Tensor], both: Sequence[str]) -> Iterator[str]:
+    """What gets no numbers: neither by its own name, nor as another name of what does, nor as a count for training."""
+    filled = {own[key].data_ptr() for key in both if not own[key].is_meta}
+    for key, tensor in own.items():
+        shared = not tensor.is_meta and tensor.numel() > 0 and tensor.data_ptr() in filled
+        if key not in both and not shared and not key.endswith("num_batches_tracked"):
+            yield key
+
+
+def _take_out(module: nn.Module, key: str) -> None:
+    """Leave a weight or buffer without numbers."""
+    path, _, name = key.rpartition(".")
+    part = module.get_submodule(path)
+    weight, buffer = part._parameters.get(name), part._buffers.get(name)
+    if weight is not None:
+        part._parameters[name] = nn.Parameter(weight.detach().to("meta"), requires_grad=weight.requires_grad)
+    elif buffer is not None:
+        part._buffers[name] = buffer.to("meta")
 
 
 def _converts(given: Tensor, own: Tensor) -> bool:
     """Whether numbers keep their meaning in the place of these: scaled ones, as int8 weights are, do not."""
     return not given.is_complex() and (given.is_floating_point() or not own.is_floating_point())
-
-
-def _without(tensors: dict[str, Tensor], keys: list[str]) -> dict[str, Tensor]:
-    """The same state dict, of the same kind (PyTorch notes its version in an attribute), but for some keys."""
-    kept = copy(tensors)
-    for key in keys:
-        del kept[key]
-    return kept
 
 
 def _read_safetensors(path: Path) -> object:

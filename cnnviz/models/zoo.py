@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT = "vgg16"
 PATIENCE = 3.0  # seconds to wait for an answer before the weights' server counts as out of reach
 OF_ONE_SIZE = ("vit_", "maxvit_")  # families that take images of one size; all others take any
+WAYS_OUT = "connect to the internet, give a file with --weights, or take --model vgg16-mini (built in)"
 STALL = 30.0  # seconds without a byte after which a download is given up
 _downloading = threading.Lock()  # timeouts and stdout are the whole process's
 
@@ -122,7 +123,7 @@ def _as_built(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def describe(name: str) -> dict[str, Any]:
     """What is known of a network without building it."""
     known, file = published(name), cache_file(name)
-    here = _cached(file)
+    here = is_there(file)
     return {
         "name": name,
         "parameters": known.meta["num_params"],
@@ -151,24 +152,32 @@ def download(name: str, *, progress: bool) -> dict[str, Tensor]:
         WeightsError: if the server is out of reach, the download is not what it should be, or the cached file is bad.
     """
     file = cache_file(name)
-    ways = "connect to the internet, give a file with --weights, or take --model vgg16-mini (built in)"
-    if not _cached(file):
+    if not is_there(file):
         try:
             with _downloading, _stalls_noticed(), redirect_stdout(io.StringIO()):  # stdout is for results
                 published(name).get_state_dict(progress=progress, check_hash=True, weights_only=True)
         except (OSError, HTTPException) as error:
-            raise WeightsError(f"the weights of {name} cannot be downloaded ({_reason(error)}): {ways}.") from error
+            raise WeightsError(f"the weights of {name} cannot be downloaded ({_reason(error)}): {WAYS_OUT}.") from error
         except RuntimeError as error:
-            raise WeightsError(f"the weights of {name} arrived damaged ({error}); try again, or {ways}.") from error
+            raise WeightsError(f"the weights of {name} arrived damaged ({error}); try again, or {WAYS_OUT}.") from error
+    return read_cached(file)
+
+
+def read_cached(file: Path) -> dict[str, Tensor]:
+    """The weights of a file in the cache.
+
+    Raises:
+        WeightsError: if it cannot be read.
+    """
     try:
         return read_weights(file)
     except WeightsError as error:
-        raise WeightsError(f"the cached weights {file} cannot be read; delete that file, or {ways}.") from error
+        raise WeightsError(f"the cached weights {file} cannot be read; delete that file, or {WAYS_OUT}.") from error
 
 
 def within_reach(name: str) -> bool:
     """Whether the weights of a network are in the cache, or their server answers within `PATIENCE` seconds."""
-    if _cached(cache_file(name)):
+    if is_there(cache_file(name)):
         return True
     answered = threading.Event()
 
@@ -182,7 +191,7 @@ def within_reach(name: str) -> bool:
     return answered.is_set()
 
 
-def _cached(file: Path) -> bool:
+def is_there(file: Path) -> bool:
     """Whether a file is there; one in a folder that may not be looked into is not."""
     return os.path.isfile(file)
 
