@@ -66,17 +66,17 @@ def main() -> None:
 
 
 def _run(interruption: _Interruption) -> None:
-    taken = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]  # as nohup and & want it
+    taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup and & want it
     try:
         sys.unraisablehook = interruption.unraisable
-        for each in taken:
-            signal.signal(each, interruption)
+        for number in taken:
+            signal.signal(number, interruption)
         from cnnviz.cli import cli
 
         cli(prog_name="cnnviz")
     finally:
-        for each in taken:
-            signal.signal(each, signal.SIG_DFL)  # while Python winds up, nothing could catch an exception
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)  # while Python winds up, nothing could catch an exception
 
 
 if __name__ == "__main__":

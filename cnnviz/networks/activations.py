@@ -40,8 +40,8 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
     def captured() -> dict[str, Tensor]:
         twin = network.twin()
         modules = {layer: twin.layers[name] for layer, name in names.items()}
-        maps = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
-        return {layer: maps[module] for layer, module in modules.items()}
+        outputs = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
+        return {layer: outputs[module] for layer, module in modules.items()}
 
     return network.completed(captured, f"layer {', '.join(layers)}")
 
@@ -79,26 +79,26 @@ def capture(
     Raises:
         LayerError: if a module gives no tensor or does not run.
     """
-    seen: dict[nn.Module, Tensor] = {}
+    outputs: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _: object, output: object) -> Tensor | None:
-        if module in seen:
+        if module in outputs:
             return None
         if module is network.module:
             check_logits(output, len(images), network.name)
         if not isinstance(output, Tensor):
             kind = type(output).__name__
             raise LayerError(f"layer {names[module]!r} gives a {kind}, not a tensor; choose a layer inside it.")
-        if len(seen) + 1 == len(names):
-            seen[module] = output
+        if len(outputs) + 1 == len(names):
+            outputs[module] = output
             raise _AllSeen
         # What follows may write into what it is given, as F.relu(x, inplace=True) does, or into what the layer was
         # given, which is the same tensor behind nn.Dropout. The kept one is in between, for gradients to reach it.
-        seen[module] = output.clone()
-        return seen[module].clone()
+        outputs[module] = output.clone()
+        return outputs[module].clone()
 
     def stop(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        seen[module] = arguments[0]
+        outputs[module] = arguments[0]
         raise _AllSeen
 
     handles = [module.register_forward_hook(keep) for module in names if module is not before]
@@ -111,6 +111,6 @@ def capture(
         for handle in handles:
             handle.remove()
     for module, layer in names.items():
-        if module not in seen:
+        if module not in outputs:
             raise LayerError(f"layer {layer!r} of {network.name} does not run when the network classifies a picture.")
-    return seen
+    return outputs

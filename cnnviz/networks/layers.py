@@ -63,21 +63,21 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
     check_side(max(height, width))
     shape = (1, network.channels, height, width)
     try:
-        traced, seen = _trace(network.on_meta(), torch.empty(shape, device="meta"))
+        traced, outputs = _trace(network.on_meta(), torch.empty(shape, device="meta"))
     except FORWARD_ERRORS:  # a network that looks at values needs some
         images = torch.zeros(shape, device=network.device)
         with forward_pass(network, images):
-            traced, seen = _trace(network.twin(), images)
+            traced, outputs = _trace(network.twin(), images)
     names = {part: name for name, part in traced.module.named_modules() if name}
-    idle = (part for part in _rows(traced) if part not in seen and count_parameters(part))
-    order = [*seen, *idle]
+    idle = (part for part in _rows(traced) if part not in outputs and count_parameters(part))
+    order = [*outputs, *idle]
     counted: set[nn.Parameter] = set()
     rows = []
     for part in order:
         own = set(part.parameters(recurse=False)) - counted
         counted |= own
         parameters = sum(parameter.numel() for parameter in own)
-        rows.append(_row(network.name_of(names[part]), part, parameters, *seen.get(part, ((), None))))
+        rows.append(_row(network.name_of(names[part]), part, parameters, *outputs.get(part, ((), None))))
     return rows
 
 
@@ -86,26 +86,26 @@ def all_convolutions(network: Network) -> list[str]:
     return network.convolutions or [row.name for row in layer_table(network) if row.kind == "Conv2d" and row.output]
 
 
-Seen = dict[nn.Module, tuple[tuple[int, ...], Field | None]]
+Outputs = dict[nn.Module, tuple[tuple[int, ...], Field | None]]
 
 
 @torch.no_grad()
-def _trace(network: Network, images: Tensor) -> tuple[Network, Seen]:
+def _trace(network: Network, images: Tensor) -> tuple[Network, Outputs]:
     """Shapes and fields of all rows that run; `network` is a copy of our own and keeps the hooks."""
-    seen: Seen = {}
+    outputs: Outputs = {}
     fields = Fields()
     fields.start(images)
 
     def note(module: nn.Module, _: object, output: object) -> None:
         first = output[0] if isinstance(output, tuple | list) and output else output
         if isinstance(first, Tensor):
-            seen.setdefault(module, (tuple(first.shape[1:]), fields.known.get(first)))
+            outputs.setdefault(module, (tuple(first.shape[1:]), fields.known.get(first)))
 
     for part in _rows(network):
         part.register_forward_hook(note)
     with fields:
         network(images)
-    return network, seen
+    return network, outputs
 
 
 def _rows(network: Network) -> list[nn.Module]:

@@ -69,8 +69,8 @@ def model_words(described: Mapping[str, Any]) -> list[str]:
     words = ["--model", name, *(["--weights", weights] if weights else [])]
     if ":" in name:
         words += ["--input-size", "x".join(map(str, described["input_size"]))]
-        for each in ("mean", "std"):  # as short as float32, which the network normalises in, allows
-            words.append(f"--{each}={','.join(str(np.float32(value)) for value in described[each])}")
+        for option in ("mean", "std"):  # as short as float32, which the network normalises in, allows
+            words.append(f"--{option}={','.join(str(np.float32(value)) for value in described[option])}")
     return words
 
 
@@ -86,8 +86,8 @@ def structure(network: Network) -> str:
     """sha256, in hexadecimal, of what a network does with its weights: of its modules, and the code of a user's own."""
     kinds = {type(part) for part in network.module.modules()}
     own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in ("cnnviz", "torch", "torchvision")]
-    told = [repr(network.module)]
+    sources = [repr(network.module)]
     for kind in sorted(own, key=lambda kind: kind.__qualname__):
         with _sources, suppress(OSError, TypeError):  # code that was typed in, and is kept nowhere
-            told.append(inspect.getsource(kind))
-    return hashlib.sha256("\0".join(told).encode()).hexdigest()
+            sources.append(inspect.getsource(kind))
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()

@@ -113,7 +113,7 @@ def _union(fields: Iterable[Field | None]) -> Field:
     """What depends on several sources at once, as the sum at the end of a residual block does."""
     listed = [field for field in fields if field is not None]
     spans = tuple(
-        Span(min(one.low for one in along), max(one.high for one in along), min(one.step for one in along))
+        Span(min(span.low for span in along), max(span.high for span in along), min(span.step for span in along))
         for along in zip(*(field.spans for field in listed), strict=True)
     )
     return Field((spans[0], spans[1]), next((field.axes for field in listed if field.axes), None))
@@ -147,8 +147,8 @@ def _window(call: Call) -> Field | None:
     padding = arguments.get("padding", 0)
     if isinstance(padding, str):
         padding = [d * (k - 1) // 2 if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
-    each = zip(call.field.spans, kernel, stride, _pair(padding), dilation, strict=True)
-    rows, columns = (span.windowed(*window) for span, *window in each)
+    axes = zip(call.field.spans, kernel, stride, _pair(padding), dilation, strict=True)
+    rows, columns = (span.windowed(*window) for span, *window in axes)
     return replace(call.field, spans=(rows, columns))
 
 

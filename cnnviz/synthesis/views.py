@@ -165,12 +165,12 @@ class Viewer:
             return View(images, rows, {})
         given = images.contiguous(memory_format=self._layout)
         with forward_pass(self._network, images):
-            seen = capture(self._network, given, self._names, before=self._last)
-        maps = {layer: seen[module] for layer, module in self._modules.items() if module is not self._last}
+            outputs = capture(self._network, given, self._names, before=self._last)
+        maps = {layer: outputs[module] for layer, module in self._modules.items() if module is not self._last}
         if self._last is None:
             return View(images, rows, maps)
         names = [layer for layer, module in self._modules.items() if module is self._last]
-        return View(images, rows, maps, DeferredConvolution(self._last, seen[self._last], names, self._kernels))
+        return View(images, rows, maps, DeferredConvolution(self._last, outputs[self._last], names, self._kernels))
 
 
 def redirect(network: Network) -> None:

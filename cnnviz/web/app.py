@@ -241,17 +241,17 @@ def watched(climb: Climb) -> None:
 def drawn(climb: Climb) -> None:
     """The finished image with its numbers, or how far it came."""
     left, right = st.columns(2, gap="large")
-    found = climb.found
-    curve = found.curves[0].tolist() if found else climb.curve
+    synthesis = climb.synthesis
+    curve = synthesis.curves[0].tolist() if synthesis else climb.curve
     right.line_chart(curve, x_label="step", y_label="score", height=300)
     right.caption("Scores as the network saw the image on the way, shifted about.")
     left.image(climb.pixels(), width=400)
-    if found is None:
+    if synthesis is None:
         left.caption(f"Stopped after {len(curve)} steps: not judged, so there is nothing to download.")
         return
-    row, (name, _, layer, number) = found.rows()[0], climb.about
+    row, (name, _, layer, number) = synthesis.rows()[0], climb.about
     score = f"Score {row['score']:.3g}, {row['status']}"
-    left.caption(f"{score}: higher than {row['percentile']:.0f} % of {found.references}.")
+    left.caption(f"{score}: higher than {row['percentile']:.0f} % of {synthesis.references}.")
     with left:
         download("Download this image", climb.png, None, f"{name}_{layer}_{number}")
 

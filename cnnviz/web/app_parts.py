@@ -77,9 +77,9 @@ def thumbnail(picture: Picture) -> Image.Image:
     return small
 
 
-def tiles(found: FeatureMaps, channels: list[int]) -> list[Pixels]:
+def tiles(feature_maps: FeatureMaps, channels: list[int]) -> list[Pixels]:
     """The maps of channels in the colours of their sheet, every value a square."""
-    maps = found.maps[0, channels].numpy()
+    maps = feature_maps.maps[0, channels].numpy()
     axes = (1, 2) if maps[0].size > 1 else None  # a single value has no range of its own
     low, high = maps.min(axes, keepdims=True), maps.max(axes, keepdims=True)
     high = np.where(high > low, high, low + 1)  # what is flat is dark
@@ -151,17 +151,17 @@ class Climb:
 
     def pixels(self) -> Pixels:
         """The image so far, or what came of it: (H, W, 3)."""
-        if self.over and self.found:
-            return drawable(self.found.images[0])
+        if self.over and self.synthesis:
+            return drawable(self.synthesis.images[0])
         return drawable(as_shown(self._image()).cpu()[0])
 
     @cached_property
-    def found(self) -> Synthesis | None:
+    def synthesis(self) -> Synthesis | None:
         """What is finished when it is over, if anything is."""
         return collect(self._job, self._progress) if self._progress.finished else None
 
     @cached_property
     def png(self) -> bytes:
         """The sheet of what is finished."""
-        assert self.found is not None
-        return self.found.sheet().png()
+        assert self.synthesis is not None
+        return self.synthesis.sheet().png()

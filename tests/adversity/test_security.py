@@ -164,7 +164,7 @@ def test_no_code_is_run_because_a_gallery_names_it(run: Run, name: str, monkeypa
         ["status", "g"],
         ["verify", "g"],
         ["site", "g"],
-        ["build", "g", *MINI],
+        ["build", "g", "--layers", "block1_conv1", *MINI],
         ["examples", "g", "--images", ".", *MINI],
     ):
         run("gallery", *command)

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,11 @@ def killed_and_continued(network: Network, folder: Path, settings: dict[str, Any
 @click.option("--steps", default=64)
 def main(folder: Path, small: bool, layers: str, filters: tuple[int, ...] | None, steps: int) -> None:
     settings = {"layers": [name for name in layers.split(",") if name], "filters": filters, "steps": steps}
-    network = cnnviz.wrap(SmallVGG(), name="small", input_size=32) if small else cnnviz.load("vgg16-mini")
+    import_module("torch._dynamo")  # as optimisers do: once, for all forks
+    if small:
+        network = cnnviz.wrap(SmallVGG([4, "M", 6, "M", 10, "M"]), name="small", input_size=32)
+    else:
+        network = cnnviz.load("vgg16-mini")
     status, count = built(network, folder / "alone", settings)
     assert status == 0
     caught = killed_and_continued(network, folder / "killed", settings, count)

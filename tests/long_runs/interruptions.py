@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no other threads
@@ -49,21 +50,8 @@ COMMANDS = {
     "evidence": ("photos", "--method", "saliency", "--grids", "1", "--pictures", "1", "--confidence", "0", *MINI),
     "featuremaps": ("cat.jpg", "--layers", "all", "--save-arrays", "out.npz", "-o", "maps", *MINI),
     "filters": (
-        *(
-            "--layer",
-            "block1_conv2",
-            "--filters",
-            "0-3",
-            "--steps",
-            "6",
-            "--batch",
-            "2",
-            "--size",
-            "32",
-            "--film",
-            "out.gif",
-        ),
-        *("--save-arrays", "out.npz", "-o", "out.png", *MINI),
+        *("--layer", "block1_conv2", "--filters", "0-3", "--steps", "3", "--batch", "2", "--size", "32"),
+        *("--film", "out.gif", "--save-arrays", "out.npz", "-o", "out.png", *MINI),
     ),
     "gallery build": BUILD[2:],
     "gallery examples": EXAMPLES[2:],
@@ -259,8 +247,11 @@ def _continued(name: str, folder: Path) -> list[str]:
 @click.option("--fresh", "anew", is_flag=True)
 def main(folder: Path, times: int, seed: int, only: str, anew: bool) -> None:
     assert sorted(COMMANDS) == list(leaves(cli)), "every command is interrupted"
-    for name in () if anew else cnnviz.__all__:
-        getattr(cnnviz, name)  # imported once, for all forks
+    if not anew:  # imported once, for all forks
+        for module in ("torchvision", "torch._dynamo"):  # networks and optimisers would do it
+            import_module(module)
+        for name in cnnviz.__all__:
+            getattr(cnnviz, name)
     names = only.split(",") if only else list(COMMANDS)
     base, draws, total = prepared(folder, names), random.Random(seed), [0, 0, 0]
     for name in names:

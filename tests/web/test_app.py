@@ -35,8 +35,8 @@ MARKDOWN = "my ![cat](https:x) *1* $2$ `3` :red[4] <img src=x onerror=alert(1)> 
 
 
 def test_an_upload_keeps_its_base_name_and_its_bytes() -> None:
-    found = uploaded(CAT.read_bytes(), "../secret/cat.jpg")
-    assert (found.name, found.sha256) == ("cat.jpg", cnnviz.read_picture(CAT).sha256)
+    picture = uploaded(CAT.read_bytes(), "../secret/cat.jpg")
+    assert (picture.name, picture.sha256) == ("cat.jpg", cnnviz.read_picture(CAT).sha256)
 
 
 def png(width: int, height: int) -> bytes:
@@ -73,9 +73,9 @@ def test_only_networks_whose_weights_are_here_are_offered(empty_cache: Path) -> 
 
 
 def test_tiles_are_the_maps_from_lowest_to_highest(mini: Network) -> None:
-    found = cnnviz.feature_maps(mini, CAT, "block5_conv3")
-    values = found.maps[0, 7].numpy()
-    (tile,) = tiles(found, [7])
+    maps = cnnviz.feature_maps(mini, CAT, "block5_conv3")
+    values = maps.maps[0, 7].numpy()
+    (tile,) = tiles(maps, [7])
     factor = tile.shape[0] // values.shape[0]
     levels = np.rint((values - values.min()) / np.ptp(values) * 255).astype(int)
     np.testing.assert_array_equal(tile, colour_map("viridis")[levels].repeat(factor, 0).repeat(factor, 1))
@@ -83,8 +83,8 @@ def test_tiles_are_the_maps_from_lowest_to_highest(mini: Network) -> None:
 
 
 def test_a_blend_goes_from_the_picture_to_the_map(mini: Network) -> None:
-    found = cnnviz.explain(mini, CAT, ["tabby"], methods=["grad-cam"], checks=())
-    picture, half, over = (blend(found, {}, opacity).pixels.astype(float) for opacity in (0, 0.5, 1))
+    explanation = cnnviz.explain(mini, CAT, ["tabby"], methods=["grad-cam"], checks=())
+    picture, half, over = (blend(explanation, {}, opacity).pixels.astype(float) for opacity in (0, 0.5, 1))
     np.testing.assert_array_equal(picture, np.asarray(Image.open(CAT).convert("RGB")))
     np.testing.assert_allclose(half, (picture + over) / 2, atol=0.5)
     assert np.ptp(over) > 200
@@ -96,15 +96,15 @@ def test_a_climb_in_pieces_ends_where_the_whole_one_does(mini: Network) -> None:
         shares.append(climb.share)
         sights.append(climb.pixels())
     whole = cnnviz.filter_images(mini, LAYER, 3, recipe="soft", preset="draft", batch=1)
-    found = climb.found
-    assert found is not None
-    torch.testing.assert_close(found.images, whole.images, rtol=0, atol=0)
-    assert found.settings == whole.settings
-    assert climb.curve == found.curves[0].tolist()
+    synthesis = climb.synthesis
+    assert synthesis is not None
+    torch.testing.assert_close(synthesis.images, whole.images, rtol=0, atol=0)
+    assert synthesis.settings == whole.settings
+    assert climb.curve == synthesis.curves[0].tolist()
     assert len(climb.curve) == climb.steps == 64
     assert (climb.over, climb.tries) == (True, 1)
     assert shares == sorted(shares)
-    np.testing.assert_array_equal(climb.pixels(), (found.images[0].permute(1, 2, 0) * 255).round().byte())
+    np.testing.assert_array_equal(climb.pixels(), (synthesis.images[0].permute(1, 2, 0) * 255).round().byte())
     assert (sights[0] != sights[-1]).mean() > 0.5
 
 
@@ -115,7 +115,7 @@ def test_a_climb_that_is_stopped_goes_no_further(mini: Network) -> None:
     assert not climb.go_on(8)
     assert len(climb.curve) == 8
     assert climb.pixels().shape == (64, 64, 3)
-    assert climb.found is None
+    assert climb.synthesis is None
 
 
 KNOWN: dict[object, Explanation] = {}
