@@ -75,7 +75,7 @@ class Explainer:
 
     def __init__(self, network: Network) -> None:
         self.structure, self.memory = structure_of(network), MemoryLimit()
-        self.twin, self.layout = fastest(network, torch.float32, _tried, "attribution")
+        self.twin, self.layout = fastest(network, torch.float32, _tried, "the output")
 
     def normalised(self, images: Tensor) -> Tensor:
         """What the module is given for images in [0, 1]: float32, detached."""

@@ -8,6 +8,7 @@ from cnnviz.errors import OutputError
 from cnnviz.galleries.engines import Engine, InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, joined
 from cnnviz.galleries.store import Store
+from cnnviz.networks.devices import LOG
 from cnnviz.networks.network import Network
 from cnnviz.networks.progress import Progress
 from cnnviz.synthesis.recipes import Preset
@@ -18,7 +19,7 @@ def building(engine: Engine, store: Store, request: Request) -> Iterator[Progres
     """Draw what a gallery is asked to hold and does not hold yet.
 
     Layers and filters are added to those that the gallery holds; a picture that was drawn otherwise is drawn again,
-    and if the network has other weights than it had, all are.
+    and if the network has other weights than it had, all are, which is said in a warning.
     Whoever stops early keeps what is finished.
 
     Yields:
@@ -55,6 +56,10 @@ def _replanned(engine: Engine, store: Store, asked: Plan) -> Plan | None:
     name, other = before.network["name"], asked.network["name"]
     if name != other:
         raise OutputError(f"{store.folder} holds a gallery of {name}; choose another folder for {other}.")
+    LOG.warning(
+        "%s was drawn with other weights (%s): all of it is drawn again with these (%s)",
+        *(store.folder.name, before.network["weights"], asked.network["weights"]),
+    )
     again = [engine.plan(Request((layer.layer,), layer.filters, layer.settings)) for layer in before.layers]
     return Plan(asked.network, tuple(layer for plan in again for layer in plan.layers))
 

@@ -114,7 +114,7 @@ class Network(nn.Module):
             ShapeError: if the images have another number of dimensions or channels.
             WeightsError: if there are weights missing and they cannot be had.
         """
-        return self.completed(partial(self._forward, images), "its logits")
+        return self.completed(partial(self._forward, images), "the output")
 
     def _forward(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != self.channels:

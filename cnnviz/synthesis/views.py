@@ -150,7 +150,8 @@ class Viewer:
     ) -> None:
         self.layers = sorted(layers)
         tried = partial(_tried, self.layers, images[:1].expand(2, -1, -1, -1))
-        self._network, self._layout, order = fastest(network, dtype, tried, " and ".join(self.layers))
+        purpose = " and ".join("the output" if layer == LOGITS else f"layer {layer}" for layer in self.layers)
+        self._network, self._layout, order = fastest(network, dtype, tried, purpose)
         if redirected:
             redirect(self._network)
         self._modules = {layer: _module(self._network, layer) for layer in self.layers}
