@@ -145,6 +145,26 @@ def test_the_average_follows_the_weights_and_the_measures_of_batch_norm(
     assert not torch.equal(after["features.1.running_mean"], before["features.1.running_mean"])
 
 
+@pytest.mark.gpu
+def test_on_a_card_nothing_waits_between_batches(tmp_path: Path) -> None:
+    training, card = train.Run(tmp_path, seed=0), torch.device("cuda")
+    draws = torch.Generator(card).manual_seed(0)
+    pictures = torch.randint(256, (32, 3, 64, 64), generator=draws, device=card).byte()
+    rows = torch.randperm(32, generator=draws, device=card)
+
+    def step() -> torch.Tensor:
+        return training._step(train.augmented(pictures[rows], 48, 0.3, draws), rows)
+
+    step()  # what is set up once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.device.type == "cuda"
+    assert loss.isfinite()
+
+
 def test_folding_batch_norm_away_changes_nothing() -> None:
     torch.manual_seed(0)
     network = vgg16_mini(batch_norm=True)
