@@ -23,7 +23,7 @@ from cnnviz.models.weights import SEED, fill
 from cnnviz.networks.network import Crop, Network, count_parameters, wrap
 
 NAME = "vgg16-mini"
-SIDE = 112  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
+SIDE = 128  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
 FILE = Path(__file__).with_name("vgg16-mini.safetensors")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's own, as torchvision's networks use
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # per block, as in VGG16
