@@ -1,6 +1,6 @@
 """The embedded network, vgg16-mini: what it is made of, how its weights file is written and read.
 
-It is trained with batch normalisation and shipped without: `folded` turns the one into the other, `unfolded` back.
+It is trained with batch normalisation and shipped without: `folded` turns the one into the other.
 ``vgg16-mini.safetensors``, inside the package, holds the folded network in half precision. Its metadata holds
 everything else a `Network` must know, so that file and code cannot disagree.
 """
@@ -23,7 +23,7 @@ from cnnviz.models.weights import SEED, fill
 from cnnviz.networks.network import Crop, Network, count_parameters, wrap
 
 NAME = "vgg16-mini"
-SIDE = 112  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
+SIDE = 128  # pixels; the size at which it is most often right, see gallery/MODEL_CARD.md
 FILE = Path(__file__).with_name("vgg16-mini.safetensors")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's own, as torchvision's networks use
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # per block, as in VGG16
@@ -72,40 +72,6 @@ def folded(trained: VGGMini) -> VGGMini:
     plain.features.load_state_dict(nn.Sequential(*layers).state_dict())
     plain.classifier.load_state_dict(trained.classifier.state_dict())
     return plain.eval()
-
-
-@torch.no_grad()
-def unfolded(plain: VGGMini, images: Tensor) -> VGGMini:
-    """The same function with batch normalisation, ready to be trained on: `folded` turned round.
-
-    Args:
-        plain: a network without batch normalisation.
-        images: (N, 3, H, W), normalised, whose means and variances at every convolution the layers start with.
-    """
-    trained = vgg16_mini(batch_norm=True, classes=plain.classes)
-    layers, maps = iter(trained.features), images
-    for part in plain.features:
-        layer = next(layers)
-        if isinstance(part, nn.Conv2d) and isinstance(layer, nn.Conv2d):
-            norm = cast("nn.BatchNorm2d", next(layers))
-            size = part.weight.flatten(1).norm(dim=1).clamp(min=norm.eps)
-            layer.weight.copy_(part.weight / size.view(-1, 1, 1, 1))
-            raw = layer(maps)
-            variance, mean = torch.var_mean(raw, (0, 2, 3))
-            for own, value in ((norm.running_mean, mean), (norm.running_var, variance)):
-                cast("Tensor", own).copy_(value)
-            norm.weight.copy_(size * (variance + norm.eps).sqrt())
-            norm.bias.copy_(cast("Tensor", part.bias) + size * mean)
-        maps = part(maps)
-    trained.classifier.load_state_dict(plain.classifier.state_dict())
-    return trained.eval()
-
-
-def freeze(network: VGGMini, blocks: int) -> None:
-    """Keep the first blocks as they are, whatever the rest learns."""
-    pools = [index for index, layer in enumerate(network.features) if isinstance(layer, nn.MaxPool2d)]
-    kept = network.features[: pools[blocks - 1]] if blocks else nn.Sequential()
-    kept.eval().requires_grad_(False)
 
 
 def write_weights(path: Path, network: VGGMini, labels: Mapping[str, str], top1: float) -> None:

@@ -29,25 +29,33 @@ BINS = 15  # of probability, for the calibration error
 @click.command()
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Not the shipped ones.")
+@click.option(
+    "--side", "sides", type=click.IntRange(1), multiple=True, default=SIDES, help="Size in pixels; repeatable."
+)
 @click.option("--first", type=click.IntRange(min=1), help="Measure on this many pictures, spread evenly, only.")
-def main(data: Path, weights: Path | None, first: int | None) -> None:
-    """Print how often the network is right on the validation pictures of DATA, where it errs, and its dead filters."""
-    network = load(builtin.NAME, weights=weights)
+@click.option("--device", default="cpu", show_default=True)
+def main(data: Path, weights: Path | None, sides: tuple[int, ...], first: int | None, device: str) -> None:
+    """Print how often the network is right on the validation pictures of DATA, where it errs, and its dead filters.
+
+    Errors and dead filters are those at the network's own size, if that is among the sides.
+    """
+    network = load(builtin.NAME, weights=weights, device=device)
     pictures, classes = read_split(data, "val")
     rows = torch.linspace(0, len(classes) - 1, first or len(classes)).round().long()
     images, classes = [_image(pictures[row]) for row in rows], classes[rows]
     click.echo(f"{network.name} ({network.weights}), {len(rows)} pictures\n")
     click.echo("| side | top-1 | top-5 | calibration error |\n|---|---|---|---|")
-    for side in SIDES:
-        logits = logits_of(network, images, side)
-        top1, top5 = (share_right(logits, classes, top) for top in (1, 5))
-        click.echo(f"| {side} px | {top1:.1%} | {top5:.1%} | {expected_calibration_error(logits, classes):.1%} |")
-        if side == builtin.SIDE:
-            chosen = logits
-    click.echo(f"\nAt {builtin.SIDE} px:\n\n" + "\n".join(per_class(network, chosen, classes)))
-    click.echo("\n| layer | filters | dead |\n|---|---|---|")
-    for layer, dead in dead_filters(network, images, builtin.SIDE).items():
-        click.echo(f"| {layer} | {len(dead)} | {int(dead.sum())} |")
+    logits = {}
+    for side in sides:
+        logits[side] = logits_of(network, images, side)
+        top1, top5 = (share_right(logits[side], classes, top) for top in (1, 5))
+        error = expected_calibration_error(logits[side], classes)
+        click.echo(f"| {side} px | {top1:.1%} | {top5:.1%} | {error:.1%} |")
+    if builtin.SIDE in logits:
+        click.echo(f"\nAt {builtin.SIDE} px:\n\n" + "\n".join(per_class(network, logits[builtin.SIDE], classes)))
+        click.echo("\n| layer | filters | dead |\n|---|---|---|")
+        for layer, dead in dead_filters(network, images, builtin.SIDE).items():
+            click.echo(f"| {layer} | {len(dead)} | {int(dead.sum())} |")
 
 
 @torch.inference_mode()
@@ -112,7 +120,7 @@ def per_class(network: Network, logits: Tensor, classes: Tensor) -> Iterator[str
 def dead_filters(network: Network, images: Sequence[Image.Image], side: int) -> dict[str, Tensor]:
     """For every convolution, which of its filters (C,) fire on none of the pictures."""
     layers = network.convolutions
-    alive = {layer: torch.tensor(False) for layer in layers}
+    alive = {layer: torch.tensor(False, device=network.device) for layer in layers}
     for batch in _batches(network, images, side):
         for layer, maps in activations(network, batch, layers).items():
             alive[layer] = alive[layer] | (maps > 0).any(3).any(2).any(0)

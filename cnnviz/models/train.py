@@ -1,70 +1,64 @@
 """Train the embedded network: ``python -m cnnviz.models.train --data tiny-imagenet-200 --out runs/mini``.
 
-Stops may come at any time: the same command continues after the last finished epoch, and draws what an uninterrupted
-run would have drawn. The folder ``--out`` holds ``checkpoint.pt``, ``log.jsonl`` (a line per epoch) and, at the end,
-``vgg16-mini.safetensors``: the averaged weights, batch norm folded away, in half precision.
+A graphics card, where there is one, takes minutes. Stops may come at any time: the same command continues after the
+last finished epoch, and draws what an uninterrupted run would have drawn. The folder ``--out`` holds
+``checkpoint.pt``, ``log.jsonl`` (a line per epoch) and, at the end, ``vgg16-mini.safetensors``: the averaged weights,
+batch norm and a temperature folded in, in half precision. ``--export`` makes that file of weights that are trained.
 
-The recipe: SGD with Nesterov momentum, cycles of the rate, label smoothing, random resized crops, flips and colour.
-Pictures grow from epoch to epoch (`CYCLES`), so that the early epochs are cheap and larger photographs still mean
-something to the network at the end. The weights that are kept are an exponential moving average. Every cycle goes on
-from what the one before would deliver, with ``--start`` from a file that was delivered.
+The recipe: one cycle of SGD with Nesterov momentum, label smoothing, random resized crops, flips and colour. Pictures
+grow from stage to stage (`STAGES`), so that the early epochs are cheap and larger photographs still mean something to
+the network at the end. The weights that are kept are an exponential moving average. Pictures and their changes stay on
+the device, which the loop over the batches never waits for.
 """
 
 import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import click
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cnnviz.files import whole_file
-from cnnviz.models.builtin import MEAN, NAME, SIDE, STD, VGGMini, folded, freeze, unfolded, vgg16_mini, write_weights
+from cnnviz.models.builtin import MEAN, NAME, SIDE, STD, VGGMini, folded, vgg16_mini, write_weights
 from cnnviz.models.evaluate import fitted_temperature, share_right
 from cnnviz.models.tiny_imagenet import class_names, read_split
 from cnnviz.models.weights import fill
 from cnnviz.networks.devices import fast_dtype
 
 
-class Cycle(NamedTuple):
-    """Epochs over which the learning rate rises to its peak and falls to zero."""
+class Stage(NamedTuple):
+    """Epochs with pictures of the same sides."""
 
-    peak: float
-    warm_up: float  # the share of the cycle in which the rate rises
-    smallest_crop: float  # of a picture, as a share of its area
-    frozen: int  # blocks at the beginning that stay as they are
-    sides: tuple[tuple[int, int], ...]  # per epoch, the smallest and the largest side of the pictures, in pixels
-
-    def rate(self, done: float) -> float:
-        """The learning rate after `done` epochs of the cycle: up in a line, then down half a cosine."""
-        share = done / len(self.sides)
-        if share < self.warm_up:
-            return self.peak * (0.04 + 0.96 * share / self.warm_up)
-        return self.peak * 0.5 * (1 + math.cos(math.pi * (share - self.warm_up) / (1 - self.warm_up)))
+    epochs: int
+    until: float  # the share of the training's work that is done at the end
+    sides: tuple[int, ...]  # in pixels; one of them is drawn for every batch
 
 
-CYCLES = (
-    Cycle(0.2, 0.15, 0.35, 0, 6 * ((48, 64),) + 5 * ((64, 80),) + 4 * ((80, 96),) + 2 * ((96, 128),)),
-    Cycle(0.03, 0.03, 0.5, 2, 4 * ((64, 64),) + 2 * ((64, 80),) + ((80, 96),) + ((80, 128),)),
-    Cycle(0.02, 0.03, 0.5, 2, ((64, 80),) + 2 * ((80, 96),) + 2 * ((96, 128),)),
-    Cycle(0.015, 0.03, 0.6, 2, ((80, 96),) + 2 * ((96, 128),)),
+STAGES = (
+    Stage(20, 0.20, (48, 64)),
+    Stage(22, 0.45, (64, 80)),
+    Stage(23, 0.70, (80, 96)),
+    Stage(17, 0.93, (96, 112, 128)),
+    Stage(5, 1.00, (96, 112, 128, 144, 160)),
 )
-EPOCHS = [(cycle, done) for cycle in CYCLES for done in range(len(cycle.sides))]
-SIDE_STEP = 16
-MEASURED = 512  # pictures on which batch normalisation is put back
-BATCH = 128
-WEIGHT_DECAY = 5e-4
+SMALLEST_CROPS = ((0.0, 0.3), (0.6, 0.4), (0.85, 0.55))  # from a share of the work on, as a share of a picture's area
+PEAK, WARM_UP = 0.3, 0.04  # of the learning rate; the share of the work in which it rises
+BATCH = 256
+WEIGHT_DECAY = 2.5e-4
 LABEL_SMOOTHING = 0.1
 AVERAGING = 0.999
 COLOUR = 0.3  # brightness, contrast and saturation change by up to this factor
-VALIDATION_SAMPLE = 2000
 console = Console(stderr=True)
 
 
@@ -73,26 +67,20 @@ console = Console(stderr=True)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/mini"), show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option(
-    "--start",
+    "--export",
+    "trained",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Run the last cycle only, from these weights.",
+    help="Train nothing; export these weights, a checkpoint or any file of the network with batch norm.",
 )
-def main(data: Path, out: Path, seed: int, start: Path | None) -> None:
-    """Train vgg16-mini on the Tiny ImageNet folder DATA, or go on where a stopped run left off."""
+def main(data: Path, out: Path, seed: int, trained: Path | None) -> None:
+    """Train vgg16-mini on the Tiny ImageNet folder DATA, or go on where a stopped run left off, and export it."""
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(out, seed)
-    if start is not None:
-        run.skip_to_last_cycle(start)
-    validation = read_split(data, "val", _say_read)
-    if run.epoch < len(EPOCHS):
-        pictures, classes = read_split(data, "train", _say_read)
-        sample = _sample(validation, seed)
-        for cycle, done in EPOCHS[run.epoch :]:
-            if run.epoch and not done:
-                run.begin_cycle(pictures)
-            run.train_epoch(pictures, classes, cycle, done)
-            run.finish_epoch(sample)
-    export(run.averaged(), *validation, class_names(data), out / "vgg16-mini.safetensors")
+    if trained is None:
+        network = _trained(data, Run(out, seed))
+    else:
+        network = vgg16_mini(batch_norm=True)
+        fill(network, trained, NAME)
+    export(network, *read_split(data, "val", _say_read), class_names(data), out / "vgg16-mini.safetensors")
 
 
 def export(trained: VGGMini, pictures: Tensor, classes: Tensor, labels: Mapping[str, str], path: Path) -> None:
@@ -101,7 +89,7 @@ def export(trained: VGGMini, pictures: Tensor, classes: Tensor, labels: Mapping[
     The temperature is fitted on the validation pictures (one number for all of them, which moves no class to the top).
     """
     exact = logits_of(trained, pictures, SIDE)
-    network = folded(trained.eval()).cpu()
+    network = folded(trained.eval())
     temperature = fitted_temperature(exact, classes)
     network.divide_logits(temperature)
     shipped = logits_of(network.half().float(), pictures, SIDE)
@@ -109,6 +97,29 @@ def export(trained: VGGMini, pictures: Tensor, classes: Tensor, labels: Mapping[
     write_weights(path, network, labels, after)
     console.print(f"wrote {path}: {after:.2f} % right at {SIDE} px ({before:.2f} % as trained)")
     console.print(f"temperature {temperature:.2f}")
+
+
+def share_done(epochs: float) -> float:
+    """Share of the training's work that is done after so many epochs: those with larger pictures count for more."""
+    ends = accumulate((stage.epochs for stage in STAGES), initial=0)
+    return float(np.interp(epochs, list(ends), [0, *(stage.until for stage in STAGES)]))
+
+
+def sides_at(share: float) -> tuple[int, ...]:
+    """The sides of pictures, in pixels, once a share of the work, in [0, 1), is done."""
+    return next(stage.sides for stage in STAGES if share < stage.until)
+
+
+def smallest_crop_at(share: float) -> float:
+    """The smallest crop, as a share of the picture's area, once a share of the work is done."""
+    return max(crop for start, crop in SMALLEST_CROPS if start <= share)
+
+
+def rate_at(share: float) -> float:
+    """The learning rate once a share of the work is done: up in a line, then down half a cosine."""
+    if share < WARM_UP:
+        return PEAK * (0.04 + 0.96 * share / WARM_UP)
+    return PEAK * 0.5 * (1 + math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP)))
 
 
 class Run:
@@ -119,102 +130,84 @@ class Run:
         self.out, self.seed, self.epoch = out, seed, 0
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.fast = fast_dtype(self.device) == torch.bfloat16
-        self.delivered: VGGMini | None = None
-        self.begin(vgg16_mini(batch_norm=True))
+        self.network = vgg16_mini(batch_norm=True).to(self.device).to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.network)
+        self.optimiser = torch.optim.SGD(_groups(self.network), momentum=0.9, nesterov=True)
+        self.blend = get_ema_multi_avg_fn(AVERAGING)  # type: ignore[no-untyped-call]
         self.log: dict[str, Any] = {}
         if (out / "checkpoint.pt").exists():
             self._load(torch.load(out / "checkpoint.pt", map_location=self.device, weights_only=True))
 
-    def begin(self, network: VGGMini) -> None:
-        """Train this network from here on, with a new average and optimiser."""
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        average = get_ema_multi_avg_fn(AVERAGING)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.optimiser = torch.optim.SGD(_groups(self.network), momentum=0.9, nesterov=True)
-
-    def skip_to_last_cycle(self, start: Path) -> None:
-        """Take these weights, as they are shipped, for what the cycles before would deliver, unless it has begun."""
-        if self.epoch == 0:
-            plain = vgg16_mini()
-            fill(plain, start, NAME)
-            self.delivered = plain.eval()
-            self.epoch = len(EPOCHS) - len(EPOCHS[-1][0].sides)
-
-    def begin_cycle(self, pictures: Tensor) -> None:
-        """Go on from what the cycle before delivered."""
-        draws = torch.Generator().manual_seed(self.seed)
-        rows = torch.randperm(len(pictures), generator=draws)[:MEASURED]
-        plain = self.delivered or folded(self.averaged().cpu().eval())
-        self.begin(unfolded(plain, augmented(pictures[rows], SIDE, 1, draws)))
-
-    def train_epoch(self, pictures: Tensor, classes: Tensor, cycle: Cycle, done: int) -> None:
-        """One pass over the pictures after `done` epochs of the cycle, every batch enlarged to a side drawn for it."""
-        low, high = cycle.sides[done]
-        draws = torch.Generator().manual_seed(self.seed * 1000 + self.epoch)
-        order = torch.randperm(len(classes), generator=draws)
-        steps = len(classes) // BATCH
-        started, losses = time.monotonic(), 0.0
+    def train_epoch(self, pictures: Tensor, classes: Tensor) -> None:
+        """One pass over the pictures (N, 3, H, W), uint8, and their classes (N,), both on the run's device."""
+        draws = torch.Generator(self.device).manual_seed(self.seed * 1000 + self.epoch)
+        sides, steps = sides_at(share_done(self.epoch)), len(classes) // BATCH
+        order = torch.randperm(len(classes), generator=draws, device=self.device)
+        drawn = torch.randint(len(sides), (steps,), generator=draws, device=self.device).tolist()
+        started, loss = time.monotonic(), torch.zeros((), device=self.device)
         self.network.train()
-        freeze(self.network, cycle.frozen)
-        for step in _progress(steps, f"epoch {self.epoch + 1}, {low} to {high} px"):
-            rows = order[step * BATCH : (step + 1) * BATCH]
-            side = low + SIDE_STEP * int(torch.randint((high - low) // SIDE_STEP + 1, (), generator=draws))
+        for step in _progress(steps, f"epoch {self.epoch + 1}, {sides[0]} to {sides[-1]} px"):
+            rows, share = order[step * BATCH : (step + 1) * BATCH], share_done(self.epoch + step / steps)
             for group in self.optimiser.param_groups:
-                group["lr"] = cycle.rate(done + step / steps)
-            losses += self._step(augmented(pictures[rows], side, cycle.smallest_crop, draws), classes[rows])
-        self.log = {"epoch": self.epoch + 1, "sides": [low, high], "loss": round(losses / steps, 4)}
-        self.log["seconds"] = round(time.monotonic() - started)
+                group["lr"] = rate_at(share)
+            images = augmented(pictures[rows], sides[drawn[step]], smallest_crop_at(share), draws)
+            loss += self._step(images, classes[rows])
         self.epoch += 1
+        share = share_done(self.epoch)
+        self.log = {"epoch": self.epoch, "share": round(share, 4), "sides": sides, "rate": round(rate_at(share), 4)}
+        self.log |= {"loss": round(loss.item() / steps, 4), "seconds": round(time.monotonic() - started, 1)}
 
-    def _step(self, images: Tensor, classes: Tensor) -> float:
-        images = images.to(self.device, memory_format=torch.channels_last)
+    def _step(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Learn from one batch; its mean loss, which is still on the device."""
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.fast):
             logits = self.network(images)
-        loss = functional.cross_entropy(logits.float(), classes.to(self.device), label_smoothing=LABEL_SMOOTHING)
+        loss = functional.cross_entropy(logits.float(), classes, label_smoothing=LABEL_SMOOTHING)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
-        self.average.update_parameters(self.network)
-        return loss.item()
+        self.blend(_numbers(self.average), _numbers(self.network), 0)
+        return loss.detach()
 
-    def finish_epoch(self, sample: tuple[Tensor, Tensor]) -> None:
-        """Measure the averaged network on a sample of the validation pictures, save, and log."""
-        self.log["top1"] = round(share_right(logits_of(self.averaged(), sample[0], SIDE), sample[1]), 4)
-        state = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
+    def finish_epoch(self) -> None:
+        """Save and log what is done."""
+        state = {"epoch": self.epoch, "seed": self.seed, "optimiser": self.optimiser.state_dict()}
+        state |= {"network": self.network.state_dict(), "model": self.average.state_dict()}
         with whole_file(self.out / "checkpoint.pt") as file:
-            torch.save(state | {"epoch": self.epoch, "seed": self.seed}, file)
+            torch.save(state, file)
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(self.log) + "\n")
         console.print(self.log)
 
-    def averaged(self) -> VGGMini:
-        """The network that is kept in the end."""
-        return cast("VGGMini", self.average.module)
-
     def _load(self, state: dict[str, Any]) -> None:
         if state["seed"] != self.seed:
             raise click.UsageError(f"{self.out} holds a run with --seed {state['seed']}.")
-        for name in ("network", "average", "optimiser"):
-            getattr(self, name).load_state_dict(state[name])
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["model"])  # the name under which `read_weights` looks for weights
+        self.optimiser.load_state_dict(state["optimiser"])
         self.epoch = state["epoch"]
         console.print(f"continuing after epoch {self.epoch}")
 
 
 def augmented(pictures: Tensor, side: int, smallest_crop: float, draws: torch.Generator) -> Tensor:
-    """Random resized crops, flipped and recoloured: (N, 3, H, W) uint8 to (N, 3, side, side), normalised."""
+    """Random resized crops, flipped and recoloured: (N, 3, H, W) uint8 to (N, 3, side, side), normalised.
+
+    Args:
+        draws: a generator on the device of the pictures.
+    """
     count = len(pictures)
 
     def uniform(low: float, high: float) -> Tensor:
-        return torch.empty(count).uniform_(low, high, generator=draws)
+        return torch.empty(count, device=pictures.device).uniform_(low, high, generator=draws)
 
     area, stretch = uniform(smallest_crop, 1), uniform(-0.28, 0.28).exp()
     width, height = (area * stretch).sqrt().clamp(max=1), (area / stretch).sqrt().clamp(max=1)
     flip = uniform(0, 1).round() * 2 - 1
-    matrices = torch.zeros(count, 2, 3)
+    matrices = torch.zeros(count, 2, 3, device=pictures.device)
     matrices[:, 0, 0], matrices[:, 0, 2] = width * flip, uniform(-1, 1) * (1 - width)
     matrices[:, 1, 1], matrices[:, 1, 2] = height, uniform(-1, 1) * (1 - height)
     grid = functional.affine_grid(matrices, [count, 3, side, side], align_corners=False)
-    images = functional.grid_sample(pictures.float() / 255, grid, padding_mode="reflection", align_corners=False)
+    images = functional.grid_sample(pictures.float() / 255, grid, padding_mode="border", align_corners=False)
 
     brightness, contrast, saturation = (uniform(1 - COLOUR, 1 + COLOUR).view(-1, 1, 1, 1) for _ in range(3))
     images = torch.lerp(images.mean(1, keepdim=True), images, saturation)
@@ -223,7 +216,9 @@ def augmented(pictures: Tensor, side: int, smallest_crop: float, draws: torch.Ge
 
 
 def normalised(images: Tensor) -> Tensor:
-    return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    """Images (N, 3, H, W) in [0, 1] by the network's mean and standard deviation; by numbers: tensors would travel."""
+    channels = zip(images.unbind(1), MEAN, STD, strict=True)
+    return torch.stack([(values - mean) / std for values, mean, std in channels], 1)
 
 
 @torch.inference_mode()
@@ -231,8 +226,20 @@ def logits_of(network: nn.Module, pictures: Tensor, side: int) -> Tensor:
     """Logits (N, C), on the CPU, of pictures (N, 3, H, W), uint8, enlarged to `side`."""
     network.eval()
     device = next(network.parameters()).device
-    batches = (functional.interpolate(batch.float() / 255, (side, side), mode="bilinear") for batch in _split(pictures))
-    return torch.cat([network(normalised(images).to(device)).cpu() for images in batches])
+    batches = (batch.to(device).float() / 255 for batch in torch.split(pictures, BATCH))
+    resized = (functional.interpolate(batch, (side, side), mode="bilinear") for batch in batches)
+    return torch.cat([network(normalised(images)).cpu() for images in resized])
+
+
+def _trained(data: Path, run: Run) -> VGGMini:
+    """The network that is kept in the end, on the CPU; only epochs that are not finished are trained."""
+    epochs = sum(stage.epochs for stage in STAGES)
+    if run.epoch < epochs:
+        pictures, classes = (tensor.to(run.device) for tensor in read_split(data, "train", _say_read))
+        while run.epoch < epochs:
+            run.train_epoch(pictures, classes)
+            run.finish_epoch()
+    return run.average.cpu()
 
 
 def _groups(network: nn.Module) -> list[dict[str, Any]]:
@@ -242,14 +249,9 @@ def _groups(network: nn.Module) -> list[dict[str, Any]]:
     return [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _sample(validation: tuple[Tensor, Tensor], seed: int) -> tuple[Tensor, Tensor]:
-    pictures, classes = validation
-    rows = torch.randperm(len(classes), generator=torch.Generator().manual_seed(seed))[:VALIDATION_SAMPLE]
-    return pictures[rows], classes[rows]
-
-
-def _split(pictures: Tensor) -> Iterator[Tensor]:
-    yield from (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
+def _numbers(network: nn.Module) -> list[Tensor]:
+    """The weights and what batch norm has measured, without its counters."""
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
 
 
 def _say_read(done: int) -> None:

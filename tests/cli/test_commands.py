@@ -36,7 +36,7 @@ def test_feature_maps_of_a_picture(run: Run, mini: Network, tmp_path: Path) -> N
     result = run("featuremaps", CAT, "--layer", "block4_conv2", *MINI)
     path = tmp_path / "cat_vgg16-mini_block4_conv2.png"
     assert result.exit_code == 0
-    assert "block4_conv2 of vgg16-mini, 192 maps of 21 x 14" in result.stdout
+    assert "block4_conv2 of vgg16-mini, 192 maps of 24 x 16" in result.stdout
     assert result.stderr == ""
     expected = cnnviz.feature_maps(mini, CAT, "block4_conv2").sheet().pixels
     np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)

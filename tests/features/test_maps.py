@@ -73,7 +73,7 @@ def test_a_plain_module_sees_the_tensor_as_it_is(lenet: LeNet) -> None:
 
 def test_the_picture_file_goes_through_the_networks_own_preprocessing(mini: Network, cat: Path) -> None:
     with Image.open(cat) as image:
-        resized = image.resize((168, 112), Image.Resampling.BILINEAR)
+        resized = image.resize((192, 128), Image.Resampling.BILINEAR)
     tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None] / 255
     from_file = cnnviz.feature_maps(mini, cat, "block2_conv2")
     from_tensor = cnnviz.feature_maps(mini, tensor, "block2_conv2")
@@ -208,4 +208,4 @@ def test_single_values_share_a_scale(picture: Tensor) -> None:
 def test_maps_print_as_one_line(mini: Network, cat: Path) -> None:
     maps = cnnviz.feature_maps(mini, cat, "block5_conv3")
     silent = int(maps.silent.sum())
-    assert repr(maps) == f"FeatureMaps(block5_conv3 of vgg16-mini, 1 x 192 x 7 x 10, {silent} silent)"
+    assert repr(maps) == f"FeatureMaps(block5_conv3 of vgg16-mini, 1 x 192 x 8 x 12, {silent} silent)"

@@ -180,7 +180,7 @@ def test_the_embedded_network_is_vgg16_in_small(mini: Network) -> None:
     assert builtin.FILE.stat().st_size <= 4_000_000
     assert not any(isinstance(part, nn.BatchNorm2d) for part in mini.modules())
     row = builtin.describe()
-    assert row["top1"] >= 55
+    assert row["top1"] >= 60
     assert row["parameters"] == sum(parameter.numel() for parameter in mini.parameters())
     json.dumps(row)
 

@@ -1,5 +1,6 @@
-"""Training the embedded network: both layouts of the data, resuming, folding, half precision."""
+"""Training the embedded network: both layouts of the data, the recipe, resuming, folding, half precision."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 from torch import nn
+from torchvision.transforms import functional as torchvision_functional
 
 import cnnviz
 from cnnviz.models import builtin, evaluate, train
-from cnnviz.models.builtin import folded, freeze, unfolded, vgg16_mini
+from cnnviz.models.builtin import folded, vgg16_mini
 from cnnviz.models.evaluate import expected_calibration_error, fitted_temperature
 from cnnviz.models.tiny_imagenet import class_names, read_split
 from cnnviz.models.weights import read_weights
@@ -69,13 +71,13 @@ def test_both_layouts_hold_the_same(class_folders: Path, ordinary: Path) -> None
 
 @pytest.fixture
 def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    cycles = (train.Cycle(0.2, 0.5, 0.35, 0, ((32, 48), (32, 48))), train.Cycle(0.1, 0.5, 0.5, 2, ((64, 64),)))
-    monkeypatch.setattr(train, "EPOCHS", [(cycle, done) for cycle in cycles for done in range(len(cycle.sides))])
+    monkeypatch.setattr(train, "STAGES", (train.Stage(2, 0.6, (32, 48)), train.Stage(1, 1.0, (64,))))
     monkeypatch.setattr(train, "BATCH", 5)
 
 
-def run(data: Path, out: Path) -> str:
-    result = CliRunner().invoke(train.main, ["--data", str(data), "--out", str(out)], catch_exceptions=False)
+def run(data: Path, out: Path, *options: str) -> str:
+    arguments = ["--data", str(data), "--out", str(out), *options]
+    result = CliRunner().invoke(train.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -86,8 +88,8 @@ def test_a_stopped_run_continues_as_if_it_had_not_stopped(
     run(class_folders, tmp_path / "whole")
     finish = train.Run.finish_epoch
 
-    def stop_after_one(self: train.Run, *arguments: object) -> None:
-        finish(self, *arguments)
+    def stop_after_one(self: train.Run) -> None:
+        finish(self)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train.Run, "finish_epoch", stop_after_one)
@@ -96,7 +98,17 @@ def test_a_stopped_run_continues_as_if_it_had_not_stopped(
     assert "continuing after epoch 1" in run(class_folders, tmp_path / "parts")
     whole, parts = (read_weights(tmp_path / name / "vgg16-mini.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    assert len((tmp_path / "parts" / "log.jsonl").read_text().splitlines()) == 3
+    lines = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts"))
+    logs = [[json.loads(row) for row in rows] for rows in lines]
+    for row in (*logs[0], *logs[1]):
+        assert row.pop("seconds") >= 0
+    assert logs[0] == logs[1]
+    assert [(row["epoch"], row["share"], row["sides"]) for row in logs[0]] == [
+        (1, 0.3, [32, 48]),
+        (2, 0.6, [32, 48]),
+        (3, 1.0, [64]),
+    ]
+    assert [set(row) for row in logs[0]] == 3 * [{"epoch", "share", "sides", "rate", "loss"}]
     with safe_open(tmp_path / "whole" / "vgg16-mini.safetensors", "pt") as file:
         assert set(file.metadata()) == {"classes", "top1"}
     result = CliRunner().invoke(
@@ -104,6 +116,53 @@ def test_a_stopped_run_continues_as_if_it_had_not_stopped(
     )
     assert result.exit_code == 2
     assert "holds a run with --seed 0" in result.output
+
+
+def test_what_is_trained_is_exported_again_without_training(
+    class_folders: Path, tmp_path: Path, small_recipe: None
+) -> None:
+    run(class_folders, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    run(class_folders, tmp_path / "again", "--export", str(checkpoint))
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["vgg16-mini.safetensors"]
+    trained, again = (read_weights(tmp_path / name / "vgg16-mini.safetensors") for name in ("run", "again"))
+    assert all(torch.equal(trained[key], again[key]) for key in trained)
+    averaged, last = read_weights(checkpoint), torch.load(checkpoint, weights_only=True)["network"]
+    assert not torch.equal(averaged["features.0.weight"], last["features.0.weight"])
+
+
+def test_the_average_follows_the_weights_and_the_measures_of_batch_norm(
+    class_folders: Path, tmp_path: Path, small_recipe: None
+) -> None:
+    training = train.Run(tmp_path, seed=0)
+    before = {name: tensor.clone() for name, tensor in training.average.state_dict().items()}
+    pictures, classes = read_split(class_folders, "train")
+    training._step(train.augmented(pictures, 32, 0.3, torch.Generator().manual_seed(0)), classes)
+    after = training.network.state_dict()
+    for name, tensor in training.average.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, 0.999 * before[name] + 0.001 * after[name])
+    assert not torch.equal(after["features.1.running_mean"], before["features.1.running_mean"])
+
+
+@pytest.mark.gpu
+def test_on_a_card_nothing_waits_between_batches(tmp_path: Path) -> None:
+    training, card = train.Run(tmp_path, seed=0), torch.device("cuda")
+    draws = torch.Generator(card).manual_seed(0)
+    pictures = torch.randint(256, (32, 3, 64, 64), generator=draws, device=card).byte()
+    rows = torch.randperm(32, generator=draws, device=card)
+
+    def step() -> torch.Tensor:
+        return training._step(train.augmented(pictures[rows], 48, 0.3, draws), rows)
+
+    step()  # what is set up once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss = step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.device.type == "cuda"
+    assert loss.isfinite()
 
 
 def test_folding_batch_norm_away_changes_nothing() -> None:
@@ -119,44 +178,6 @@ def test_folding_batch_norm_away_changes_nothing() -> None:
     plain = folded(network.eval())
     assert not any(isinstance(part, nn.BatchNorm2d) for part in plain.modules())
     torch.testing.assert_close(plain(images), network(images), rtol=1e-3, atol=1e-4)
-
-
-def test_batch_norm_put_back_changes_nothing_and_can_be_folded_away_again() -> None:
-    torch.manual_seed(0)
-    plain, images = vgg16_mini().eval(), torch.randn(4, 3, 64, 64)
-    trained = unfolded(plain, images)
-    torch.testing.assert_close(trained(images), plain(images), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(folded(trained)(images), plain(images), rtol=1e-3, atol=1e-5)
-    kernels = [part.weight.flatten(1).norm(dim=1) for part in trained.features if isinstance(part, nn.Conv2d)]
-    torch.testing.assert_close(torch.cat(kernels), torch.ones(sum(map(len, kernels))))
-    maps = images
-    for part in trained.features:
-        if isinstance(part, nn.BatchNorm2d):
-            torch.testing.assert_close(part.running_mean, maps.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
-        maps = part(maps)
-
-
-def test_frozen_blocks_stay_as_they_are() -> None:
-    torch.manual_seed(0)
-    network = vgg16_mini(batch_norm=True).train()
-    freeze(network, 2)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    network(torch.randn(4, 3, 32, 32)).square().mean().backward()
-    torch.optim.SGD((parameter for parameter in network.parameters() if parameter.grad is not None), lr=0.1).step()
-    changed = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
-    pool_of_block2 = 13  # with batch norm, three modules a convolution
-    numbers = {int(name.split(".")[1]) for name in changed if name.startswith("features")}
-    assert min(numbers) == pool_of_block2 + 1
-
-
-def test_the_last_cycle_starts_from_shipped_weights(class_folders: Path, tmp_path: Path, small_recipe: None) -> None:
-    data, out = ["--data", str(class_folders)], ["--out", str(tmp_path / "run")]
-    arguments = [*data, *out, "--start", str(builtin.FILE)]
-    assert CliRunner().invoke(train.main, arguments, catch_exceptions=False).exit_code == 0
-    assert [row.split(",")[0] for row in (tmp_path / "run" / "log.jsonl").read_text().splitlines()] == ['{"epoch": 3']
-    before, after = read_weights(builtin.FILE), read_weights(tmp_path / "run" / "vgg16-mini.safetensors")
-    torch.testing.assert_close(after["features.5.weight"], before["features.5.weight"], rtol=0.01, atol=1e-3)
-    assert not torch.allclose(after["features.28.weight"], before["features.28.weight"], rtol=0.01, atol=1e-3)
 
 
 def test_a_folded_temperature_divides_the_logits() -> None:
@@ -175,21 +196,71 @@ def test_augmented_pictures_are_crops_of_their_own_picture() -> None:
     assert torch.equal(images, again)
 
 
+@pytest.mark.parametrize("smallest", [0.3, 0.55])
+def test_crops_have_the_area_that_was_asked_for_and_half_of_them_are_flipped(
+    monkeypatch: pytest.MonkeyPatch, smallest: float
+) -> None:
+    """A picture whose red is its column and whose green is its row says what was cut out of it."""
+    monkeypatch.setattr(train, "COLOUR", 0.0)
+    monkeypatch.setattr(train, "normalised", lambda images: images)
+    across = torch.arange(64, dtype=torch.uint8).expand(64, 64)
+    pictures = torch.stack([across, across.T, torch.zeros_like(across)]).expand(200, 3, 64, 64)
+    images = 255 * train.augmented(pictures, 48, smallest, torch.Generator().manual_seed(1))
+    width, height = (images[:, 0, 24, -2] - images[:, 0, 24, 1]), (images[:, 1, -2, 24] - images[:, 1, 1, 24])
+    area = width.abs() * height / (64 * 45 / 48) ** 2  # from the second to the last but one of 48 pixels
+    assert 0.98 * smallest <= area.min() <= 1.1 * smallest
+    assert 0.97 <= area.max() <= 1.01
+    assert height.min() > 0
+    assert 70 < (width < 0).sum() < 130
+    assert 0 <= images[:, :2].min() <= images[:, :2].max() <= 63
+
+
+def test_normalised_pictures_are_those_of_torchvision() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    expected = torchvision_functional.normalize(images, list(builtin.MEAN), list(builtin.STD))
+    torch.testing.assert_close(train.normalised(images), expected)
+
+
 def test_the_rate_rises_then_falls_to_nothing() -> None:
-    cycle = train.Cycle(peak=0.2, warm_up=0.15, smallest_crop=0.35, frozen=0, sides=4 * ((32, 48),))
-    rates = [cycle.rate(step / 25) for step in range(100)]
-    top = rates.index(max(rates))
-    assert rates[:top] == sorted(rates[:top])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert max(rates) == pytest.approx(0.2)
-    assert rates[-1] < 0.001
+    rates = [train.rate_at(share / 1000) for share in range(1001)]
+    assert rates.index(max(rates)) == 40
+    assert rates[:41] == sorted(rates[:41])
+    assert rates[40:] == sorted(rates[40:], reverse=True)
+    assert max(rates) == pytest.approx(0.3)
+    assert rates[520] == pytest.approx(0.15)
+    assert rates[-1] == 0
+
+
+def test_the_schedule_is_that_of_the_network_that_is_shipped() -> None:
+    """Against the log of its training: sides at epochs, and the rate where a stage ends."""
+    assert sum(stage.epochs for stage in train.STAGES) == 87
+    first = {0: (48, 64), 20: (64, 80), 42: (80, 96), 65: (96, 112, 128), 82: (96, 112, 128, 144, 160)}
+    for epoch in range(87):
+        start = max(beginning for beginning in first if beginning <= epoch)
+        assert train.sides_at(train.share_done(epoch)) == first[start]
+    logged = {1: 0.0973, 20: 0.2809, 42: 0.1886, 65: 0.0694, 82: 0.0051, 87: 0.0}
+    for epoch, rate in logged.items():
+        assert train.rate_at(train.share_done(epoch)) == pytest.approx(rate, abs=0.02)
+    crops = [train.smallest_crop_at(train.share_done(epoch)) for epoch in range(87)]
+    assert crops == 56 * [0.3] + 21 * [0.4] + 10 * [0.55]
+
+
+def measure(data: Path, *options: str) -> str:
+    result = CliRunner().invoke(evaluate.main, ["--data", str(data), *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_evaluation_measures_at_the_sides_that_are_asked_for(class_folders: Path) -> None:
+    rows = [line for line in measure(class_folders, "--side", "32", "--side", "48").splitlines() if " px" in line]
+    assert [row.split(" px")[0] for row in rows] == ["| 32", "| 48"]
 
 
 def test_evaluation_counts_what_the_network_gets_right(class_folders: Path) -> None:
-    result = CliRunner().invoke(evaluate.main, ["--data", str(class_folders), "--first", "4"], catch_exceptions=False)
-    assert "4 pictures" in result.output
-    assert len([line for line in result.output.splitlines() if " px |" in line]) == len(evaluate.SIDES)
-    assert "| block5_conv3 | 192 |" in result.output
+    output = measure(class_folders, "--first", "4")
+    assert "4 pictures" in output
+    assert len([line for line in output.splitlines() if " px |" in line]) == len(evaluate.SIDES)
+    assert "| block5_conv3 | 192 |" in output
 
     logits, classes = torch.tensor([[0.0, 1, 2], [5, 1, 0], [1, 5, 0], [0, 2, 1]]), torch.tensor([2, 0, 0, 2])
     assert [evaluate.share_right(logits, classes, top) for top in (1, 2, 3)] == [0.5, 1, 1]

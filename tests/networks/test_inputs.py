@@ -21,7 +21,7 @@ from tests.support.networks import LeNet
 
 def test_the_whole_picture_keeps_its_aspect(mini: Network, cat: Path) -> None:
     shown = show(mini, cat)
-    assert shown.images.shape == (1, 3, 112, round(112 * 451 / 300))
+    assert shown.images.shape == (1, 3, 128, round(128 * 451 / 300))
     assert (shown.how, shown.seen) == ("whole", (0, 0, 451, 300))
     assert show(mini, cat, size=60).images.shape == (1, 3, 60, 90)
     assert 0 <= shown.images.min() < shown.images.max() <= 1

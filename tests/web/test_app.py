@@ -396,7 +396,7 @@ def test_the_main_path_in_a_browser(browser: Any, endless: Served, mini: Network
     window.locator("input[type=file]").set_input_files(files=[picture])
     window.get_by_text(f"{MARKDOWN}, 451 x 300 px", exact=True).wait_for()
     window.get_by_text(f"Why {cnnviz.predict(mini, CAT)[0].label}").wait_for()
-    pick(window, LAYER, "of 32 maps of 84 x 56")
+    pick(window, LAYER, "of 32 maps of 96 x 64")
     chosen = window.get_by_role("button", name="filter ", exact=False).nth(2)
     number = chosen.inner_text().removeprefix("filter ")
     chosen.click()
