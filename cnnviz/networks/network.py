@@ -348,7 +348,8 @@ def wrap(
         any_size=any_size,
     )
     guard(frozen)
-    home = next((tensor for tensor in frozen.parameters() if tensor.is_floating_point() and not tensor.is_meta), None)
+    weights_of = sorted(filter(Tensor.is_floating_point, frozen.parameters()), key=lambda tensor: tensor.is_meta)
+    home = weights_of[0] if weights_of else None  # on no device only if all are
     network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))
     return network.eval()
 

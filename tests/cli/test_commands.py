@@ -89,16 +89,24 @@ def test_quiet_says_nothing(run: Run) -> None:
 
 
 def test_the_built_in_network_steps_in_with_one_line(run: Run, empty_cache: Path) -> None:
-    result = run("featuremaps", CAT, "--layer", "block4_conv2", "-o", "a.png")
+    result = run("saliency", CAT, "--method", "grad-cam", "-o", "a.png")
     assert result.exit_code == 0
     assert result.stderr.count("\n") == 1
-    assert "no internet and no cached weights of vgg16: using the small built-in vgg16-mini" in result.stderr
+    assert "no internet and no cached classifier of vgg16: using the small built-in vgg16-mini" in result.stderr
     assert "`cnnviz weights vgg16`" in result.stderr
     assert read_record("a.png")["network"]["name"] == "vgg16-mini"
 
 
+def test_vgg16_itself_shows_its_maps_without_a_word(run: Run, empty_cache: Path) -> None:
+    result = run("featuremaps", CAT, "--layer", "block4_conv2", "-o", "a.png")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "block4_conv2 of vgg16, 512 maps" in result.stdout
+    record = read_record("a.png")["network"]
+    assert (record["name"], record["weights"]) == ("vgg16", "VGG16, convolutions built in, float16")
+
+
 def test_a_named_network_is_never_replaced(run: Run, empty_cache: Path) -> None:
-    result = run("featuremaps", CAT, "--layer", "block4_conv2", "--model", "vgg16")
+    result = run("saliency", CAT, "--model", "vgg16")
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     for way in ("connect to the internet", "--weights", "--model vgg16-mini"):
@@ -146,7 +154,7 @@ def test_predict(run: Run) -> None:
 def test_models_classes_and_weights(run: Run, empty_cache: Path) -> None:
     models = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
     assert models["vgg16-mini"]["here"] == "built in"
-    assert models["vgg16"] | {"parameters": 138357544, "here": "to download, 528 MB"} == models["vgg16"]
+    assert models["vgg16"] | {"parameters": 138357544, "here": "convolutions built in; classifier to download, 528 MB"} == models["vgg16"]
     named = [line.split()[0] for line in run("models", "resnet1").stdout.splitlines()[1:-1]]
     assert named == ["resnet101", "resnet152", "resnet18", "wide_resnet101_2"]
     assert "30  tabby, tabby cat  (n02123045)" in run("classes", "TABBY", *MINI).stdout

@@ -40,7 +40,7 @@ def test_vgg16_looks_for_the_published_file(empty_cache: Path) -> None:
 def test_without_cache_and_internet_three_ways_out_are_named(empty_cache: Path) -> None:
     message = r"vgg16 cannot be downloaded \(Network is unreachable\): connect .* --weights.* --model vgg16-mini"
     with pytest.raises(WeightsError, match=message):
-        cnnviz.load("vgg16")
+        cnnviz.predict(cnnviz.load("vgg16"), CAT)
     assert not list(empty_cache.glob("*"))
 
 
