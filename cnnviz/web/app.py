@@ -19,7 +19,7 @@ from cnnviz.attribution.methods import METHODS
 from cnnviz.attribution.suitability import able
 from cnnviz.errors import CnnvizError
 from cnnviz.features.maps import FeatureMaps, feature_maps
-from cnnviz.models import load
+from cnnviz.models import builtin, load
 from cnnviz.networks.devices import devices
 from cnnviz.networks.layers import all_convolutions
 from cnnviz.networks.network import RANDOM, Network
@@ -29,11 +29,11 @@ from cnnviz.pictures.sheets import Sheet
 from cnnviz.web.app_parts import (
     MEGABYTES,
     MEGAPIXELS,
+    SAMPLE,
     TILE,
     Climb,
     blend,
     networks,
-    sample_picture,
     thumbnail,
     tiles,
     uploaded,
@@ -62,12 +62,13 @@ def page() -> None:
             picture = picture_input()
         with right:
             network = network_input()
-            ranks(picture, network)
+            classifier = classifier_beside(network)
+            ranks(picture, classifier)
         layer, climb, why = st.container(), st.container(), st.container()
         with layer, faults_in_one_line():
             layer_part(picture, network)
         with why, faults_in_one_line():
-            why_part(picture, network)
+            why_part(picture, classifier)
         with climb, faults_in_one_line():
             climb_part()
 
@@ -86,10 +87,11 @@ def plain(text: str) -> str:
     return text.translate(NEEDS_ESCAPE)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Reading the network ...")
+@st.cache_resource(max_entries=3, show_spinner="Reading the network ...")
 def loaded(name: str, weights: str | None) -> tuple[Network, list[str]]:
     """The network and its convolutions."""
     network = load(name, weights=weights, device=devices()[0], progress=False)
+    network.fetch = None  # nobody who plays with a page expects it to download half a gigabyte
     return network, all_convolutions(network)
 
 
@@ -124,21 +126,35 @@ def picture_input() -> Picture:
         given = st.camera_input("Take a picture")
     else:
         given = st.file_uploader(f"Drop a picture: at most {MEGABYTES} MB and {MEGAPIXELS} megapixels. It stays here.")
-    picture = opened(given.getvalue(), given.name) if given else sample_picture()
+    picture = opened(given.getvalue(), given.name) if given else opened(SAMPLE.read_bytes(), SAMPLE.name)
     image = picture.image
     st.image(thumbnail(picture), caption=plain(f"{picture.name}, {image.width} x {image.height} px"))
     if not given:
-        st.caption("A drawn test picture, until you give one.")
+        st.caption("A cat to begin with, until you give a picture.")
     return picture
 
 
 def network_input() -> Key:
     place = st.container()
     untrained = st.checkbox("Random weights, for comparison", help="Any network of torchvision's, without training.")
-    name = place.selectbox("Network", offered(untrained), help="The built-in one, and those whose weights are here.")
+    name = place.selectbox(
+        "Network", offered(untrained), key="network", help="Those built in, and those whose weights are here."
+    )
     if untrained:
         st.warning(f"{name} has RANDOM weights (seed 0): nothing it shows was learned.")
     return name, RANDOM if untrained else None
+
+
+def classifier_beside(network: Key) -> Key:
+    """The network itself, or the small one in its place where its classifier is not on this machine."""
+    name, _ = network
+    if not loaded(*network)[0].missing:
+        return network
+    st.caption(
+        f"Maps and filters are {name}'s. Its classifier is not on this machine, so classes are by {builtin.NAME}:"
+        f" `cnnviz weights {name}` downloads it (528 MB); then start the app again."
+    )
+    return builtin.NAME, None
 
 
 def ranks(picture: Picture, network: Key) -> None:
@@ -205,7 +221,9 @@ def filter_input(network: Network, layer: str, key: str, count: int) -> None:
         st.session_state["climb"] = Climb(network, layer, number)
     elif climb is None or climb.about != (network.name, network.weights, layer, number):
         st.session_state["climb"] = None
-        st.caption("From noise, by the gradient of the filter's mean activation: some seconds with a small network.")
+        st.caption(
+            "From noise, by the gradient of the filter's mean activation: the deeper the layer, the longer it takes."
+        )
 
 
 def climb_part() -> None:

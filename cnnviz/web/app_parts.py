@@ -3,7 +3,6 @@
 Nothing here knows of Streamlit, and nothing touches the disk.
 """
 
-import io
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from cnnviz.attribution.heatmaps import placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.errors import PictureError
 from cnnviz.features.maps import FeatureMaps
-from cnnviz.models import builtin, zoo
+from cnnviz.models import builtin, vgg16, zoo
 from cnnviz.networks.network import Network
 from cnnviz.pictures.colours import FEATURES, Pixels, drawable, painted, painted_between
 from cnnviz.pictures.reading import Picture, picture_from_bytes
@@ -30,6 +29,7 @@ from cnnviz.synthesis.results import Synthesis
 
 MEGABYTES, MEGAPIXELS = 20, 24  # of a picture from outside
 TILE = 110  # pixels a side; the least to which maps are enlarged
+SAMPLE = Path(__file__).with_name("cat.jpg")  # to look at before somebody gives a picture
 LONGEST_SIDE, PREVIEW = 900, 420  # pixels, of pictures on the page, and of the one that was given
 
 
@@ -51,23 +51,11 @@ def uploaded(content: bytes, name: str) -> Picture:
     return picture
 
 
-def sample_picture() -> Picture:
-    """Something to look at before there is a photograph: edges of all directions and widths, colours, checks."""
-    y, x = (np.indices((224, 336)) + 0.5) / 112 - 1
-    rings = 0.5 + 0.5 * np.cos(40 * (x**2 + y**2))
-    checks = (np.floor(x * 8) + np.floor(y * 8)) % 2
-    grey = np.where(x < 1, rings, 0.25 + 0.5 * checks)[..., None].repeat(3, 2)
-    colours = np.stack([0.5 + 0.5 * np.cos(np.pi * (y - shift)) for shift in (0, 2 / 3, -2 / 3)], -1)
-    values = np.where((x > 1)[..., None] & (y > 0)[..., None], colours, grey)
-    values[(x - 0.95) ** 2 + y**2 < 0.12] = (0.95, 0.45, 0.1)
-    file = io.BytesIO()
-    Image.fromarray(np.rint(values * 255).astype(np.uint8)).save(file, "PNG")
-    return picture_from_bytes(file.getvalue(), "test-picture.png")
-
-
 def networks(*, untrained: bool) -> list[str]:
-    """Networks that can be had without a download; all of them if they need no training."""
-    return [builtin.NAME, *(name for name in zoo.names() if untrained or zoo.cache_file(name).is_file())]
+    """Networks that can be had without a download, those that are built in first; all if they need no training."""
+    built_in = [vgg16.NAME, builtin.NAME]
+    others = (name for name in zoo.names() if name not in built_in)
+    return built_in + [name for name in others if untrained or zoo.is_there(zoo.cache_file(name))]
 
 
 def thumbnail(picture: Picture) -> Image.Image:

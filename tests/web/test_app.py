@@ -20,12 +20,13 @@ import cnnviz
 from cnnviz.attribution.explain import explain
 from cnnviz.attribution.explanations import Explanation
 from cnnviz.errors import PictureError
+from cnnviz.models import vgg16
 from cnnviz.models.zoo import cache_file
 from cnnviz.networks.network import Network
 from cnnviz.pictures.colours import colour_map
 from cnnviz.pictures.reading import Picture
 from cnnviz.pictures.records import read_record
-from cnnviz.web.app_parts import MEGABYTES, Climb, blend, networks, sample_picture, tiles, uploaded
+from cnnviz.web.app_parts import MEGABYTES, SAMPLE, Climb, blend, networks, tiles, uploaded
 from tests.support.commands import Run
 from tests.support.paths import CAT, ROOT
 
@@ -65,11 +66,20 @@ def test_a_picture_just_within_the_limit_is_taken() -> None:
 
 
 def test_only_networks_whose_weights_are_here_are_offered(empty_cache: Path) -> None:
-    assert networks(untrained=False) == ["vgg16-mini"]
+    assert networks(untrained=False) == ["vgg16", "vgg16-mini"]
     empty_cache.mkdir(parents=True)
     cache_file("alexnet").touch()
-    assert networks(untrained=False) == ["vgg16-mini", "alexnet"]
-    assert {"vgg16", "resnet18"} < set(networks(untrained=True))
+    cache_file("vgg16").touch()
+    assert networks(untrained=False) == ["vgg16", "vgg16-mini", "alexnet"]
+    untrained = networks(untrained=True)
+    assert untrained[:2] == ["vgg16", "vgg16-mini"]
+    assert "resnet18" in untrained
+    assert len(untrained) == len(set(untrained))
+
+
+def test_the_picture_to_begin_with_is_the_galleries_cat() -> None:
+    assert SAMPLE.read_bytes() == CAT.read_bytes()
+    assert "CC0" in SAMPLE.with_name("cat-NOTICE.txt").read_text(encoding="utf-8")
 
 
 def test_tiles_are_the_maps_from_lowest_to_highest(mini: Network) -> None:
@@ -155,11 +165,20 @@ class Page:
         assert not self.test.exception
         return self.test
 
+    def start(self, network: str = "vgg16-mini") -> None:
+        """Open the page and choose a network: by default the small one, which has its classes and is quick."""
+        self.run()
+        self.widget("selectbox", "Network").set_value(network)
+        self.run()
+
     def widget(self, kind: str, label: str) -> Any:
         return next(one for one in getattr(self.test, kind) if one.label == label)
 
     def errors(self) -> list[str]:
         return [one.value.replace("\\", "") for one in self.test.error]
+
+    def captions(self) -> list[str]:
+        return [caption.value for caption in self.test.caption]
 
     def record(self, label: str, folder: Path) -> dict[str, Any]:
         name, content = self.downloads[label]
@@ -168,23 +187,44 @@ class Page:
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Page:
-    return Page(monkeypatch)
+def page(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> Iterator[Page]:
+    page = Page(monkeypatch)
+    yield page
+    import streamlit
+
+    streamlit.cache_resource.clear()
+    streamlit.cache_data.clear()
 
 
-def test_the_page_starts_with_a_drawn_picture(page: Page, tmp_path: Path) -> None:
+def test_the_page_starts_with_vgg16_and_a_cat_and_its_classes_by_the_small_network(page: Page, tmp_path: Path) -> None:
     page.run()
     assert page.errors() == []
+    assert page.widget("selectbox", "Network").value == "vgg16"
     assert page.widget("selectbox", "Layer").value == "block3_conv3"
-    assert page.record("Download these maps", tmp_path)["picture"] == {
-        "name": "test-picture.png",
-        "sha256": sample_picture().sha256,
-    }
+    maps = page.record("Download these maps", tmp_path)
+    assert maps["picture"] == {"name": "cat.jpg", "sha256": cnnviz.read_picture(CAT).sha256}
+    assert (maps["network"]["name"], maps["network"]["weights"]) == ("vgg16", vgg16.BUILT_IN)
+    assert any(caption.startswith("The 16 most active of 256 maps of 84 x 56") for caption in page.captions())
+    (told,) = [caption for caption in page.captions() if "classifier" in caption]
+    assert "classes are by vgg16-mini" in told
+    assert "`cnnviz weights vgg16` downloads it (528 MB)" in told
+    assert "What vgg16-mini takes the whole picture for:" in page.captions()
+    assert page.record("Download the sheet", tmp_path)["network"]["name"] == "vgg16-mini"
+
+
+def test_a_network_with_its_classifier_does_it_all(page: Page, mini: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = mini.twin()
+    whole.name = "vgg16"
+    monkeypatch.setattr("cnnviz.models.load", lambda name, **_: {"vgg16": whole}[name])
+    page.run()
+    assert page.errors() == []
+    assert "What vgg16 takes the whole picture for:" in page.captions()
+    assert not any("classifier" in caption for caption in page.captions())
 
 
 def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini: Network, tmp_path: Path) -> None:
     page.give(CAT.read_bytes(), "my cat.jpg")
-    page.run()
+    page.start()
     page.widget("selectbox", "Layer").set_value(LAYER)
     page.run()
     page.widget("slider", "Channels").set_value(5)
@@ -204,7 +244,7 @@ def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini
     page.run()
     made = page.record("Download this image", tmp_path)
     assert (made["command"], made["settings"]["layer"], made["settings"]["filters"]) == ("filters", LAYER, [chosen])
-    assert any("64 noise images" in one.value for one in page.test.caption)
+    assert any("64 noise images" in caption for caption in page.captions())
 
     page.widget("selectbox", "Method").set_value("saliency")
     page.widget("text_input", "Or any other class").set_value("tabby")
@@ -215,14 +255,14 @@ def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini
     assert (made["settings"]["methods"], made["settings"]["classes"]) == (["saliency"], [tabby])
     row = list(KNOWN.values())[-1].rows()[0]
     assert (row["method"], row["label"]) == ("saliency", "tabby")
-    evidence = next(one.value for one in page.test.caption if one.value.startswith("Deletion"))
+    evidence = next(caption for caption in page.captions() if caption.startswith("Deletion"))
     assert f"Deletion {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%};" in evidence
     assert f"insertion {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%};" in evidence
     assert page.record("Download this picture", tmp_path)["opacity"] == 0.3
 
 
 def test_a_climb_can_be_stopped_and_the_page_goes_on(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    page.run()
+    page.start()
     drawing = next(one for one in page.test.button if one.label.startswith("Draw what"))
     on = Climb.go_on
 
@@ -234,7 +274,7 @@ def test_a_climb_can_be_stopped_and_the_page_goes_on(page: Page, monkeypatch: py
     monkeypatch.setattr(Climb, "go_on", stopped_after_a_look)
     drawing.click()
     page.run()
-    assert any(one.value.startswith("Stopped after 9 steps") for one in page.test.caption)
+    assert any(caption.startswith("Stopped after 9 steps") for caption in page.captions())
     assert "Download this image" not in page.downloads
     page.widget("slider", "Channels").set_value(2)
     page.run()
@@ -255,9 +295,10 @@ def test_faults_are_told_in_one_line(page: Page, mini: Network) -> None:
 
 
 def test_random_weights_are_announced(page: Page) -> None:
-    page.run()
+    page.start()
     page.widget("checkbox", "Random weights, for comparison").check()
     page.run()
+    assert page.widget("selectbox", "Network").value == "vgg16-mini"
     assert "RANDOM weights" in page.test.warning[0].value
     assert "resnet18" in page.widget("selectbox", "Network").options
 
@@ -373,12 +414,14 @@ def still(window: Any) -> None:
     window.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
-def pick(window: Any, layer: str, told: str) -> None:
-    """Choose a layer and wait for its maps."""
-    still(window)  # a list closes when something beneath it moves
-    window.get_by_role("combobox", name="Layer").fill(layer)
-    window.get_by_role("option", name=layer).click()
-    window.get_by_text(told).wait_for()
+def pick(window: Any, network: Network, layer: str) -> None:
+    """Choose a network and one of its layers, and wait for its maps."""
+    _, count, height, width = cnnviz.feature_maps(network, CAT, layer).maps.shape
+    for box, choice in (("Network", network.name), ("Layer", layer)):
+        still(window)  # a list closes when something beneath it moves
+        window.get_by_role("combobox", name=box).fill(choice)
+        window.get_by_role("option", name=choice, exact=True).click()
+    window.get_by_text(f"of {count} maps of {width} x {height}").wait_for()
     still(window)
 
 
@@ -396,7 +439,8 @@ def test_the_main_path_in_a_browser(browser: Any, endless: Served, mini: Network
     window.locator("input[type=file]").set_input_files(files=[picture])
     window.get_by_text(f"{MARKDOWN}, 451 x 300 px", exact=True).wait_for()
     window.get_by_text(f"Why {cnnviz.predict(mini, CAT)[0].label}").wait_for()
-    pick(window, LAYER, "of 32 maps of 96 x 64")
+    window.get_by_text("classes are by vgg16-mini").wait_for()
+    pick(window, mini, LAYER)
     chosen = window.get_by_role("button", name="filter ", exact=False).nth(2)
     number = chosen.inner_text().removeprefix("filter ")
     chosen.click()
@@ -406,7 +450,7 @@ def test_the_main_path_in_a_browser(browser: Any, endless: Served, mini: Network
     assert made["settings"]["filters"] == [int(number)]
     made = saved(window, "Download these maps", tmp_path)
     assert made["picture"] == {"name": MARKDOWN, "sha256": cnnviz.read_picture(CAT).sha256}
-    pick(window, "block5_conv3", "of 192 maps of 10 x 7")
+    pick(window, mini, "block5_conv3")
     window.get_by_role("button", name="Draw what").click()
     window.get_by_role("button", name="Stop").click()
     window.get_by_text("Stopped after").wait_for()
