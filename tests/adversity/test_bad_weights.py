@@ -156,7 +156,10 @@ CONTENTS: dict[str, tuple[Callable[[State], object], str]] = {
     "bool": (lambda state: {key: value.to(torch.bool) for key, value in state.items()}, "no real numbers: 0.weight"),
     "complex": (lambda state: changed(state, state["0.weight"] + 0j), "no real numbers: 0.weight"),
     "another network's": (lambda state: nn.Linear(2, 2).state_dict(), "extra: weight, bias; give weights of"),
-    "one too few": (lambda state: {key: state[key] for key in list(state)[1:]}, "holds no 0.weight, which the output of net.py:net needs; give"),
+    "one too few": (
+        lambda state: {key: state[key] for key in list(state)[1:]},
+        "holds no 0.weight, which the output of net.py:n",
+    ),
     "one of another shape": (lambda state: changed(state, torch.zeros(4, 3, 5, 5)), "another shape: 0.weight; give"),
     "NaN": (lambda state: changed(state, state["0.weight"] / 0 * 0), "logits that are not finite; look for NaN among"),
     "infinite": (lambda state: changed(state, state["0.weight"] / 0), "logits that are not finite; look for NaN among"),
