@@ -13,7 +13,7 @@ demo: .venv/installed
 	@echo "Next: $(BIN)/cnnviz report gallery/photos/cat.jpg --model vgg16-mini (one page about one picture); $(BIN)/cnnviz --help lists the rest."
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -49,6 +49,16 @@ class Counting(nn.Module):
 """
 
 
+# Whatever else the machine does, workers get their share of it, and none is given up but the one that a test kills.
+PATIENT = {
+    "worker_niceness": 0,
+    "worker_register_timeout_seconds": 3600,
+    "health_check_timeout_ms": 3_600_000,
+    "health_check_failure_threshold": 1000,
+    "memory_monitor_refresh_ms": 0,
+}
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a cluster of two workers."""
@@ -57,7 +67,7 @@ def cluster() -> Iterator[str]:
         warnings.simplefilter("ignore")  # Ray's own
         import ray
 
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=PATIENT)
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
 
