@@ -115,7 +115,7 @@ def stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     (Path("photographs") / "tabby").mkdir(parents=True)
     for folder in (Path("photographs"), Path("photographs") / "tabby"):
         (folder / "cat.jpg").write_bytes(CAT.read_bytes())
-    Path("made.png").write_bytes((ROOT / "gallery" / "cat_block2_conv2.png").read_bytes())
+    Path("made.png").write_bytes((ROOT / "gallery" / "cat_block2_conv1.png").read_bytes())
     return run
 
 

@@ -42,11 +42,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_weights_marker_and_command(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "cnnviz/py.typed" in names
-    assert "cnnviz/models/vgg16-mini.safetensors" in names
+    assert {f"cnnviz/models/{name}" for name in ("vgg16-mini.safetensors", "vgg16-conv.safetensors")} <= set(names)
+    assert {"cnnviz/models/vgg16-NOTICE.txt", "cnnviz/web/cat.jpg", "cnnviz/web/cat-NOTICE.txt"} <= set(names)
     assert {"cnnviz/web/templates/start.html", "cnnviz/web/static/gallery.js"} <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"cnnviz", f"cnnviz-{_version(wheel)}.dist-info"}
-    assert wheel.stat().st_size < 6_000_000
+    assert wheel.stat().st_size < 36_000_000
 
 
 def _version(wheel: Path) -> str:
@@ -133,7 +134,12 @@ def test_the_gallery_is_of_the_network_that_is_shipped_and_whole(mini: Network) 
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 25_000_000
 
 
-@pytest.mark.parametrize("name", ["cat_block2_conv2", "filters_block4_conv3", "coffee_saliency"])
-def test_pictures_of_the_readme_tell_how_they_were_made(mini: Network, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [("cat_block2_conv1", "vgg16"), ("filters_block4_conv3", "vgg16"), ("coffee_saliency", "vgg16-mini")],
+)
+def test_pictures_of_the_readme_tell_how_they_were_made(name: str, network: str, empty_cache: Path) -> None:
     record = cnnviz.read_record(ROOT / "gallery" / f"{name}.png")
-    assert record["network"]["sha256"] == mini.fingerprint
+    assert record["network"]["sha256"] == cnnviz.load(network).fingerprint
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"](gallery/{name}.png)" in readme

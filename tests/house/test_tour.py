@@ -33,8 +33,8 @@ def test_the_tour_runs_and_shows_a_picture_wherever_it_says(tmp_path: Path, monk
         NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     pictures = [output for output in shown if "image/png" in output.get("data", {})]
-    assert len(pictures) == 8
+    assert len(pictures) == 9
     assert not [output for output in shown if output.output_type == "error" or output.get("name") == "stderr"]
     text = "".join(output.get("text", "") for output in shown)
-    assert "block5_conv3   192 x   8 x   8   331,968 numbers   sees 196 px\n" in text
+    assert "block5_conv3   512 x  14 x  14  2,359,808 numbers   sees 196 px\n" in text
     assert re.search(r"tabby: the network gives it (9\d\.\d|100\.0)", text)
