@@ -414,13 +414,25 @@ def still(window: Any) -> None:
     window.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
+def take(window: Any, name: str, choice: str) -> None:
+    """Choose from a list; it closes when something beneath it moves, and is then opened again."""
+    box, option = window.get_by_role("combobox", name=name), window.get_by_role("option", name=choice, exact=True)
+    for _ in range(30):
+        still(window)
+        box.fill("")
+        box.fill(choice)
+        window.wait_for_timeout(500)
+        if option.is_visible():
+            option.click()
+            return
+    raise AssertionError(f"{choice} could not be chosen as {name}")
+
+
 def pick(window: Any, network: Network, layer: str) -> None:
     """Choose a network and one of its layers, and wait for its maps."""
     _, count, height, width = cnnviz.feature_maps(network, CAT, layer).maps.shape
-    for box, choice in (("Network", network.name), ("Layer", layer)):
-        still(window)  # a list closes when something beneath it moves
-        window.get_by_role("combobox", name=box).fill(choice)
-        window.get_by_role("option", name=choice, exact=True).click()
+    take(window, "Network", network.name)
+    take(window, "Layer", layer)
     window.get_by_text(f"of {count} maps of {width} x {height}").wait_for()
     still(window)
 
