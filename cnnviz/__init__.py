@@ -1,6 +1,6 @@
 """cnnviz: see inside convolutional networks.
 
-    network = cnnviz.load("vgg16-mini")
+    network = cnnviz.load("vgg16")
     maps = cnnviz.feature_maps(network, "cat.jpg", "block4_conv2")
     maps.sheet().save("maps.png")
 

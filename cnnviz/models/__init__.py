@@ -34,8 +34,8 @@ def load(
     """A network ready to be looked into.
 
     Args:
-        name: "vgg16-mini", a classification model of torchvision, or a factory of a user's own as
-            "package.module:factory" or "file.py:factory" (whose code is then run).
+        name: "vgg16" or "vgg16-mini", which are built in, another classification model of torchvision's, or a
+            factory of a user's own as "package.module:factory" or "file.py:factory" (whose code is then run).
         weights: None for the network's own, pretrained where there are any; "random" for untrained ones (seed 0);
             or a file, .pth (read with ``weights_only=True``) or .safetensors.
         device: where to put the network; the CPU by default.
