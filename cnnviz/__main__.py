@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 CLEARING = 3.0  # seconds in which further signals are the same wish, and must not cut the clearing away short
@@ -25,11 +26,14 @@ class _Interruption:
     def __init__(self) -> None:
         self.number: int | None = None
         self._until = 0.0
+        self._lost = False
 
-    def __call__(self, number: int, _: object) -> None:
-        if self.number is None or time.monotonic() > self._until:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._lost and self._in_unraisable(frame):
+            return  # it were lost once more; `_insist` comes again
+        if self.number is None or self._lost or time.monotonic() > self._until:
             self.number = self.number or number
-            self._until = time.monotonic() + CLEARING
+            self._until, self._lost = time.monotonic() + CLEARING, False
             raise KeyboardInterrupt
 
     def unraisable(self, what: "sys.UnraisableHookArgs") -> None:
@@ -37,10 +41,19 @@ class _Interruption:
         if self.number is None or not isinstance(what.exc_value, KeyboardInterrupt):
             sys.__unraisablehook__(what)
             return
-        self._until = 0.0
-        again = threading.Timer(0.01, _signal, (threading.get_ident(), self.number))  # not in here: it were lost too
-        again.daemon = True
-        again.start()
+        self._lost = True
+        threading.Thread(target=self._insist, args=(threading.get_ident(), self.number), daemon=True).start()
+
+    def _in_unraisable(self, frame: FrameType | None) -> bool:
+        while frame is not None and frame.f_code is not _Interruption.unraisable.__code__:
+            frame = frame.f_back
+        return frame is not None
+
+    def _insist(self, thread: int, number: int) -> None:
+        """Send signals until one is heard."""
+        while self._lost:
+            _signal(thread, number)
+            time.sleep(0.01)
 
 
 def _signal(thread: int, number: int) -> None:

@@ -121,6 +121,32 @@ def test_an_interruption_that_python_loses_comes_again(
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_an_interruption_that_comes_while_a_lost_one_is_noticed_comes_again(
+    process: Callable[[Callable[[], None]], int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a busy machine, where it takes long to start a thread."""
+
+    class Slow(threading.Thread):
+        def start(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            super().start()
+
+    class Deaf:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        Deaf()
+        time.sleep(600)
+        raise SystemExit("it did not come")
+
+    monkeypatch.setattr("cnnviz.__main__.threading.Thread", Slow)
+    assert process(work) == 143
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_whatever_an_interruption_becomes_on_its_way_it_is_one(
     process: Callable[[Callable[[], None]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
