@@ -31,7 +31,7 @@ MAPS = ("--layer", "block1_conv1", "--top", "1", "--size", "32", "-o", "sheet.pn
 @pytest.fixture(autouse=True)
 def loaded(mini: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """The built-in network, read once for all tests."""
-    monkeypatch.setattr(Chosen, "load", lambda self, quiet=False: mini)
+    monkeypatch.setattr(Chosen, "load", lambda *_, **__: mini)
 
 
 def encoded(kind: str, image: Image.Image | np.ndarray = LARGE, **options: object) -> bytes:

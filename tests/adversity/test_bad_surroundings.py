@@ -166,6 +166,8 @@ def test_no_place_for_downloads(
     assert result.exit_code == 1
     assert "the weights of vgg16 cannot be downloaded (" in one_line(result.stderr)
     result = run("featuremaps", CAT, "--layer", "block1_conv1", "--top", "1", "--size", "32", "-o", tmp_path / "a.png")
+    assert (result.exit_code, result.stderr) == (0, "")
+    result = run("predict", CAT, "--top", "1")
     assert result.exit_code == 0
     assert "using the small built-in vgg16-mini" in result.stderr
 
