@@ -7,7 +7,7 @@ given away, and names its layers. `wrap` makes one of any ``nn.Module``; `cnnviz
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -114,6 +114,8 @@ class Network(nn.Module):
             ShapeError: if the images have another number of dimensions or channels.
             WeightsError: if there are weights missing and they cannot be had.
         """
+        if self.fetch is not None and not images.is_meta:
+            self._fetch_missing()  # first, or another thread would do it under the way
         return self.completed(partial(self._forward, images), "the output")
 
     def _forward(self, images: Tensor) -> Tensor:
@@ -144,16 +146,20 @@ class Network(nn.Module):
             if self._twin:  # the network that this is a copy of fetches them, and makes other copies
                 raise
         missing = self.missing
-        if self.fetch is None:
+        if missing and self.fetch is None:
             listed = ", ".join(missing[:2]) + (f" and {len(missing) - 2} more" if len(missing) > 2 else "")
             raise WeightsError(
                 f"{self.weights} holds no {listed}, which {purpose} of {self.name} needs;"
                 " give a file that holds all weights, or look at layers before these."
             )
+        self._fetch_missing()
+        return work()  # and where another thread was quicker, at once
+
+    def _fetch_missing(self) -> None:
         with _fetching:
-            if self.missing:
+            if self.fetch is not None and self.missing:
                 self.fetch(self)
-        return work()
+            self.fetch = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
         """Move or convert everything; weights that are missing are nowhere and stay so."""
@@ -257,8 +263,9 @@ class Network(nn.Module):
 
     def copy(self, convert: Callable[[Tensor], Tensor]) -> "Network":
         """The same network in modules of its own, every tensor being `convert` of this one's."""
-        copied = structural_copy(self, convert)
-        copied._twin = True
+        with _fetching if self.fetch is not None else nullcontext():  # not half of it before and half of it after
+            copied = structural_copy(self, convert)
+        copied._twin, copied.fetch = True, None
         return copied
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz.networks import fast_copies, network
+from cnnviz.networks import network
 from cnnviz.networks.network import Network
 from cnnviz.synthesis.maximization import filter_job
 from tests.support.networks import SmallVGG
@@ -31,8 +31,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return copy
 
     monkeypatch.setattr(Network, "forward", counted_pass)
-    for module in (network, fast_copies):
-        monkeypatch.setattr(module, "structural_copy", counted_copy)
+    monkeypatch.setattr(network, "structural_copy", counted_copy)
     return done
 
 

@@ -84,8 +84,9 @@ def test_the_picture_to_begin_with_is_the_galleries_cat() -> None:
 
 def test_tiles_are_the_maps_from_lowest_to_highest(mini: Network) -> None:
     maps = cnnviz.feature_maps(mini, CAT, "block5_conv3")
-    values = maps.maps[0, 7].numpy()
-    (tile,) = tiles(maps, [7])
+    channel = maps.order()[0]
+    values = maps.maps[0, channel].numpy()
+    (tile,) = tiles(maps, [channel])
     factor = tile.shape[0] // values.shape[0]
     levels = np.rint((values - values.min()) / np.ptp(values) * 255).astype(int)
     np.testing.assert_array_equal(tile, colour_map("viridis")[levels].repeat(factor, 0).repeat(factor, 1))
@@ -432,6 +433,8 @@ def pick(window: Any, network: Network, layer: str) -> None:
     """Choose a network and one of its layers, and wait for its maps."""
     _, count, height, width = cnnviz.feature_maps(network, CAT, layer).maps.shape
     take(window, "Network", network.name)
+    window.get_by_text("classes are by vgg16-mini").wait_for(state="hidden")  # until then the layers are another's
+    still(window)
     take(window, "Layer", layer)
     window.get_by_text(f"of {count} maps of {width} x {height}").wait_for()
     still(window)
