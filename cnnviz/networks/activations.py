@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import FORWARD_ERRORS, LayerError
+from cnnviz.errors import LayerError
 from cnnviz.networks.network import Network, check_logits, forward_pass
+from cnnviz.networks.receptive_fields import Field, Fields
 
 
 class _AllSeen(BaseException):
@@ -47,22 +48,24 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
 
 
 @torch.no_grad()
-def output_shape(network: Network, layer: str, size: tuple[int, int]) -> torch.Size:
-    """The shape of what a layer gives for one image of (height, width) pixels: (1, C, H', W') for feature maps.
+def output_field(network: Network, layer: str, size: tuple[int, int]) -> tuple[torch.Size, Field | None]:
+    """The shape of what a layer gives for one image of (height, width) pixels, and the pixels that it depends on.
 
-    A dry run: on the meta device, without numbers, unless the network looks at numbers on the way.
+    One pass with real numbers, no further than the layer: on the meta device PyTorch imports more than a pass costs.
+
+    Returns:
+        (1, C, H', W') for feature maps; the field as in `cnnviz.networks.receptive_fields`, None where it is not known.
 
     Raises:
         UnknownNameError, LayerError: if there is no such layer, or it does not run.
         ShapeError: if the network takes no images of that size.
     """
-    shape = (1, network.channels, *size)
-    try:
-        return activations(network.on_meta(), torch.empty(shape, device="meta"), [layer])[layer].shape
-    except FORWARD_ERRORS:
-        images = torch.full(shape, 0.5, device=network.device)
-        with forward_pass(network, images):
-            return activations(network, images, [layer])[layer].shape
+    images = torch.full((1, network.channels, *size), 0.5, device=network.device)
+    fields = Fields()
+    fields.start(images)
+    with forward_pass(network, images), fields:
+        output = activations(network, images, [layer])[layer]
+    return output.shape, fields.known.get(output)
 
 
 def capture(

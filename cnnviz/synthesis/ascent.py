@@ -7,7 +7,6 @@ becomes a loss, and it never waits for the device.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 from cnnviz.errors import CnnvizError, LayerError, ShapeError, translated
 from cnnviz.networks.network import Network
 from cnnviz.synthesis.objectives import Objective
+from cnnviz.synthesis.optimisers import Adam, Optimiser
 from cnnviz.synthesis.parametrisations import Parametrisation, Size
 from cnnviz.synthesis.transforms import Outside, warp
 from cnnviz.synthesis.views import Viewer
-
-Optimiser = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -66,30 +64,6 @@ class Augmentation:
         return Augmentation(matrices, self.size, self.outside)
 
 
-def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=rate)
-
-
-def nadam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.NAdam(parameters, lr=rate)
-
-
-class GradientAscent(torch.optim.Optimizer):
-    """Plain gradient steps of root mean square `rate` for each image: gradients differ by orders of magnitude."""
-
-    def __init__(self, parameters: Iterable[nn.Parameter], rate: float) -> None:
-        super().__init__(parameters, {"lr": rate})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        assert closure is None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                size = gradient.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(gradient.dtype).tiny)
-                parameter.sub_(group["lr"] * gradient / size.view(-1, *(1,) * (gradient.ndim - 1)))
-
-
 @torch.inference_mode(False)  # gradients are what it is about, whatever mode the caller is in
 def ascend(
     network: Network,
@@ -98,7 +72,7 @@ def ascend(
     *,
     steps: int = 256,
     rate: float = 0.05,
-    optimiser: Optimiser = adam,
+    optimiser: Callable[[Iterable[nn.Parameter]], Optimiser] = Adam,
     augmentation: Augmentation | None = None,
     rows: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
@@ -110,7 +84,7 @@ def ascend(
         network: stays as it is, without hooks.
         image: whose parameters move; on the network's device.
         steps, rate: how many and how large, in the optimiser's own measure.
-        optimiser: makes the optimiser of the parameters and the rate.
+        optimiser: makes the optimiser of the parameters.
         augmentation: how the network looks at the images; as they are by default.
         rows: (N,), which of the objective's images these are; all of them in order by default.
         dtype: what the network computes in; bfloat16 for more speed at three digits. Images stay float32.
@@ -126,10 +100,9 @@ def ascend(
     if len(rows) != len(image()):
         raise ShapeError(f"the objective is for {len(rows)} images; these are {len(image())}.")
     augmentation = (augmentation or Augmentation()).on(network.device)
-    stepper = optimiser(image.parameters(), rate)
+    stepper = optimiser(image.parameters())
     viewer: Viewer | None = None
     for number in range(steps):
-        stepper.zero_grad()
         augmented = augmentation.at(number, image())
         if viewer is None or number == redirected_steps:
             redirected = number < redirected_steps
@@ -137,7 +110,7 @@ def ascend(
         scores = objective.score(viewer(augmented, rows))
         with translated(partial(_no_gradient, network)):
             (-scores.sum()).backward()  # type: ignore[no-untyped-call]
-        stepper.step()
+        stepper.step(rate)
         image.project()
         yield Step(number, scores.detach(), image)
 

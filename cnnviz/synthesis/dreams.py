@@ -11,12 +11,13 @@ from torch.nn import functional
 from cnnviz.networks.activations import activations
 from cnnviz.networks.inputs import Shown, Source, show, unseen_dimmed
 from cnnviz.networks.network import Network, forward_pass
-from cnnviz.synthesis.ascent import Augmentation, GradientAscent, ascend
+from cnnviz.synthesis.ascent import Augmentation, ascend
 from cnnviz.synthesis.jobs import seed_of
 from cnnviz.synthesis.judgement import as_shown
 from cnnviz.synthesis.maximization import maximize
 from cnnviz.synthesis.objectives import Objective, match, total_variation
 from cnnviz.synthesis.objectives import layer as everything_of
+from cnnviz.synthesis.optimisers import GradientAscent
 from cnnviz.synthesis.parametrisations import PixelImage, Size
 from cnnviz.synthesis.recipes import Recipe, fourier, pixel
 from cnnviz.synthesis.results import Synthesis, joined

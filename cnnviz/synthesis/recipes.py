@@ -5,15 +5,15 @@ shows the first line. To add one, write a function that returns a `Recipe` and e
 imported before a recipe is made.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from cnnviz.synthesis.ascent import Optimiser
     from cnnviz.synthesis.objectives import Objective
+    from cnnviz.synthesis.optimisers import Optimiser
     from cnnviz.synthesis.parametrisations import Parametrisation, Size
     from cnnviz.synthesis.transforms import Outside, Transform
 
@@ -37,7 +37,7 @@ class Recipe:
     """
 
     image: "Callable[[Sequence[int], int, Size, Tensor | None], Parametrisation]"
-    optimiser: "Optimiser"
+    optimiser: "Callable[[Iterable[nn.Parameter]], Optimiser]"
     rate: float
     steps: Mapping[str, int]
     transforms: "Callable[[Size], Sequence[Transform]]" = field(default=lambda _: ())
@@ -54,7 +54,7 @@ def fourier() -> Recipe:
     frequencies are scaled down by a higher power, which takes grain away, steps are larger, and images are shifted but
     neither turned nor scaled.
     """
-    from cnnviz.synthesis.ascent import adam
+    from cnnviz.synthesis.optimisers import Adam
     from cnnviz.synthesis.parametrisations import Fourier, noise
     from cnnviz.synthesis.transforms import jitter
 
@@ -65,7 +65,7 @@ def fourier() -> Recipe:
     def transforms(size: "Size") -> "Sequence[Transform]":
         return jitter(min(size) / 16), jitter(min(size) / 32)
 
-    return Recipe(image, adam, 0.3, STEPS, transforms)
+    return Recipe(image, Adam, 0.3, STEPS, transforms)
 
 
 def soft() -> Recipe:
@@ -80,7 +80,7 @@ def erhan() -> Recipe:
     *Visualizing Higher-Layer Features of a Deep Network*. What comes out of deep layers is high-frequency noise that
     the network sees and people do not: the reason why all other recipes exist.
     """
-    from cnnviz.synthesis.ascent import GradientAscent
+    from cnnviz.synthesis.optimisers import GradientAscent
     from cnnviz.synthesis.parametrisations import PixelImage, noise
 
     def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
@@ -95,8 +95,8 @@ def pixel() -> Recipe:
     Total variation as in Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*;
     small shifts as in Mordvintsev et al. (2015), *Inceptionism*.
     """
-    from cnnviz.synthesis.ascent import adam
     from cnnviz.synthesis.objectives import total_variation
+    from cnnviz.synthesis.optimisers import Adam
     from cnnviz.synthesis.parametrisations import PixelImage, noise
     from cnnviz.synthesis.transforms import jitter
 
@@ -106,7 +106,7 @@ def pixel() -> Recipe:
     def transforms(size: "Size") -> "Sequence[Transform]":
         return (jitter(min(size) / 16),)
 
-    return Recipe(image, adam, 0.02, STEPS, transforms, penalty=20.0 * total_variation())
+    return Recipe(image, Adam, 0.02, STEPS, transforms, penalty=20.0 * total_variation())
 
 
 def maco(magnitudes: "Tensor | None" = None) -> Recipe:
@@ -121,7 +121,7 @@ def maco(magnitudes: "Tensor | None" = None) -> Recipe:
     """
     import torch
 
-    from cnnviz.synthesis.ascent import nadam
+    from cnnviz.synthesis.optimisers import NAdam
     from cnnviz.synthesis.parametrisations import Phases, natural_magnitudes, noise
     from cnnviz.synthesis.transforms import zoom
 
@@ -133,7 +133,7 @@ def maco(magnitudes: "Tensor | None" = None) -> Recipe:
     def transforms(size: "Size") -> "Sequence[Transform]":
         return (zoom(0.9, 0.4, size),)
 
-    return Recipe(image, nadam, 0.2, {"draft": 128, "default": 512, "fine": 2048}, transforms)
+    return Recipe(image, NAdam, 0.2, {"draft": 128, "default": 512, "fine": 2048}, transforms)
 
 
 def summary(recipe: Callable[[], Recipe]) -> str:

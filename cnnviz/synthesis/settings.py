@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from cnnviz.errors import LayerError, ShapeError, UnknownNameError, choose
-from cnnviz.networks.activations import output_shape
+from cnnviz.networks.activations import output_field
 from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.inputs import check_side
-from cnnviz.networks.layers import layer_table
 from cnnviz.networks.network import Network, count_parameters
+from cnnviz.networks.receptive_fields import Field
 from cnnviz.synthesis.jobs import Job
 from cnnviz.synthesis.judgement import natural_references
 from cnnviz.synthesis.objectives import Objective
@@ -163,29 +163,26 @@ def canvas(network: Network, layer: str, size: Size | None = None) -> tuple[Size
         LayerError: if the layer gives no feature maps.
         ShapeError: if the network cannot take images of the size given.
     """
-    if size is None:
-        size = _wanted_size(network, layer)
-        try:
-            shape = output_shape(network, layer, size)
-        except ShapeError:  # a network that takes its own size only, and looks at it before the layer
-            size = network.input_size
-            shape = output_shape(network, layer, size)
-    else:
-        shape = output_shape(network, layer, size)
+    own = network.input_size
+    shape, field = output_field(network, layer, size or own)
     if len(shape) != 4:
         raise LayerError(f"layer {layer!r} has no feature maps; for what classes look like, take `cnnviz classimage`.")
-    return size, shape[1]
+    return size or _size_for(network, layer, field), shape[1]
 
 
-def _wanted_size(network: Network, layer: str) -> Size:
-    name = network.qualified(layer)
-    fields = (row.receptive_field for row in layer_table(network) if row.name == name)
-    field = max(next(fields, None) or (math.inf,))
-    height, width = network.input_size
-    if math.isinf(field):
-        return height, width
-    side = max(SMALLEST, GRAIN * math.ceil(FIELDS * field / GRAIN))
-    return min(side, height), min(side, width)
+def _size_for(network: Network, layer: str, field: Field | None) -> Size:
+    """So many receptive fields as show the filter, no more than the network takes."""
+    height, width = own = network.input_size
+    largest = math.inf if field is None else max(span.size for span in field.spans)
+    if math.isinf(largest):
+        return own
+    side = max(SMALLEST, GRAIN * math.ceil(FIELDS * largest / GRAIN))
+    size = min(side, height), min(side, width)
+    try:
+        output_field(network, layer, size)
+    except ShapeError:  # it takes its own size only, and looks at it before the layer
+        return own
+    return size
 
 
 def _batch(network: Network) -> int:

@@ -98,12 +98,18 @@ def net():
 """
 
 
-@pytest.mark.parametrize("model", [["vgg16-mini"], ["net.py:net", "--input-size", "32"]], ids=["known", "own"])
-def test_nothing_on_the_way_to_feature_maps_imports_a_compiler(tmp_path: Path, model: list[str]) -> None:
-    """On the meta device PyTorch does, and it costs as much as all the rest."""
+MAPS, FILTER = ["featuremaps", str(CAT)], ["filters", "--filters", "0", "--steps", "2"]
+KNOWN, OWN = ["vgg16-mini", "--layer", "block2_conv1"], ["net.py:net", "--input-size", "32", "--layer", "1"]
+
+
+@pytest.mark.parametrize("command", [MAPS, FILTER], ids=lambda command: command[0])
+@pytest.mark.parametrize("model", [KNOWN, OWN], ids=["known", "own"])
+def test_nothing_on_the_way_to_a_picture_imports_a_compiler(
+    tmp_path: Path, command: list[str], model: list[str]
+) -> None:
+    """On the meta device PyTorch does, and in its optimisers, and it costs as much as all the rest."""
     (tmp_path / "net.py").write_text(NET)
-    layer = "1" if "net.py:net" in model else "block2_conv1"
-    command = ["featuremaps", str(CAT), "--layer", layer, "-o", "maps.png", "--model", *model]
+    command = [*command, "-o", "drawn.png", "--model", *model]
     code = f"import sys; from cnnviz.cli import cli; cli({command!r}, standalone_mode=False); print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "torch" in result.stdout.split()

@@ -36,8 +36,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
-def test_one_copy_and_three_passes_lead_to_the_first_step(work: Counter[str], precision: str) -> None:
-    """The receptive field and the number of filters are dry; one pass finds the order of layers, one is the step's."""
+def test_one_copy_and_a_few_passes_lead_to_the_first_step(work: Counter[str], precision: str) -> None:
+    """One for the receptive field, for the canvas, for the numbers, for the order of layers, and the step's own."""
     vgg = cnnviz.wrap(SmallVGG(), name="vgg", input_size=64)
     work.clear()
     job = filter_job(vgg, "block3_conv1", [0, 1], batch=2, precision=precision)
@@ -45,5 +45,5 @@ def test_one_copy_and_three_passes_lead_to_the_first_step(work: Counter[str], pr
     assert first.step is not None
     assert first.step.number == 0
     assert work["copies"] == 1
-    assert work["passes"] <= (3 if precision == "auto" else 2)
-    assert work["dry runs"] == 2
+    assert work["passes"] <= (5 if precision == "auto" else 4)
+    assert work["dry runs"] == 0

@@ -17,10 +17,11 @@ import cnnviz
 from cnnviz.errors import LayerError, ModelError, PictureError, ShapeError, UnknownNameError
 from cnnviz.networks.network import Network
 from cnnviz.synthesis import jobs
-from cnnviz.synthesis.ascent import Augmentation, adam, ascend
+from cnnviz.synthesis.ascent import Augmentation, ascend
 from cnnviz.synthesis.judgement import Judge, natural_references, noise_references
 from cnnviz.synthesis.maximization import collect, filter_job
 from cnnviz.synthesis.objectives import channel, logit, neuron
+from cnnviz.synthesis.optimisers import Adam
 from cnnviz.synthesis.parametrisations import Fourier, Phases, PixelImage, colour_matrix, noise, spectrum_of
 from cnnviz.synthesis.recipes import RECIPES, erhan, fourier, maco, pixel
 from cnnviz.synthesis.settings import canvas
@@ -385,9 +386,9 @@ def test_the_optimiser_climbs_each_image_by_itself(mini: Network) -> None:
     """Adding scores over the batch, not averaging: an image's steps are the same with neighbours or without."""
     starts = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     together, alone = PixelImage(starts), PixelImage(starts[1:2])
-    for _ in ascend(mini, logit([5, 6, 7]), together, steps=2, optimiser=adam):
+    for _ in ascend(mini, logit([5, 6, 7]), together, steps=2, optimiser=Adam):
         pass
-    for _ in ascend(mini, logit(6), alone, steps=2, optimiser=adam):
+    for _ in ascend(mini, logit(6), alone, steps=2, optimiser=Adam):
         pass
     assert (together()[1] - alone()[0]).abs().median() < 1e-4
 
