@@ -22,7 +22,7 @@ demo: .venv/installed
 	@echo "  $(BIN)/cnnviz --help    lists the rest"
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

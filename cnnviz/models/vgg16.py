@@ -6,7 +6,6 @@ hub's cache, it is used for everything instead.
 """
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -70,7 +69,7 @@ def build(*, progress: bool) -> Network:
         module = VGG()
     whole = cached()
     if whole:
-        fit(module, zoo.read_cached(whole), NAME, whole.name)
+        fit(module, zoo.read_cached(whole), NAME, whole.name, whole=True)
     else:
         fit(module, read_weights(FILE), NAME, FILE.name)
     network = wrap(
@@ -106,10 +105,8 @@ def _complete(network: Network, *, progress: bool) -> None:
     Raises:
         WeightsError: if they cannot be had; says what to do.
     """
-    weights = zoo.download(NAME, progress=progress)
-    network.module.load_state_dict(
-        OrderedDict((name, tensor.to(network.device)) for name, tensor in weights.items()), assign=True
-    )
+    weights = {name: tensor.to(network.device) for name, tensor in zoo.download(NAME, progress=progress).items()}
+    fit(network.module, weights, NAME, CACHED, whole=True)
     network.module.requires_grad_(False)
     network.weights = PUBLISHED
 

@@ -88,11 +88,14 @@ def _is_entry(entry: tuple[object, object]) -> bool:
     return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
 
 
-def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str) -> None:
+def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str, *, whole: bool = False) -> None:
     """Put tensors into the module, by name, as ``load_state_dict`` does.
 
     The ``module.`` prefixes that data parallel training leaves are understood. What the file does not hold has no
     numbers afterwards, and says so when it is to run (see `cnnviz.networks.missing_weights`).
+
+    Args:
+        whole: whether all weights must be there.
 
     Raises:
         WeightsError: unless names, shapes and kinds of numbers agree (whole numbers are no weights; more or fewer
@@ -109,7 +112,7 @@ def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str) -
         "no real numbers": [key for key in both if key not in other and not _converts(tensors[key], own[key])],
     }
     missing = sorted(_missing(own, both))
-    if any(faults.values()) or not both:
+    if any(faults.values()) or not both or (whole and missing):
         listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in {"missing": missing, **faults}.items() if keys)
         raise WeightsError(
             f"{source} does not fit {name}: {listed}; give weights of this network, or name their network."

@@ -211,7 +211,7 @@ BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
     "quantized": ((), "is quantized and has no gradients; give the network as it was before"),
     "scripted": ((), "is TorchScript, whose layers cannot be looked into; give the module it was made of"),
     "complex_weights": ((), "cannot take a picture of 32 x 32 px"),
-    "no_channels": (("featuremaps",), "cannot take a picture of 32 x 32 px"),
+    "no_channels": (("featuremaps", "filters"), "cannot take a picture of 32 x 32 px"),
 }
 
 

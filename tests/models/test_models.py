@@ -222,20 +222,28 @@ def test_published_files_in_old_formats_load_as_torchvision_loads_them(empty_cac
     torch.testing.assert_close(network.module(images), expected(images).detach())
 
 
-@pytest.mark.parametrize("name", zoo.names())
-def test_every_network_of_torchvisions_can_be_outlined(name: str) -> None:
-    if name == "regnet_y_128gf":
-        pytest.skip("takes gigabytes to build")
-    network = outline(name)
-    assert count_parameters(network) == zoo.describe(name)["parameters"]
-    assert len(network.labels) == 1000
-
-
 FAMILIES = [
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t"),
     *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5"),
     *("squeezenet1_1", "swin_t", "vgg11", "vit_b_32"),
 ]
+
+
+OUTLINED = [*FAMILIES, "resnext50_32x4d", "wide_resnet50_2"]
+
+
+@pytest.mark.parametrize("name", OUTLINED)
+def test_a_network_of_each_family_of_torchvisions_can_be_outlined(name: str) -> None:
+    network = outline(name)
+    assert count_parameters(network) == zoo.describe(name)["parameters"]
+    assert len(network.labels) == 1000
+
+
+def test_families_are_complete() -> None:
+    def family(name: str) -> str:
+        return re.match(r"[a-z]+", name)[0].removesuffix("net")
+
+    assert {family(name) for name in zoo.names()} == {family(name) for name in OUTLINED}
 
 
 def test_there_are_no_other_families() -> None:
