@@ -1,5 +1,6 @@
 """`cnnviz filters` and `cnnviz classimage`: what filters and classes look for."""
 
+import re
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -13,6 +14,7 @@ from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
 from cnnviz.cli.progress import run
 from cnnviz.cli.terminal import echo, say_json
 from cnnviz.cli.values import filters_or_all
+from cnnviz.synthesis.objective_text import EXAMPLE
 from cnnviz.synthesis.recipes import RECIPES, summary
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ _output_options = options.gathered(
 
 
 @click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
-@click.option("--layer", required=True, help="A layer with feature maps, as `cnnviz layers` lists it.")
+@click.option("--layer", help="A layer with feature maps, as `cnnviz layers` lists it.")
 @click.option(
     "--filters",
     "numbers",
@@ -122,37 +124,59 @@ _output_options = options.gathered(
     metavar="LIST",
     help=f"Which, such as 0-15,41, or all; the first {FIRST} by default.",
 )
-@synthesis_options("fourier")
+@click.option(
+    "--diverse",
+    type=options.AT_LEAST_ONE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="N images of each filter that differ from each other.",
+)
+@click.option(
+    "--objective",
+    "text",
+    metavar="TEXT",
+    help=f'Instead of filters of a layer, a sum of filters and neurons: "{EXAMPLE}".',
+)
+@synthesis_options("auto")
 @options.network
 def filters(
-    layer: str,
+    layer: str | None,
     numbers: tuple[int, ...] | Literal["all"] | None,
+    diverse: int,
+    text: str | None,
     settings: dict[str, Any],
     outputs: Outputs,
     chosen: Chosen,
 ) -> None:
-    """Draw what filters of a layer look for.
+    """Feature visualization: draw what filters of a layer look for.
 
-    For each filter an image is made, by gradient ascent, that maximises its mean activation. Below it stand its score
-    and "ok", "weak" (noise, or the references, score as much) or "dead" (the filter fires nowhere in it). The images of
-    one filter are the same at every call. Ctrl-C keeps what is finished.
+    For each filter an image is optimized, by gradient ascent, that maximises its mean activation. Below it stand this
+    score and "ok", "weak" (a simple pattern, noise, a photograph or one of the references scores more) or "dead" (the
+    filter is activated nowhere in it). The images of one filter are the same at every call. Ctrl-C keeps what is
+    finished.
 
     \b
     Example:
       cnnviz filters --layer block5_conv3 --filters 0-15,41 -o filters.png
     """
-    from cnnviz.synthesis.maximization import filter_job
+    from cnnviz.synthesis.maximization import filter_job, objective_job
 
+    if (layer is None) == (text is None):
+        raise click.UsageError("Give either --layer, for its filters, or --objective.")
     network = chosen.load(quiet=outputs.quiet)
+    if text is not None:
+        outputs.run(objective_job(network, text, **settings), sheet_file(network.name, _in_a_name(text), "filters"))
+        return
+    assert layer is not None
     some = None if numbers is None or numbers == "all" else list(numbers)
-    job = filter_job(network, layer, some, first=FIRST if numbers is None else None, **settings)
-    climbed = network.before_relu(layer)
-    if climbed != layer and not (outputs.quiet or outputs.as_json):
-        echo(
-            f"maximising {climbed}, the values before the ReLU: there even a filter that does not fire can climb",
-            err=True,
-        )
+    job = filter_job(network, layer, some, first=FIRST if numbers is None else None, diverse=diverse, **settings)
     outputs.run(job, sheet_file(network.name, layer, "filters"))
+
+
+def _in_a_name(text: str) -> str:
+    """An objective as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("_")[:60]
 
 
 @click.command(epilog=f"\b\nRecipes:\n{_LISTED}")

@@ -77,7 +77,7 @@ request_options = options.gathered(
             metavar="LIST",
             help="Which of each layer, such as 0-63; those that it has are drawn.",
         ),
-        options.recipe("fourier"),
+        options.recipe("auto"),
     ],
 )
 engine_options = options.gathered(

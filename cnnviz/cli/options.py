@@ -216,7 +216,7 @@ def recipe(recipe: str) -> Decorator:
     """The options that say how an image is made, handed to the command as `settings`, as an ascent takes them.
 
     Args:
-        recipe: the one by default.
+        recipe: the one by default; "auto" leaves it to the layer.
     """
     size_text = "Side, or HEIGHTxWIDTH, in pixels; auto: the network's, or 1.3 receptive fields of a layer if less."
     precision_text = "What the network computes in; auto: bfloat16 where the machine has it."
@@ -224,7 +224,7 @@ def recipe(recipe: str) -> Decorator:
         "settings",
         _settings,
         [
-            choice("--recipe", list(RECIPES), recipe, "See below."),
+            choice("--recipe", [*dict.fromkeys([recipe, *RECIPES])], recipe, "See below."),
             choice("--preset", get_args(Preset), "default", "How many steps."),
             steps("Another number of steps."),
             click.option("--size", type=values.side_or_auto, default="auto", show_default=True, help=size_text),
@@ -244,5 +244,6 @@ def _settings(
     batch: int | None,
     precision: str,
 ) -> dict[str, Any]:
-    given = {"recipe": recipe, "preset": preset, "steps": steps, "seed": seed, "batch": batch, "precision": precision}
-    return given | {"size": None if size == "auto" else size}
+    given = {"preset": preset, "steps": steps, "seed": seed, "batch": batch, "precision": precision}
+    named = {} if recipe == "auto" else {"recipe": recipe}
+    return given | named | {"size": None if size == "auto" else size}

@@ -24,12 +24,12 @@ from cnnviz.pictures.colours import Pixels, drawable
 from cnnviz.pictures.reading import Picture, read_picture
 from cnnviz.pictures.sheets import Sheet
 from cnnviz.synthesis.dreams import dream, invert
-from cnnviz.synthesis.maximization import class_images, filter_images
+from cnnviz.synthesis.maximization import class_images, filter_images, finished, objective_job, recorded_layer
 from cnnviz.synthesis.recipes import RECIPES
 from cnnviz.synthesis.results import Synthesis
 
 EXACT, CLIMBED = 1e-3, 0.02  # how far results may differ by rounding; ascents carry it along
-ASCENTS = ("filters", "classimage", "dream", "invert", "gallery")
+ASCENTS = ("filters", "objective", "classimage", "dream", "invert", "gallery")
 MOST_THREADS = 1024
 PARTS = {"command": str, "network": dict, "settings": dict, "versions": dict, "results": dict}
 
@@ -187,6 +187,10 @@ class _Own:
             )
         return self.folder
 
+    def filters_layer(self) -> str:
+        """The layer whose filters were drawn."""
+        return recorded_layer(self.network, self.settings["layer"], self.settings.get("objective"))
+
     def climb(self) -> dict[str, Any]:
         """How an ascent was set up."""
         settings = self.settings
@@ -206,12 +210,18 @@ def _maps(own: _Own) -> Sheet:
 
 
 def _filters(own: _Own) -> Sheet:
-    return filter_images(own.network, own.settings["layer"], own.settings["filters"], **own.climb()).sheet()
+    numbers = list(dict.fromkeys(own.settings["filters"]))
+    diverse = own.settings.get("diverse", 1)
+    return filter_images(own.network, own.filters_layer(), numbers, diverse=diverse, **own.climb()).sheet()
+
+
+def _objective(own: _Own) -> Sheet:
+    return finished(objective_job(own.network, str(own.settings["objective"]), **own.climb())).sheet()
 
 
 def _gallery(own: _Own) -> Sheet:
     settings = own.settings
-    synthesis: Synthesis = filter_images(own.network, settings["layer"], [settings["filter"]], **own.climb())
+    synthesis: Synthesis = filter_images(own.network, own.filters_layer(), [settings["filter"]], **own.climb())
     return Sheet(drawable(synthesis.images[0]), {**synthesis.sheet().made, "command": "gallery", "settings": settings})
 
 
@@ -256,6 +266,7 @@ def _evidence(own: _Own) -> Sheet:
 MAKERS: Mapping[str, Callable[[_Own], Sheet]] = {
     "featuremaps": _maps,
     "filters": _filters,
+    "objective": _objective,
     "gallery": _gallery,
     "classimage": _classes,
     "dream": _dream,

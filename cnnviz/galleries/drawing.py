@@ -16,7 +16,7 @@ from cnnviz.pictures.colours import drawable
 from cnnviz.pictures.records import versions
 from cnnviz.pictures.sheets import Sheet
 from cnnviz.synthesis.jobs import SynthesizedImage
-from cnnviz.synthesis.maximization import filter_job
+from cnnviz.synthesis.maximization import filter_job, recorded_layer
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class Advance:
 
 def draw(network: Network, chunk: Chunk) -> Iterator[Advance]:
     """Draw the filters of a chunk; each is handed over as soon as nothing can change it any more."""
-    settings = dict(chunk.settings)
-    job = filter_job(network, chunk.layer, chunk.filters, **settings | {"size": tuple(settings["size"])})
+    settings = {**chunk.settings, "size": tuple(chunk.settings["size"])}
+    layer = recorded_layer(network, chunk.layer, settings.pop("objective", None))
+    job = filter_job(network, layer, chunk.filters, **settings)
     wiring = Wiring(network, all_convolutions(network))
     done, total, left = 0, len(chunk.filters) * job.steps, set(range(len(chunk.filters)))
     since = time.perf_counter()

@@ -21,14 +21,13 @@ from cnnviz.networks.layers import Layer, all_convolutions, layer_table
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import describe
 from cnnviz.synthesis.maximization import filter_job
-from cnnviz.synthesis.objectives import channel
 from cnnviz.synthesis.settings import canvas
 
 FORMAT = 1  # of the folder
 MOST_FILTERS = 10**6  # of a layer
 LEAST_CHUNK = 16  # filters at a time: what fails among them is made again together
 COMPUTED = ("sha256", "structure", "mean", "std")  # what of a network determines what it computes
-SETTINGS = ("seed", "recipe", "steps", "size", "batch", "precision", "tries")
+SETTINGS = ("seed", "recipe", "steps", "size", "batch", "precision", "tries", "objective")
 
 
 @dataclass(frozen=True)
@@ -221,8 +220,10 @@ def _layer_plan(
     network: Network, layer: str, request: Request, wiring: Wiring, place: int, row: Layer | None
 ) -> LayerPlan:
     job = filter_job(network, layer, [0], **request.settings)
-    climbed = network.before_relu(layer)
-    _, count = canvas(network, climbed, job.size)
+    if row and len(row.output) == 3:
+        count, rows, columns = row.output
+    else:
+        count, rows, columns = canvas(network, network.filters_of(layer).module)[1].shape[1:]
     settings = {name: job.settings.get(name) for name in SETTINGS} | {"batch": job.batch}
     wanted = range(count) if request.filters is None else request.filters
     if min(wanted, default=0) < 0:
@@ -231,11 +232,11 @@ def _layer_plan(
         layer=layer,
         filters=tuple(number for number in sorted(set(wanted)) if number < count),
         settings=settings,
-        shape=row.output if row and len(row.output) == 3 else (count, 0, 0),
+        shape=(count, rows, columns),
         receptive_field=_plain(row.receptive_field) if row else None,
         step=_plain(row.step) if row else None,
         inputs=wiring.inputs(layer),
-        flops=step_cost(network, channel(climbed, [0]), job.size),
+        flops=step_cost(network, job.objective, job.size),
         place=place,
     )
 

@@ -1,11 +1,15 @@
 """Activations of chosen layers, by forward hooks that never outlive one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError
+from cnnviz.networks.activated import Activated, Activation, Following
 from cnnviz.networks.network import Network, check_logits, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
@@ -47,73 +51,125 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
     return network.completed(captured, f"layer {', '.join(layers)}")
 
 
+@dataclass(frozen=True)
+class Response:
+    """What is known of what a layer gives, and of the activation behind it, for one image of some size.
+
+    Attributes:
+        shape: (1, C, H', W') of the maps behind the activation; of the layer's own output where there is none.
+        field: the pixels that they depend on, as in `cnnviz.networks.receptive_fields`; None where it is not known.
+        activation: the name of the activation's function, "relu"; None where there is none.
+    """
+
+    shape: torch.Size
+    field: Field | None
+    activation: str | None
+
+
 @torch.no_grad()
-def output_field(network: Network, layer: str, size: tuple[int, int]) -> tuple[torch.Size, Field | None]:
-    """The shape of what a layer gives for one image of (height, width) pixels, and the pixels that it depends on.
+def response(network: Network, layer: str, size: tuple[int, int]) -> Response:
+    """What a layer and the activation behind it give for an image of (height, width) pixels.
 
-    One pass with real numbers, no further than the layer: on the meta device PyTorch imports more than a pass costs.
-
-    Returns:
-        (1, C, H', W') for feature maps; the field as in `cnnviz.networks.receptive_fields`, None where it is not known.
+    One pass with real numbers, no further than the activation: on PyTorch's meta device it imports more than a pass
+    costs.
 
     Raises:
         UnknownNameError, LayerError: if there is no such layer, or it does not run.
         ShapeError: if the network takes no images of that size.
     """
+    path = network.qualified(layer)
     images = torch.full((1, network.channels, *size), 0.5, device=network.device)
-    fields = Fields()
-    fields.start(images)
-    with forward_pass(network, images), fields:
-        output = activations(network, images, [layer])[layer]
-    return output.shape, fields.known.get(output)
+
+    def traced() -> Response:
+        twin, fields = network.twin(), Fields()
+        point = Activated(twin.layers[path])
+        fields.start(images)
+        with forward_pass(network, images), fields:
+            activation = capture(twin, images, {point: layer})[point]
+        assert isinstance(activation, Activation)
+        return Response(activation.after.shape, fields.known.get(activation.after), activation.name)
+
+    return network.completed(traced, f"layer {layer}")
+
+
+Point = nn.Module | Activated
 
 
 def capture(
-    network: Network, images: Tensor, names: Mapping[nn.Module, str], before: nn.Module | None = None
-) -> dict[nn.Module, Tensor]:
-    """What modules of `network` give for images on its device, in the order in which they run.
+    network: Network,
+    images: Tensor,
+    names: Mapping[Point, str],
+    before: nn.Module | None = None,
+    instead: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+) -> dict[Point, Any]:
+    """What modules of `network` give for images on its device, in the order in which it is known.
 
     Args:
         network: nobody else's, for it has hooks meanwhile.
-        names: the modules, with the names to call them in errors.
-        before: the one among them that is not run any more: what it would be given is kept instead. It must be the
-            last one to run.
+        names: the modules, with the names to call them in errors. Of an `Activated` one it is what goes into the
+            activation behind it and what comes out, an `Activation`.
+        before: the module among them that is not run any more: what it would be given is kept instead, under the
+            module. It must be the last one to run.
+        instead: functions in the place of activations, by their names.
 
     Raises:
         LayerError: if a module gives no tensor or does not run.
     """
-    outputs: dict[nn.Module, Tensor] = {}
+    outputs: dict[Point, Any] = {}
+    followed = {point.module: name for point, name in names.items() if isinstance(point, Activated)}
+
+    def found(module: nn.Module, activation: Activation) -> None:
+        add(Activated(module), activation)
+
+    def add(point: Point, value: Any) -> None:
+        if point not in outputs:
+            outputs[point] = value
+            if len(outputs) == len(names):
+                raise _AllSeen
+
+    following = Following(found, instead)
 
     def keep(module: nn.Module, _: object, output: object) -> Tensor | None:
-        if module in outputs:
+        if module in seen:
             return None
+        seen.add(module)
         if module is network.module:
             check_logits(output, len(images), network.name)
         if not isinstance(output, Tensor):
-            kind = type(output).__name__
-            raise LayerError(f"layer {names[module]!r} gives a {kind}, not a tensor; choose a layer inside it.")
+            name, kind = names.get(module) or followed[module], type(output).__name__
+            raise LayerError(f"layer {name!r} gives a {kind}, not a tensor; choose a layer inside it.")
+        if module in followed:
+            following.follow(module, output)
+        if module not in names:
+            return None
         if len(outputs) + 1 == len(names):
-            outputs[module] = output
-            raise _AllSeen
+            add(module, output)
         # What follows may write into what it is given, as F.relu(x, inplace=True) does, or into what the layer was
         # given, which is the same tensor behind nn.Dropout. The kept one is in between, for gradients to reach it.
-        outputs[module] = output.clone()
-        return outputs[module].clone()
+        add(module, output.clone())
+        passed: Tensor = outputs[module].clone()
+        return passed
 
     def stop(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         outputs[module] = arguments[0]
         raise _AllSeen
 
-    handles = [module.register_forward_hook(keep) for module in names if module is not before]
+    seen: set[nn.Module] = set()
+    hooked = dict.fromkeys(point.module if isinstance(point, Activated) else point for point in names)
+    handles = [module.register_forward_hook(keep) for module in hooked if module is not before]
     handles += [before.register_forward_pre_hook(stop)] if before else []
     try:
-        network(images)
+        with following if followed or instead else nullcontext():
+            network(images)
+            following.end()
     except _AllSeen:
         pass
     finally:
         for handle in handles:
             handle.remove()
-    for module, layer in names.items():
-        if module not in outputs:
-            raise LayerError(f"layer {layer!r} of {network.name} does not run when the network classifies a picture.")
+    known = {point.module if isinstance(point, Activated) else point for point in outputs}
+    for module in hooked:
+        if module not in known:
+            name = names.get(module) or followed[module]
+            raise LayerError(f"layer {name!r} of {network.name} does not run when the network classifies a picture.")
     return outputs

@@ -8,7 +8,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from threading import Lock
@@ -209,10 +209,22 @@ class Network(nn.Module):
         """A layer's name for people: the one like block4_conv2, if it has one."""
         return self.name_of(layer).name
 
-    def before_relu(self, layer: str) -> str:
-        """The name of what enters the ReLU, ``block4_conv2:pre``, where `layer` is a ReLU that has such a name."""
+    def filters_of(self, layer: str) -> LayerName:
+        """The layer whose filters are meant by any name of a convolution, or of the activation behind it.
+
+        Returns:
+            What people call it, after its activation unless `layer` ends with ``:pre``; and PyTorch's name of the
+            module whose output enters the activation.
+
+        Raises:
+            UnknownNameError: as `qualified`.
+        """
+        if layer.endswith(PRE) and layer.replace("-", "_") not in self.names:  # any layer has something before
+            own = self.name_of(layer.removesuffix(PRE))
+            return replace(own, name=own.name + PRE)
         own = self.name_of(layer)
-        return layer if own.before_activation or own.plain + PRE not in self.names else own.plain + PRE
+        entering = self.names.get(own.plain + PRE, own)
+        return entering if layer.endswith(PRE) else replace(entering, name=own.plain)
 
     def qualified(self, layer: str) -> str:
         """PyTorch's name of a layer that may be given by any of its names, ``block4-conv2`` included.

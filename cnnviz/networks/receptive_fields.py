@@ -57,6 +57,29 @@ class Call:
 
 
 Rule = Callable[[Call], Field | None]
+Region = tuple[slice, slice]  # of a map: its rows and columns
+
+
+def unpadded(field: Field | None, size: tuple[int, int], positions: tuple[int, int]) -> Region | None:
+    """The positions of a map whose values depend on no padding.
+
+    Args:
+        field: of the map; None if it is not known.
+        size: (height, width) in pixels of the image.
+        positions: (rows, columns) of the map.
+
+    Returns:
+        The rows and columns; None if there are none, or it is not known.
+    """
+    if field is None or field.axes != (2, 3):
+        return None
+    region = []
+    for span, pixels, count in zip(field.spans, size, positions, strict=True):
+        inside = [i for i in range(count) if span.low + i * span.step >= 0 and span.high + i * span.step <= pixels - 1]
+        if not inside:
+            return None
+        region.append(slice(inside[0], inside[-1] + 1))
+    return region[0], region[1]
 
 
 class Fields(TorchFunctionMode):

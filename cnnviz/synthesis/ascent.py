@@ -4,8 +4,8 @@
 becomes a loss, and it never waits for the device.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from cnnviz.errors import CnnvizError, LayerError, ShapeError, translated
 from cnnviz.networks.network import Network
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.optimisers import Adam, Optimiser
-from cnnviz.synthesis.parametrisations import Parametrisation, Size
+from cnnviz.synthesis.parametrisations import Parametrisation, Size, noise
 from cnnviz.synthesis.transforms import Outside, warp
 from cnnviz.synthesis.views import Viewer
 
@@ -40,17 +40,31 @@ class Augmentation:
     """How the network looks at the images while they climb.
 
     Attributes:
-        matrices: (steps, N, 2, 3), what `cnnviz.synthesis.transforms.draws` gives; None to look at them as they are.
+        matrices: (steps, N * views, 2, 3), what `cnnviz.synthesis.transforms.draws` gives; None to look at them as they
+            are.
         size: (height, width) to which images are enlarged on the way; their own by default.
         outside: what the network sees beyond an image's edge.
+        views: how often each image is looked at in a step; its score is the mean.
+        noise: deviation of the noise that is added, in units of the [0, 1] range, and
+        seeds: of that noise, one per image.
     """
 
     matrices: Tensor | None = None
     size: Size | None = None
     outside: Outside = "reflection"
+    views: int = 1
+    noise: float = 0.0
+    seeds: Sequence[int] = ()
 
     def at(self, step: int, images: Tensor) -> Tensor:
-        """What of images (N, C, H, W) the network sees at a step."""
+        """What of images (N, C, H, W) the network sees at a step: (N * views, C, height, width)."""
+        seen = self._moved(step, images.repeat_interleave(self.views, 0) if self.views > 1 else images)
+        if not self.noise:
+            return seen
+        grain = noise([seed + step for seed in self.seeds], (self.views, *seen.shape[1:])).flatten(0, 1)
+        return seen + self.noise * grain.to(seen)
+
+    def _moved(self, step: int, images: Tensor) -> Tensor:
         if self.matrices is not None:
             return warp(images, self.matrices[step], self.size, self.outside)
         if self.size in (None, tuple(images.shape[2:])):
@@ -61,7 +75,7 @@ class Augmentation:
     def on(self, device: torch.device) -> "Augmentation":
         """The same with its matrices on a device."""
         matrices = None if self.matrices is None else self.matrices.to(device)
-        return Augmentation(matrices, self.size, self.outside)
+        return replace(self, matrices=matrices)
 
 
 @torch.inference_mode(False)  # gradients are what it is about, whatever mode the caller is in
@@ -72,6 +86,7 @@ def ascend(
     *,
     steps: int = 256,
     rate: float = 0.05,
+    falling: bool = False,
     optimiser: Callable[[Iterable[nn.Parameter]], Optimiser] = Adam,
     augmentation: Augmentation | None = None,
     rows: Tensor | None = None,
@@ -84,6 +99,7 @@ def ascend(
         network: stays as it is, without hooks.
         image: whose parameters move; on the network's device.
         steps, rate: how many and how large, in the optimiser's own measure.
+        falling: whether steps become smaller all the way, to nothing.
         optimiser: makes the optimiser of the parameters.
         augmentation: how the network looks at the images; as they are by default.
         rows: (N,), which of the objective's images these are; all of them in order by default.
@@ -100,6 +116,7 @@ def ascend(
     if len(rows) != len(image()):
         raise ShapeError(f"the objective is for {len(rows)} images; these are {len(image())}.")
     augmentation = (augmentation or Augmentation()).on(network.device)
+    seen = rows.repeat_interleave(augmentation.views)
     stepper = optimiser(image.parameters())
     viewer: Viewer | None = None
     for number in range(steps):
@@ -107,10 +124,10 @@ def ascend(
         if viewer is None or number == redirected_steps:
             redirected = number < redirected_steps
             viewer = Viewer(network, objective.layers, augmented.detach(), dtype=dtype, redirected=redirected)
-        scores = objective.score(viewer(augmented, rows))
+        scores = objective.score(viewer(augmented, seen)).view(len(rows), -1).mean(1)
         with translated(partial(_no_gradient, network)):
             (-scores.sum()).backward()  # type: ignore[no-untyped-call]
-        stepper.step(rate)
+        stepper.step(rate * (1 - number / steps) if falling else rate)
         image.project()
         yield Step(number, scores.detach(), image)
 

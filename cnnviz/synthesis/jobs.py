@@ -7,6 +7,7 @@ not depend on its neighbours; on one processor, not by a bit.
 import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from cnnviz.errors import LayerError
 from cnnviz.networks.devices import halved
 from cnnviz.networks.network import Network
 from cnnviz.networks.progress import Progress
+from cnnviz.pictures.reading import Picture
 from cnnviz.synthesis.ascent import Augmentation, Step, ascend
-from cnnviz.synthesis.judgement import Judge, Judgement, References, as_shown, natural_references, noise_references
+from cnnviz.synthesis.judgement import Judge, Judgement, as_shown, references_for
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.parametrisations import Parametrisation, Size
 from cnnviz.synthesis.recipes import Recipe
@@ -90,7 +92,8 @@ class Job:
         tries: how often an image may be made until it is "ok".
         settings: everything that determines the images, for the record.
         start: (N, C, H, W), pictures to start from, if any.
-        references: a folder of pictures to compare with; noise without one.
+        penalty: what is subtracted while they climb, besides the recipe's.
+        references: a folder of images, or one image, to compare with besides what `references_for` has.
         film: whether to keep images on the way.
     """
 
@@ -107,7 +110,8 @@ class Job:
     tries: int
     settings: dict[str, Any]
     start: Tensor | None
-    references: Path | None
+    penalty: Objective | None
+    references: Path | Picture | None
     film: bool
 
     @torch.inference_mode(False)  # what is made inside could not be differentiated
@@ -121,7 +125,8 @@ class Job:
             LayerError: if the network gives values that are not finite.
             ShapeError: if there is no such channel, or images of this size do not fit.
         """
-        references, count = self._references(), len(self.seeds)
+        references = references_for(self.network.channels, self.size, self.references)
+        count = len(self.seeds)
         state = SynthesisProgress(0, 0, 0, count, step=None, tries=0, images={}, references=references.text)
         batch, judge = self.batch, None
         for attempt in range(self.tries):
@@ -138,11 +143,6 @@ class Job:
                     rows = rows[batch:]
                     yield state
 
-    def _references(self) -> References:
-        if self.references is None:
-            return noise_references(self.network.channels, self.size)
-        return natural_references(self.references, self.network.channels, self.size)
-
     def _batch(
         self, state: SynthesisProgress, rows: Sequence[int], batch: int, judge: Judge
     ) -> Generator[SynthesisProgress, None, SynthesisProgress]:
@@ -152,8 +152,7 @@ class Job:
         """
         filled = torch.tensor([*rows, *[rows[-1]] * (batch - len(rows))])
         seeds = [seed_of(self.seeds[row], state.tries - 1) for row in filled.tolist()]
-        start = None if self.start is None else self.start[filled]
-        images = self.recipe.image(seeds, self.network.channels, self.size, start).to(self.network.device)
+        images = self._beginning(state, filled, seeds, judge).to(self.network.device)
         beginning = as_shown(images())
         climb = _Climb(images, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None)
         for step in self._ascent(images, filled, seeds, state.tries - 1):
@@ -185,6 +184,27 @@ class Job:
         done = state.done + len(rows) * self.steps
         return replace(state, done=done, finished=len(finished), images=finished)
 
+    def _beginning(self, state: SynthesisProgress, rows: Tensor, seeds: Sequence[int], judge: Judge) -> Parametrisation:
+        """From the starts given; else from noise, or from the best simple pattern if the recipe says so.
+
+        An image that a simple pattern has beaten begins from that pattern in the next try.
+        """
+        image = partial(self.recipe.image, seeds, self.network.channels, self.size)
+        if self.start is not None:
+            return image(self.start[rows])
+        beaten = [self.recipe.from_patterns or self._beaten(state.images.get(row), judge) for row in rows.tolist()]
+        if not any(beaten):
+            return image(None)
+        start = image(None)().detach()
+        chosen = torch.tensor(beaten)
+        start[chosen] = judge.best_patterns(rows[chosen]).to(start)
+        return image(start)
+
+    def _beaten(self, before: SynthesizedImage | None, judge: Judge) -> bool:
+        """Whether a simple pattern scores as much as what was made before."""
+        names = judge.references.names[: judge.references.patterns]
+        return before is not None and before.judgement.status == "weak" and before.judgement.best in names
+
     def _check_finite(self, scores: Tensor) -> None:
         if not scores.isfinite().all():
             raise LayerError(f"{self.network.name} gives values that are not finite; look for NaN among its weights.")
@@ -192,16 +212,25 @@ class Job:
     def _ascent(self, images: Parametrisation, rows: Tensor, seeds: Sequence[int], attempt: int) -> Iterator[Step]:
         """The recipe's way up; in later tries with ReLUs that open, in the last one with larger steps."""
         recipe = self.recipe
-        matrices = draws(recipe.transforms(self.size), [seed_of(seed, "draws") for seed in seeds], self.steps)
+        looks = [seed_of(seed, "draws", *([view] if view else [])) for seed in seeds for view in range(recipe.views)]
+        matrices = draws(recipe.transforms(self.size), looks, self.steps)
         height, width = (round(side * recipe.enlarged) for side in self.size)
         return ascend(
             self.network,
-            self.objective if recipe.penalty is None else self.objective - recipe.penalty,
+            sum((-penalty for penalty in (recipe.penalty, self.penalty) if penalty is not None), self.objective),
             images,
             steps=self.steps,
             rate=recipe.rate * (2 if attempt > 2 else 1),
+            falling=recipe.falling,
             optimiser=recipe.optimiser,
-            augmentation=Augmentation(matrices, (height, width), recipe.outside),
+            augmentation=Augmentation(
+                matrices,
+                (height, width),
+                recipe.outside,
+                recipe.views,
+                recipe.noise,
+                seeds=seeds if recipe.noise else (),
+            ),
             rows=rows,
             dtype=self.dtype,
             redirected_steps=OPENING_STEPS if attempt > 1 else 0,

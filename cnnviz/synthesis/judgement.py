@@ -17,18 +17,19 @@ from torch import Tensor
 from cnnviz.errors import PictureError
 from cnnviz.isolation import exact
 from cnnviz.networks.network import Network
-from cnnviz.pictures.reading import picture_files, read_picture
+from cnnviz.pictures.reading import Picture, picture_files, read_picture
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.parametrisations import Fourier, Size, noise
+from cnnviz.synthesis.patterns import patterns
 from cnnviz.synthesis.views import View, Viewer
 
 Status = Literal["ok", "weak", "dead"]
 Result = TypeVar("Result")
-NOISES = 64  # half of them white, half with the spectrum of natural pictures
-FEWEST, LARGE = 4, 256  # pixels a side
-MOST = 1024  # pictures of a folder to compare with; of more, as many are taken, evenly spread
-OK_FROM = 95.0  # per cent of the references that a score must exceed
+PHOTOGRAPHS = Path(__file__).with_name("photographs")
+NOISES = 16  # half of them white, half with the spectrum of natural images
+MOST = 1024  # images of a folder to compare with; of more, as many are taken, evenly spread
 BATCH = 16
+ROUNDING = 1e-4  # by which scores of the same image differ with the shape of a batch
 
 
 @dataclass(frozen=True)
@@ -40,53 +41,93 @@ class Judgement:
         mean, maximum: over the positions of what the filter gives behind its ReLU; of a class, both its probability;
             NaN where the objective is about no single unit.
         percentile: per cent of the references with a lower score.
-        status: "dead" if the filter fires nowhere in its image; "weak" if a twentieth of the references or more do as
-            well; "ok" otherwise.
+        best: the reference that scores highest, and
+        best_score: how high.
+        status: "dead" if the filter fires nowhere in its image; "weak" if a reference scores more; "ok" otherwise.
     """
 
     score: float
     mean: float
     maximum: float
     percentile: float
+    best: str
+    best_score: float
     status: Status
 
 
 @dataclass(frozen=True)
 class References:
-    """Images (R, C, H, W) in [0, 1] that nobody optimised, and what they are, for people."""
+    """Images that nobody optimised.
+
+    Attributes:
+        images: (R, C, H, W) in [0, 1].
+        names: R, a name for each.
+        patterns: how many at the front are simple patterns.
+        text: what they are, for people.
+    """
 
     images: Tensor
+    names: tuple[str, ...]
+    patterns: int
     text: str
 
 
-def noise_references(channels: int, size: Size) -> References:
-    """Noise, the same at every call: white, and with the spectrum of natural pictures."""
-    most = round(NOISES * LARGE**2 / (size[0] * size[1]))  # of large ones fewer, or they would fill the memory
-    seeds = range(max(FEWEST, min(most, NOISES)) // 2)
+def references_for(channels: int, size: Size, own: Path | Picture | None = None) -> References:
+    """What a synthesized image is judged against.
+
+    Simple patterns (see `cnnviz.synthesis.patterns`), noise, photographs that come with cnnviz, and the user's own.
+
+    Args:
+        own: a folder of images, or a single one.
+
+    Raises:
+        PictureError: if there is no image in the folder.
+    """
+    simple = patterns(channels, size)
+    named = simple | noise_images(channels, size)
+    counts = [f"{len(simple)} simple patterns", f"{NOISES} noise images"]
+    if channels in (1, 3):
+        photographs = natural_images(PHOTOGRAPHS, channels, size)
+        named |= photographs
+        counts.append(f"{len(photographs)} photographs")
+    if isinstance(own, Path):
+        images = natural_images(own, channels, size)
+        named |= images
+        counts.append(f"{len(images)} images in {own.name}")
+    elif own is not None:
+        named[own.name] = _cut(own.image, channels, size)
+        counts.append(own.name)
+    return References(torch.stack([*named.values()]), tuple(named), len(simple), ", ".join(counts))
+
+
+def noise_images(channels: int, size: Size) -> dict[str, Tensor]:
+    """Noise by name, the same at every call: white, and with the spectrum of natural images."""
+    seeds = range(NOISES // 2)
     white = (0.5 + 0.2 * noise(seeds, (channels, *size))).clamp(0, 1)
     spectra = noise([-1 - seed for seed in seeds], (channels, size[0], size[1] // 2 + 1, 2))
     natural = Fourier(0.1 * spectra, size)().detach()
-    return References(torch.cat([white, natural]), f"{2 * len(seeds)} noise images")
+    named = {"white noise": white, "noise with a natural spectrum": natural}
+    return {f"{name} {seed}": images[seed] for name, images in named.items() for seed in seeds}
 
 
-def natural_references(folder: Path, channels: int, size: Size) -> References:
-    """Pictures of a folder, their centres cut to (height, width); what is no picture is passed over.
+def natural_images(folder: Path, channels: int, size: Size) -> dict[str, Tensor]:
+    """Images of a folder by file name, their centres cut to (height, width); what is no image is passed over.
 
     Raises:
-        PictureError: if there is no picture in the folder.
+        PictureError: if there is no image in the folder.
     """
     files = picture_files(folder)
     if len(files) > MOST:
         files = [files[round(row)] for row in np.linspace(0, len(files) - 1, MOST)]
-    images = []
+    images = {}
     for path in files:
         try:
-            images.append(_cut(read_picture(path).image, channels, size))
+            images[path.name] = _cut(read_picture(path).image, channels, size)
         except PictureError:
             continue
     if not images:
         raise PictureError(f"there is no picture in {folder} that can be read; give a folder of photographs.")
-    return References(torch.stack(images), f"{len(images)} pictures in {folder.name}")
+    return images
 
 
 def _cut(image: Pillow.Image, channels: int, size: Size) -> Tensor:
@@ -115,11 +156,11 @@ class Judge:
         self, network: Network, objective: Objective, references: References, count: int, batch: int = BATCH
     ) -> None:
         self.network, self.objective, self.count, self.batch = network, objective, count, batch
-        self.references = references.images
+        self.references = references
 
     @cached_property
     def _viewer(self) -> Viewer:
-        images = self.references[:1].to(self.network.device)
+        images = self.references.images[:1].to(self.network.device)
         return Viewer(self.network, self.objective.layers, images, elided=False)
 
     def scores(self, images: Tensor, rows: Tensor) -> Tensor:
@@ -130,12 +171,21 @@ class Judge:
         """Judge images (N, C, H, W) that are as shown; `rows` (N,) are their places in the job."""
         parts = self._results(images, rows, lambda view: (self._score(view), self._fired(view)))
         scores, fired = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        percentiles = (self._reference_scores[rows] < scores[:, None]).double().mean(1) * 100
-        numbers = zip(scores.tolist(), fired.tolist(), percentiles.tolist(), strict=True)
+        references = self._reference_scores[rows]
+        percentiles = (references < scores[:, None]).double().mean(1) * 100
+        highest, places = references.max(1)
+        numbers = (tensor.tolist() for tensor in (scores, fired, percentiles, highest, places))
         return [
-            Judgement(score, mean, maximum, percentile, _status(maximum, percentile))
-            for score, (mean, maximum), percentile in numbers
+            Judgement(
+                score, mean, maximum, percentile, self.references.names[place], best, _status(score, maximum, best)
+            )
+            for score, (mean, maximum), percentile, best, place in zip(*numbers, strict=True)
         ]
+
+    def best_patterns(self, rows: Tensor) -> Tensor:
+        """(N, C, H, W): for images of the job the simple pattern that scores highest."""
+        patterns = self._reference_scores[rows, : self.references.patterns]
+        return self.references.images[patterns.argmax(1)]
 
     def _score(self, view: View) -> Tensor:
         return self.objective.score(view).cpu()
@@ -160,10 +210,11 @@ class Judge:
         def look(view: View) -> Tensor:
             return torch.stack([self._score(view.of(torch.full((len(view.rows),), row))) for row in range(self.count)])
 
-        return torch.cat(self._results(self.references, torch.zeros(len(self.references), dtype=torch.long), look), 1)
+        images = self.references.images
+        return torch.cat(self._results(images, torch.zeros(len(images), dtype=torch.long), look), 1)
 
 
-def _status(maximum: float, percentile: float) -> Status:
+def _status(score: float, maximum: float, best: float) -> Status:
     if maximum == 0:
         return "dead"
-    return "ok" if percentile > OK_FROM else "weak"
+    return "ok" if score >= best - ROUNDING * abs(best) else "weak"

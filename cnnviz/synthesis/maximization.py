@@ -14,19 +14,23 @@ from typing import Unpack
 from torch import Tensor
 
 from cnnviz.errors import LayerError, ModelError, ShapeError
+from cnnviz.networks.layer_names import PRE
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import class_index
+from cnnviz.synthesis.filter_objectives import filter_objective, from_function, recipe_for, term_objective
 from cnnviz.synthesis.jobs import Job, SynthesisProgress, seed_of
-from cnnviz.synthesis.objectives import Objective, channel, logit
+from cnnviz.synthesis.objective_text import parse_objective
+from cnnviz.synthesis.objectives import Objective, Score, likeness, logit
+from cnnviz.synthesis.recipes import DEFAULT
 from cnnviz.synthesis.results import Synthesis
-from cnnviz.synthesis.settings import Settings, canvas, prepare, side_pair
+from cnnviz.synthesis.settings import Settings, canvas, check_number, prepare, side_pair
 
 _PER_IMAGE = {"filters", "classes", "seeds"}  # settings with an entry per image
 
 
 def maximize(
     network: Network,
-    objective: Objective,
+    objective: Objective | str | Score,
     *,
     seeds: Sequence[int] | None = None,
     start: Tensor | None = None,
@@ -35,7 +39,8 @@ def maximize(
     """Images that score high.
 
     Args:
-        objective: what for; see `cnnviz.synthesis.objectives`.
+        objective: what for; see `cnnviz.synthesis.objectives`. Also in words, see `cnnviz.synthesis.objective_text`, or
+            a plain function from a `cnnviz.synthesis.views.View` to scores (N,).
         seeds: one per image; 0, 1, 2, ... by default, as many as the objective is for.
         start: (N, C, H, W) in [0, 1], pictures to start from instead of noise; their size is then the images'.
         settings: see `Settings`.
@@ -45,6 +50,13 @@ def maximize(
         PictureError: if the folder of references has no picture.
     """
     _check(network)
+    if isinstance(objective, str):
+        if start is not None or len(seeds or [0]) != 1:
+            raise ShapeError("an objective in words is for one image from noise; for others, make an Objective.")
+        return finished(objective_job(network, objective, seed=(seeds or [0])[0], **settings))
+    if not isinstance(objective, Objective):
+        size = network.input_size if start is None else (start.shape[2], start.shape[3])
+        objective = from_function(network, objective, side_pair(settings.get("size")) or size)
     wanted = objective.count or (1 if start is None else len(start))
     seeds = range(wanted) if seeds is None else seeds
     count = len(seeds)
@@ -60,22 +72,27 @@ def filter_images(
     filters: int | Sequence[int] | None = None,
     *,
     seed: int = 0,
+    diverse: int = 1,
     **settings: Unpack[Settings],
 ) -> Synthesis:
-    """What filters of a layer look for: for each an image that maximises its mean activation.
+    """Feature visualization: for each filter of a layer an image that maximises its mean activation.
 
-    ``blockX_convY`` is optimised before its ReLU, where a filter that does not fire still has a gradient.
+    The mean is of the values behind the activation that follows the layer, over the positions that padding does not
+    reach if these are half of all at least. A filter that does not fire is woken by the gradient before its activation.
 
     Args:
-        layer: a name from ``network.layers``, with feature maps.
+        layer: a name from ``network.layers``, with feature maps. With ``:pre`` at its end, as in
+            ``block4_conv2:pre``, the mean is of the values before the activation, over all positions.
         filters: their numbers, all by default.
         seed: each filter draws from (seed, layer, number).
+        diverse: how many images of each filter, next to each other, that are to differ: while they climb, the
+            similarity of their Gram matrices at the layer is taken off their scores.
         settings: see `Settings`.
 
     Raises:
         UnknownNameError, LayerError, ShapeError, PictureError: as `maximize`.
     """
-    return finished(filter_job(network, layer, filters, seed=seed, **settings))
+    return finished(filter_job(network, layer, filters, seed=seed, diverse=diverse, **settings))
 
 
 def class_images(
@@ -108,26 +125,85 @@ def filter_job(
     filters: int | Sequence[int] | None = None,
     *,
     seed: int = 0,
+    diverse: int = 1,
     first: int | None = None,
     **settings: Unpack[Settings],
 ) -> Job:
     """The job of `filter_images`, not yet run; without `filters` it is for the first ones, if it is said how many."""
     _check(network)
-    climbed = network.before_relu(layer)
-    settings["size"], count = canvas(network, climbed, side_pair(settings.get("size")))
+    own = network.filters_of(layer)
+    size, response = canvas(network, own.module, side_pair(settings.get("size")))
+    count = response.shape[1]
     filters = [filters] if isinstance(filters, int) else filters
     filters = range(count)[:first] if filters is None else [operator.index(number) for number in filters]
     wrong = [number for number in filters if not 0 <= number < count]
     if wrong or len(filters) == 0:
         given = f"has no filter {wrong[0]}" if wrong else "is asked for no filter"
         raise ShapeError(f"{layer} of {network.name} {given}; its {count} filters are 0 to {count - 1}.")
-    seeds = [seed_of(seed, network.qualified(layer), number) for number in filters]
-    number = f"all {count}" if len(filters) == count else f"{len(filters)} of {count}"
-    what = f"filter {filters[0]} looks" if len(filters) == 1 else f"{number} filters look"
-    labels, title = tuple(map(str, filters)), f"{layer} of {network.name}: what {what} for"
-    record = {"command": "filters", "objective": f"mean of {climbed}", "layer": layer, "filters": list(filters)}
-    objective = channel(climbed, list(filters))
-    return prepare(network, objective, seeds, labels, title, record | {"seed": seed}, **settings)
+    images = [(number, copy) for number in filters for copy in range(diverse)]
+    numbers = [number for number, _ in images]
+    path = network.qualified(own.plain)
+    seeds = [seed_of(seed, path, number, *([copy] if copy else [])) for number, copy in images]
+    labels = [f"{number}" if diverse == 1 else f"{number} ({copy + 1})" for number, copy in images]
+    which = f"filter {filters[0]}" if len(filters) == 1 else f"filters {ranges(filters)}"
+    title = f"Feature visualization: {own.name} of {network.name}, {which} of {count}"
+    objective, text = filter_objective(own, numbers, response, size)
+    record = {"command": "filters", "objective": text, "layer": own.name, "filters": numbers, "seed": seed}
+    settings["size"] = size
+    settings.setdefault("recipe", recipe_for(response) if diverse == 1 else DEFAULT)
+    if diverse == 1:
+        return prepare(network, objective, seeds, labels, title, record, **settings)
+    check_number("diverse", diverse)
+    batch = settings["batch"] = settings.get("batch") or diverse
+    if batch % diverse:
+        raise ShapeError(f"the {diverse} images of a filter climb together; a batch of {batch} would part them.")
+    record["diverse"] = diverse
+    alike = likeness(own.module, diverse, objective)
+    return prepare(network, objective, seeds, labels, title, record, penalty=alike, **settings)
+
+
+def objective_job(network: Network, text: str, *, seed: int = 0, **settings: Unpack[Settings]) -> Job:
+    """The job of an image that maximises an objective in words, such as "block4_conv3:12 + block4_conv3:88@center".
+
+    Args:
+        text: see `cnnviz.synthesis.objective_text`.
+        seed: of the image.
+        settings: see `Settings`; the image is as large as the largest that one of the layers asks for.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError: if the text is no objective, or a layer, filter or position does not
+            exist.
+    """
+    _check(network)
+    terms, given = parse_objective(text), side_pair(settings.get("size"))
+    sizes = [canvas(network, network.filters_of(term.layer).module, given)[0] for term in terms]
+    size = settings["size"] = max(sizes)
+    objective = sum(term_objective(network, term, size) for term in terms)
+    assert isinstance(objective, Objective)
+    title = f"Feature visualization: {text} of {network.name}"
+    record = {"command": "objective", "objective": text, "seed": seed}
+    return prepare(network, objective, [seed_of(seed, text)], [text], title, record, **{"batch": 1} | settings)
+
+
+def recorded_layer(network: Network, layer: str, objective: object) -> str:
+    """The name of a layer whose filters a record says were drawn.
+
+    Images from before the objective was the mean after the activation show what enters it: their records say so, or
+    say nothing.
+    """
+    entering = network.filters_of(layer).plain + PRE
+    return entering if entering in network.names and objective in (None, f"mean of {entering}") else layer
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers for people: "0-15, 41"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def class_job(

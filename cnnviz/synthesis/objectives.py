@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnviz.errors import LayerError, ShapeError
-from cnnviz.synthesis.views import LOGITS, View, indices_on, pick
+from cnnviz.networks.receptive_fields import Region
+from cnnviz.synthesis.views import ACTIVATED, LOGITS, View, indices_on, pick
 
 Score = Callable[[View], Tensor]
 Index = int | Sequence[int]
@@ -97,6 +98,67 @@ def channel(layer: str, index: Index) -> Objective:
         f"{layer} {numbers}",
         lambda view: pick(view.map(layer), numbers.of(view), layer),
     )
+
+
+def mean_activation(layer: str, index: Index, region: Region | None = None, *, before: bool = False) -> Objective:
+    """Mean of one channel behind the activation that follows the layer, over its positions: what a filter responds to.
+
+    Before a ReLU an edge filter's light and dark sides cancel; behind it they do not. Where nothing comes through the
+    activation, the gradient is that of the highest value before it, which wakes the filter.
+
+    Args:
+        layer: PyTorch's name of a layer with outputs (N, C, H, W). Where no activation follows, it is its own mean.
+        index: channel in [0, C), or one per image.
+        region: rows and columns of the map to average over; all of them by default.
+        before: whether to take the mean before the activation instead.
+
+    Raises:
+        ShapeError: when scored, if a channel is outside [0, C).
+
+    References:
+        Erhan et al. (2009), *Visualizing Higher-Layer Features of a Deep Network*.
+    """
+    numbers = _Indices(index)
+    rows, columns = region or (slice(None), slice(None))
+
+    def within(view: View) -> list[Tensor]:
+        return [maps[:, rows, columns] for maps in view.activation(layer, numbers.of(view))]
+
+    def score(view: View) -> Tensor:
+        entering, activated = (maps.flatten(1) for maps in within(view))
+        if before:
+            return entering.mean(1)
+        asleep, highest = (activated <= 0).all(1), entering.amax(1)
+        return activated.mean(1) + asleep * (highest - highest.detach())
+
+    text = f"{layer} {numbers} {'before' if before else 'after'} its activation"
+    return Objective(frozenset({layer + ACTIVATED}), score, numbers.count, text, lambda view: within(view)[1])
+
+
+def likeness(layer: str, group: int, objective: Objective) -> Objective:
+    """A penalty on images of one filter that are alike: mean cosine of their Gram matrices behind a layer's activation.
+
+    The images of a filter stand next to each other. Each is compared with those of its group that are in its batch,
+    itself apart, and loses that share of its score.
+
+    Args:
+        layer: as for `mean_activation`.
+        group: how many images a filter has.
+        objective: what they climb.
+
+    References:
+        Olah et al. (2017), *Feature Visualization*, on diversity.
+    """
+
+    def score(view: View) -> Tensor:
+        maps = view.activations(layer).flatten(2)
+        gram = functional.normalize((maps @ maps.transpose(1, 2)).flatten(1), dim=1)
+        groups, rows = view.rows // group, view.rows
+        others = ((groups[:, None] == groups) & (rows[:, None] != rows)).to(gram)
+        similarity = (gram @ gram.T * others).sum(1) / others.sum(1).clamp(min=1)
+        return objective.score(view).detach() * similarity
+
+    return Objective(objective.layers | {layer + ACTIVATED}, score, objective.count, f"likeness in {layer}")
 
 
 def neuron(layer: str, index: Index, position: tuple[int, int] | None = None) -> Objective:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cnnviz.synthesis.transforms import Outside, Transform
 
 Preset = Literal["draft", "default", "fine"]
+DEFAULT = "soft"
+EARLY = 24  # pixels: filters with no larger receptive field are drawn by the recipe "early"
 STEPS: Mapping[str, int] = {"draft": 64, "default": 256, "fine": 1024}
 
 
@@ -34,6 +36,10 @@ class Recipe:
         enlarged: by which factor images are enlarged for the network.
         penalty: what is subtracted from the objective.
         settles: whether an image stops climbing once its score does.
+        from_patterns: whether images begin from the simple pattern that scores highest instead of noise.
+        falling: whether steps become smaller all the way, to nothing.
+        views: how often each image is looked at in a step.
+        noise: deviation of the noise that is added to what the network sees, in units of the [0, 1] range.
     """
 
     image: "Callable[[Sequence[int], int, Size, Tensor | None], Parametrisation]"
@@ -45,6 +51,10 @@ class Recipe:
     enlarged: float = 1.0
     penalty: "Objective | None" = None
     settles: bool = False
+    from_patterns: bool = False
+    falling: bool = False
+    views: int = 1
+    noise: float = 0.0
 
 
 def fourier() -> Recipe:
@@ -71,6 +81,25 @@ def fourier() -> Recipe:
 def soft() -> Recipe:
     """The same in smaller steps: gentler colours, lower scores; for classes and for show."""
     return replace(fourier(), rate=0.1)
+
+
+def early() -> Recipe:
+    """The best of simple patterns, improved pixel by pixel: for the first layers, which look for little more.
+
+    With a receptive field of a few pixels the best images are patterns of single pixels. An ascent from noise seldom
+    finds them, nor can a spectrum that is scaled down towards high frequencies show them.
+    """
+    from cnnviz.synthesis.optimisers import Adam
+    from cnnviz.synthesis.parametrisations import PixelImage, noise
+    from cnnviz.synthesis.transforms import jitter
+
+    def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
+        return PixelImage(0.5 + 0.1 * noise(seeds, (channels, *size)) if start is None else start)
+
+    def transforms(size: "Size") -> "Sequence[Transform]":
+        return (jitter(min(size) / 8, whole=True),)
+
+    return Recipe(image, Adam, 0.02, STEPS, transforms, from_patterns=True)
 
 
 def erhan() -> Recipe:
@@ -110,30 +139,34 @@ def pixel() -> Recipe:
 
 
 def maco(magnitudes: "Tensor | None" = None) -> Recipe:
-    """Only the phases of a natural spectrum move: for deep layers and classes.
+    """Only the phases of a natural spectrum move, looked at in 32 crops a step: for deep layers and classes.
 
-    Fel et al. (2023), *Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization*.
-    One random part of the image is looked at per step, where the article takes the mean of 32.
+    Fel et al. (2023), *Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization*:
+    crops of half the image down to a twentieth, noise of deviation 0.08, Nadam with rate 1, 256 steps.
 
     Args:
-        magnitudes: (C, H, W // 2 + 1), of natural pictures, as `natural_magnitudes` gives them; 1 / frequency by
-            default.
+        magnitudes: (C, H, W // 2 + 1), of natural images, as `natural_magnitudes` gives them; by default those of the
+            photographs that come with cnnviz.
     """
     import torch
 
+    from cnnviz.synthesis.judgement import PHOTOGRAPHS, natural_images
     from cnnviz.synthesis.optimisers import NAdam
     from cnnviz.synthesis.parametrisations import Phases, natural_magnitudes, noise
     from cnnviz.synthesis.transforms import zoom
 
     def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
-        held = natural_magnitudes(channels, size) if magnitudes is None else magnitudes
+        held = magnitudes
+        if held is None:
+            photographs = natural_images(PHOTOGRAPHS, channels, size).values() if channels in (1, 3) else ()
+            held = natural_magnitudes(channels, size, torch.stack([*photographs]) if photographs else None)
         image = Phases(torch.pi * noise(seeds, held.shape), held, size)
         return image if start is None else image.start_from(start)
 
     def transforms(size: "Size") -> "Sequence[Transform]":
-        return (zoom(0.9, 0.4, size),)
+        return (zoom(0.5, 0.05, size),)
 
-    return Recipe(image, NAdam, 0.2, {"draft": 128, "default": 512, "fine": 2048}, transforms)
+    return Recipe(image, NAdam, 1.0, STEPS, transforms, views=32, noise=0.08)
 
 
 def summary(recipe: Callable[[], Recipe]) -> str:
@@ -144,6 +177,7 @@ def summary(recipe: Callable[[], Recipe]) -> str:
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "fourier": fourier,
     "soft": soft,
+    "early": early,
     "erhan": erhan,
     "pixel": pixel,
     "maco": maco,

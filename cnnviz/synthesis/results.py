@@ -20,20 +20,21 @@ from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import Pixels, drawable
 from cnnviz.pictures.sheets import Sheet, Tile, columns_for, enlargement, sheet
 from cnnviz.synthesis.jobs import SynthesizedImage, frame_distance
-from cnnviz.synthesis.judgement import Judgement, Status
+from cnnviz.synthesis.judgement import Status
 
 NARROWEST = 150  # pixels: a label, a score and a status side by side
 ALONE = 640  # pixels; the width of an image that has no neighbours
 FRAME_MS, LAST_MS = 90, 2500
 WIDEST_FILM = 600  # pixels
+LISTED = 3  # filters that failed, by name
 
 
 def filters_sheet(synthesis: "Synthesis", recorded: Mapping[str, object]) -> Sheet:
     """A tile per image; see `Synthesis.sheet`."""
-    factor, by_probability = _factor(synthesis.synthesized), synthesis.settings["command"] == "classimage"
+    factor, notes = _factor(synthesis.synthesized), _notes(synthesis)
     tiles = [
-        Tile(_enlarged(drawable(image.image), factor), image.label, _note(image.judgement, by_probability))
-        for image in synthesis.synthesized
+        Tile(_enlarged(drawable(image.image), factor), image.label, note)
+        for image, note in zip(synthesis.synthesized, notes, strict=True)
     ]
     picture = synthesis.picture[2] if synthesis.picture else None
     return sheet(tiles, lines=_lines(synthesis), picture=picture, made=recorded, factor=1)
@@ -64,30 +65,43 @@ def _strip(synthesis: "Synthesis", number: int, length: int) -> Image.Image:
     return Image.fromarray(drawn.pixels).quantize(method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
-def _note(judgement: Judgement, by_probability: bool) -> str:
-    """What stands below an image: a class's probability, or the score; and the status."""
-    value = f"{judgement.mean:.1%}" if by_probability else _short(judgement.score)
-    return f"{value} {judgement.status}"
+def _notes(synthesis: "Synthesis") -> list[str]:
+    """What stands below each image: a class's probability, or the score; and the status."""
+    judgements = [image.judgement for image in synthesis.synthesized]
+    if synthesis.settings["command"] == "classimage":
+        values = [f"{judgement.mean:.1%}" for judgement in judgements]
+    else:
+        values = alike([judgement.score for judgement in judgements])
+    return [f"{value} {judgement.status}" for value, judgement in zip(values, judgements, strict=True)]
 
 
 def _lines(synthesis: "Synthesis") -> list[str]:
     height, width = synthesis.synthesized[0].image.shape[1:]
     used = synthesis.settings
-    value = "the probability that the network gives it" if used["command"] == "classimage" else "its score as shown"
     again = sum(tries > 1 for tries in synthesis.tries)
-    failed = ", ".join(
-        f"{synthesis.status.count(state)} {state} ({meaning})"
-        for state, meaning in (("weak", "no better than these"), ("dead", "never fires"))
-        if state in synthesis.status
-    )
+    value = "probability of the class" if used["command"] == "classimage" else f"score ({used['objective']})"
     return [
         synthesis.title,
         f"recipe {used['recipe']}, {used['steps']} steps, {width} x {height} px, {used['precision']}"
         + (f", seed {used['seed']}" if "seed" in used else "")
-        + (f"; {again} made more than once" if again else ""),
-        f"maximised: {used['objective']}; compared with {synthesis.references}" + (f"; {failed}" if failed else ""),
-        f"weights: {synthesis.network.weights}; below each image its name, {value}, and its status",
+        + (f"; {again} optimized more than once" if again else "")
+        + f"; weights: {synthesis.network.weights}",
+        f"below each image: {value}; ok: no less than the best of {synthesis.references}",
+        *_failures(synthesis.synthesized),
     ]
+
+
+def _failures(images: Sequence[SynthesizedImage]) -> list[str]:
+    """What has beaten images, and which fire nowhere."""
+    weak = [image for image in images if image.judgement.status == "weak"]
+    dead = [image.label for image in images if image.judgement.status == "dead"]
+    beaten = [f"{image.label} ({image.judgement.best}: {image.judgement.best_score:.3g})" for image in weak]
+    lines = [f"weak, something scores higher: {_listed(beaten)}"] if weak else []
+    return [*lines, f"dead, not activated by its image: {_listed(dead)}"] if dead else lines
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:LISTED]) + (f" and {len(texts) - LISTED} more" if len(texts) > LISTED else "")
 
 
 def _factor(images: Sequence[SynthesizedImage]) -> int:
@@ -103,8 +117,11 @@ def _enlarged(pixels: Pixels, factor: int) -> Pixels:
     return np.asarray(image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC))
 
 
-def _short(score: float) -> str:
-    return f"{score:.0f}" if 100 <= abs(score) < 1e5 else f"{score:.2g}"
+def alike(numbers: Sequence[float]) -> list[str]:
+    """Numbers with the same count of decimals, three digits for the largest."""
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0)
+    decimals = min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 0
+    return [f"{number:.{decimals}f}" for number in numbers]
 
 
 @dataclass(frozen=True, repr=False)
@@ -222,5 +239,6 @@ def joined(parts: Sequence[Synthesis]) -> Synthesis:
 def _row(image: SynthesizedImage) -> dict[str, object]:
     judgement = image.judgement
     row = {"label": image.label, "start": image.start, "score": judgement.score, "percentile": judgement.percentile}
+    row |= {"best reference": judgement.best, "best reference's score": judgement.best_score}
     fired = {} if math.isnan(judgement.mean) else {"mean": judgement.mean, "max": judgement.maximum}
     return row | fired | {"status": judgement.status, "tries": image.tries}

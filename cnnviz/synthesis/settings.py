@@ -10,21 +10,23 @@ import torch
 from torch import Tensor
 
 from cnnviz.errors import LayerError, ShapeError, UnknownNameError, choose
-from cnnviz.networks.activations import output_field
+from cnnviz.networks.activations import Response, response
 from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.network import Network, count_parameters
 from cnnviz.networks.receptive_fields import Field
+from cnnviz.pictures.reading import Picture
 from cnnviz.synthesis.jobs import Job
-from cnnviz.synthesis.judgement import natural_references
+from cnnviz.synthesis.judgement import natural_images
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.parametrisations import Size, natural_magnitudes
-from cnnviz.synthesis.recipes import RECIPES, Preset, Recipe, maco
+from cnnviz.synthesis.recipes import DEFAULT, RECIPES, Preset, Recipe, maco
 from cnnviz.synthesis.views import Viewer
 
 Precision = Literal["auto", "float32", "bfloat16"]
 TRIES = 4
-MOST = {"steps": 100_000, "batch": 1024, "tries": 100, "filters": 100_000}  # of more, the memory would be full at once
+# Of more, the memory would be full at once.
+MOST = {"steps": 100_000, "batch": 1024, "tries": 100, "filters": 100_000, "diverse": 64}
 BATCH_ON_GPU, BATCH_OF_SMALL, SMALL = 64, 4, 10_000_000  # images at a time; weights of a network that is small
 SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are multiples of so many pixels
 
@@ -32,7 +34,8 @@ SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are mul
 class Settings(TypedDict, total=False):
     """What all syntheses can be told.
 
-    recipe: a name from `cnnviz.synthesis.recipes.RECIPES`, "fourier" by default, or a `Recipe`.
+    recipe: a name from `cnnviz.synthesis.recipes.RECIPES`, or a `Recipe`; "soft" by default, and "early" for filters
+        whose receptive field is at most 24 pixels.
     preset: "draft", "default" or "fine": how many steps the recipe takes.
     steps: how many instead.
     size: side, or (height, width), in pixels; the network's own by default, and for the filters of a layer 1.3
@@ -41,7 +44,8 @@ class Settings(TypedDict, total=False):
         weights. Every batch is filled up to that shape, so that an image is the same whatever is made with it; a single
         one then costs as much as a batch.
     precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it. Judged is in float32.
-    references: a folder of pictures to compare the scores with; noise by default.
+    references: a folder of images, or an image, to compare the scores with, besides simple patterns, noise and
+        photographs.
     spectrum: a folder of pictures whose mean spectrum the recipe "maco" holds; 1 / frequency by default.
     tries: how often an image may be made until it is "ok"; 4 by default.
     film: whether to keep images on the way.
@@ -53,7 +57,7 @@ class Settings(TypedDict, total=False):
     size: int | tuple[int, int] | None
     batch: int | None
     precision: Precision
-    references: str | Path | None
+    references: str | Path | Picture | None
     spectrum: str | Path | None
     tries: int
     film: bool
@@ -68,6 +72,7 @@ def prepare(
     record: dict[str, Any],
     *,
     start: Tensor | None = None,
+    penalty: Objective | None = None,
     **settings: Unpack[Settings],
 ) -> Job:
     """A job to climb an objective, not yet run.
@@ -77,6 +82,7 @@ def prepare(
         title: what the images are.
         record: what pictures' records say besides, or instead: another command and objective, what the images are of.
         start: (N, C, H, W) in [0, 1], pictures to start from.
+        penalty: what is subtracted while they climb, and not when they are judged.
 
     Raises:
         UnknownNameError: if there is no such recipe, preset or precision.
@@ -87,7 +93,7 @@ def prepare(
         starts = "" if start is None else f" and {len(start)} starts"
         given = f"an objective for {objective.count or 'any number of'} images, with {len(seeds)} seeds{starts}"
         raise ShapeError(f"{given}; they must agree, and there must be one at least.")
-    named = settings.get("recipe", "fourier")
+    named = settings.get("recipe", DEFAULT)
     size = side_pair(settings.get("size")) or network.input_size
     if start is not None:
         size = start.shape[2], start.shape[3]
@@ -116,8 +122,8 @@ def prepare(
         "size": list(size),
         "precision": str(dtype).removeprefix("torch."),
         "tries": numbers["tries"],
-        "references": None if references is None else Path(references).resolve().name,
-        "spectrum": None if spectrum is None else Path(spectrum).resolve().name,
+        "references": _name(references),
+        "spectrum": _name(spectrum),
         "start": None if start is None else hashlib.sha256(start.cpu().contiguous().numpy().tobytes()).hexdigest(),
         "seeds": list(seeds),
     }
@@ -135,9 +141,17 @@ def prepare(
         tries=numbers["tries"],
         settings=recorded | record,
         start=start,
-        references=None if references is None else Path(references),
+        penalty=penalty,
+        references=Path(references) if isinstance(references, str) else references,
         film=settings.get("film", False),
     )
+
+
+def _name(images: str | Path | Picture | None) -> str | None:
+    """What a record calls a folder of images, or an image."""
+    if images is None:
+        return None
+    return images.name if isinstance(images, Picture) else Path(images).resolve().name
 
 
 def _recipe(named: str | Recipe, spectrum: str | Path | None, channels: int, size: Size) -> Recipe:
@@ -146,12 +160,12 @@ def _recipe(named: str | Recipe, spectrum: str | Path | None, channels: int, siz
         return recipe
     if named != "maco":
         raise UnknownNameError("a folder for the mean spectrum goes with the recipe 'maco' only.")
-    pictures = natural_references(Path(spectrum), channels, size).images
-    return maco(natural_magnitudes(channels, size, pictures))
+    images = torch.stack([*natural_images(Path(spectrum), channels, size).values()])
+    return maco(natural_magnitudes(channels, size, images))
 
 
-def canvas(network: Network, layer: str, size: Size | None = None) -> tuple[Size, int]:
-    """(height, width) in pixels of an image for the filters of a layer, and how many filters the layer has.
+def canvas(network: Network, layer: str, size: Size | None = None) -> tuple[Size, Response]:
+    """(height, width) in pixels of an image for the filters of a layer, and what the layer gives for it.
 
     The size is 1.3 receptive fields, if that is not too much: below 64 pixels there is little to see, and more than the
     network was made for means little to it.
@@ -163,26 +177,26 @@ def canvas(network: Network, layer: str, size: Size | None = None) -> tuple[Size
         LayerError: if the layer gives no feature maps.
         ShapeError: if the network cannot take images of the size given.
     """
-    own = network.input_size
-    shape, field = output_field(network, layer, size or own)
-    if len(shape) != 4:
+    own = response(network, layer, size or network.input_size)
+    if len(own.shape) != 4:
         raise LayerError(f"layer {layer!r} has no feature maps; for what classes look like, take `cnnviz classimage`.")
-    return size or _size_for(network, layer, field), shape[1]
+    wanted = size or _size_for(network, own.field)
+    if wanted == (size or network.input_size):
+        return wanted, own
+    try:
+        return wanted, response(network, layer, wanted)
+    except ShapeError:  # it takes its own size only, and looks at it before the layer
+        return network.input_size, own
 
 
-def _size_for(network: Network, layer: str, field: Field | None) -> Size:
-    """So many receptive fields as show the filter, no more than the network takes."""
-    height, width = own = network.input_size
+def _size_for(network: Network, field: Field | None) -> Size:
+    """So many receptive fields as show the filter, no more than the network's own size."""
+    height, width = network.input_size
     largest = math.inf if field is None else max(span.size for span in field.spans)
     if math.isinf(largest):
-        return own
+        return height, width
     side = max(SMALLEST, GRAIN * math.ceil(FIELDS * largest / GRAIN))
-    size = min(side, height), min(side, width)
-    try:
-        output_field(network, layer, size)
-    except ShapeError:  # it takes its own size only, and looks at it before the layer
-        return own
-    return size
+    return min(side, height), min(side, width)
 
 
 def _batch(network: Network) -> int:

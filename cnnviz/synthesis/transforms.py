@@ -20,11 +20,12 @@ Outside = Literal["reflection", "grey"]
 GREY = 0.5
 
 
-def jitter(pixels: float) -> Transform:
-    """Shifts by up to so many pixels in each direction."""
+def jitter(pixels: float, *, whole: bool = False) -> Transform:
+    """Shifts by up to so many pixels in each direction; by whole ones, that sampling does not blur, if asked for."""
 
     def draw(draws: torch.Generator, steps: int) -> Tensor:
         shifts = (2 * torch.rand(steps, 2, generator=draws) - 1) * pixels
+        shifts = shifts.round() if whole else shifts
         return torch.cat([torch.eye(2).expand(steps, 2, 2), shifts[:, :, None]], 2)
 
     return draw

@@ -1,8 +1,8 @@
 """What an objective sees at one step: the images and what the network makes of them.
 
 A `Viewer` is a network made ready to be climbed: a copy of its own in the layout and number format that are fastest,
-run no deeper than the deepest layer asked for. If that layer is a convolution, it is not even run: the mean of one
-of its channels is a fixed linear function of what it is given.
+run no deeper than the deepest layer asked for. If that layer is a convolution, only the channels asked for are
+computed, and not even these for their mean: it is a fixed linear function of what the convolution is given.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError
-from cnnviz.networks.activations import capture
+from cnnviz.networks.activated import Activated, Activation, Call
+from cnnviz.networks.activations import Point, capture
 from cnnviz.networks.fast_copies import fastest
 from cnnviz.networks.network import Network, forward_pass
 
 LOGITS = "(logits)"  # the name by which objectives ask for the network's output
+ACTIVATED = ":activated"  # ends the name by which they ask for a layer with the activation behind it
 
 
 class View:
@@ -29,7 +31,7 @@ class View:
     """
 
     def __init__(
-        self, images: Tensor, rows: Tensor, maps: Mapping[str, Tensor], last: "DeferredConvolution | None" = None
+        self, images: Tensor, rows: Tensor, maps: Mapping[str, Any], last: "DeferredConvolution | None" = None
     ) -> None:
         self.images, self.rows, self._maps, self._last = images, rows, dict(maps), last
 
@@ -48,7 +50,8 @@ class View:
             self._maps[layer] = deferred.output()
         if layer not in self._maps:
             raise LayerError(f"layer {layer!r} is not among the layers of the objective that asks for it.")
-        return self._maps[layer].float()
+        values: Tensor = self._maps[layer]
+        return values.float()
 
     def mean(self, layer: str, channels: Tensor) -> Tensor:
         """(N,): the mean over positions of one channel per image; `channels` (N,) on the CPU. Errors as `map`."""
@@ -56,6 +59,36 @@ class View:
         if deferred is not None:
             return deferred.mean(channels)
         return pick(self.map(layer), channels, layer).reshape(len(channels), -1).mean(1)
+
+    def activation(self, layer: str, channels: Tensor) -> tuple[Tensor, Tensor]:
+        """One channel per image before and after the activation behind a layer: two of (N, H', W'), float32.
+
+        Both are what the layer gives where no activation follows it.
+
+        Args:
+            layer: as the objective names it, less `ACTIVATED`.
+            channels: (N,), on the CPU.
+
+        Raises:
+            LayerError: as `map`.
+            ShapeError: if there is no such channel.
+        """
+        deferred = self._deferred(layer + ACTIVATED)
+        if deferred is not None:
+            return deferred.activation(channels)
+        if layer + ACTIVATED not in self._maps:
+            raise LayerError(f"layer {layer!r} is not among the layers of the objective that asks for it.")
+        activation = self._maps[layer + ACTIVATED]
+        before = pick(activation.before, channels, layer).float()
+        return before, before if activation.name is None else pick(activation.after, channels, layer).float()
+
+    def activations(self, layer: str) -> Tensor:
+        """(N, C, H', W'), float32: all channels behind the activation that follows a layer; `layer` as above."""
+        deferred = self._deferred(layer + ACTIVATED)
+        if deferred is not None:
+            return deferred.activations().float()
+        after: Tensor = self._maps[layer + ACTIVATED].after
+        return after.float()
 
     def _deferred(self, layer: str) -> "DeferredConvolution | None":
         waits = layer not in self._maps and self._last is not None and layer in self._last.names
@@ -91,10 +124,20 @@ Kernels = dict[tuple[tuple[int, ...], torch.Size], Tensor]
 
 
 class DeferredConvolution:
-    """A convolution that has its input and runs when its whole output is asked for, by one of its names."""
+    """A convolution that has its input and computes what of its output is asked for, by one of its names.
 
-    def __init__(self, module: nn.Conv2d, given: Tensor, names: Sequence[str], kernels: Kernels) -> None:
-        self.module, self.given, self.names, self.kernels = module, given, names, kernels
+    Args:
+        module: the convolution.
+        given: (N, C, H, W), its input.
+        names: by which objectives ask for it.
+        path: from its output to the activation behind it, channel by channel; empty if it is not asked for.
+        kernels: what is computed once.
+    """
+
+    def __init__(
+        self, module: nn.Conv2d, given: Tensor, names: Sequence[str], path: Sequence[Call], kernels: Kernels
+    ) -> None:
+        self.module, self.given, self.names, self.path, self.kernels = module, given, names, path, kernels
 
     def output(self) -> Tensor:
         output: Tensor = self.module(self.given)
@@ -109,6 +152,33 @@ class DeferredConvolution:
         if self.module.bias is None:
             return means
         return means + self.module.bias.float()[indices_on(key[0], means.device)]
+
+    def activation(self, channels: Tensor) -> tuple[Tensor, Tensor]:
+        """One channel per image before and after the activation behind it, two of (N, H', W')."""
+        numbers = _checked(channels, self.module.out_channels, self.names[0])
+        given = torch.split(self.given, 1)
+        pairs = [self._activated(image, number) for image, number in zip(given, numbers, strict=True)]
+        before, after = (torch.cat(maps)[:, 0].float() for maps in zip(*pairs, strict=True))
+        return before, after
+
+    def activations(self) -> Tensor:
+        """All channels behind the activation, (N, C, H', W')."""
+        maps = self.output()
+        for call in self.path:
+            maps = call(maps)
+        return maps
+
+    def _activated(self, given: Tensor, channel: int) -> tuple[Tensor, Tensor]:
+        weight, bias = (values[channel : channel + 1] for values in (self.module.weight, self._bias))
+        before = self.module._conv_forward(given, weight, bias)
+        for call in self.path[:-1]:
+            before = call.of(channel)(before)
+        return before, self.path[-1].of(channel)(before) if self.path else before
+
+    @property
+    def _bias(self) -> Tensor:
+        bias, weight = self.module.bias, self.module.weight
+        return weight.new_zeros(len(weight)) if bias is None else bias
 
     def _gradient(self, channels: Sequence[int]) -> Tensor:
         """(N, C, H, W): of each image's mean, with respect to the convolution's input."""
@@ -151,40 +221,55 @@ class Viewer:
         self.layers = sorted(layers)
         tried = partial(_tried, self.layers, images[:1].expand(2, -1, -1, -1))
         purpose = " and ".join("the output" if layer == LOGITS else f"layer {layer}" for layer in self.layers)
-        self._network, self._layout, order = fastest(network, dtype, tried, purpose)
-        if redirected:
-            redirect(self._network)
-        self._modules = {layer: _module(self._network, layer) for layer in self.layers}
-        self._names = {module: layer for layer, module in self._modules.items()}
-        last = _module(self._network, order[-1]) if order else None
-        self._last = last if elided and last is not None and _plain(last) else None
+        self._network, self._layout, outputs = fastest(network, dtype, tried, purpose)
+        self._instead = {"relu": _Redirected.apply} if redirected else {}
+        self._points = {layer: _point(self._network, layer) for layer in self.layers}
+        self._names = {point: layer for layer, point in self._points.items()}
+        self._last: nn.Conv2d | None = None
+        self._path: Sequence[Call] = ()
+        if elided and not redirected:
+            self._defer([*outputs.items()])
         self._kernels: Kernels = {}
+
+    def _defer(self, outputs: Sequence[tuple[Point, Any]]) -> None:
+        """Leave the convolution out whose output, or what its activation makes of it, was known last."""
+        point, output = outputs[-1] if outputs else (None, None)
+        module = point.module if isinstance(point, Activated) else point
+        if module is None or not _plain(module) or any(_module_of(point) is module for point, _ in outputs[:-1]):
+            return
+        if isinstance(output, Activation):
+            channelwise = all(call.channel_by_channel for call in output.path)
+            if output.after.device.type == "cuda" or module.groups > 1 or not channelwise:
+                return
+            self._path = output.path
+        self._last = module
 
     def __call__(self, images: Tensor, rows: Tensor | None = None) -> View:
         rows = torch.arange(len(images)) if rows is None else rows
-        if not self._modules:
+        if not self._points:
             return View(images, rows, {})
         given = images.contiguous(memory_format=self._layout)
+        names = self._names
+        if self._last is not None:
+            names = {self._last if _module_of(point) is self._last else point: name for point, name in names.items()}
         with forward_pass(self._network, images):
-            outputs = capture(self._network, given, self._names, before=self._last)
-        maps = {layer: outputs[module] for layer, module in self._modules.items() if module is not self._last}
+            outputs = capture(self._network, given, names, before=self._last, instead=self._instead)
+        maps = {name: outputs[point] for point, name in names.items() if point is not self._last}
         if self._last is None:
             return View(images, rows, maps)
-        names = [layer for layer, module in self._modules.items() if module is self._last]
-        return View(images, rows, maps, DeferredConvolution(self._last, outputs[self._last], names, self._kernels))
+        last = DeferredConvolution(self._last, outputs[self._last], [names[self._last]], self._path, self._kernels)
+        return View(images, rows, maps, last)
 
 
-def redirect(network: Network) -> None:
-    """Let each ReLU module of `network` pass gradients by lucid's rule for starts at which everything is shut.
-
-    Where an image gets no gradient through a ReLU at all, it gets those that would open it.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.ReLU):
-            module.forward = _Redirected.apply  # type: ignore[method-assign]
+def _module_of(point: Point) -> nn.Module:
+    return point.module if isinstance(point, Activated) else point
 
 
 class _Redirected(torch.autograd.Function):
+    """A ReLU by lucid's rule for starts at which everything is shut: where an image gets no gradient through it at all,
+    it gets those that would open it.
+    """
+
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:
         context.save_for_backward(values)
@@ -204,18 +289,21 @@ def _plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return type(module) is nn.Conv2d and not module._forward_hooks and not module._forward_pre_hooks
 
 
-def _module(network: Network, layer: str) -> nn.Module:
-    return network.module if layer == LOGITS else network.layers[network.qualified(layer)]
+def _point(network: Network, layer: str) -> Point:
+    if layer == LOGITS:
+        return network.module
+    module = network.layers[network.qualified(layer.removesuffix(ACTIVATED))]
+    return Activated(module) if layer.endswith(ACTIVATED) else module
 
 
 @torch.no_grad()
 def _tried(
     layers: Sequence[str], images: Tensor, network: Network, layout: torch.memory_format
-) -> tuple[Network, torch.memory_format, list[str]]:
-    """A network that can be climbed for these layers, its layout, and the layers in the order they run in."""
-    names = {_module(network, layer): layer for layer in layers}
+) -> tuple[Network, torch.memory_format, dict[Point, Any]]:
+    """A network that can be climbed for these layers, its layout, and what they give, in the order they run in."""
+    names = {_point(network, layer): layer for layer in layers}
     if not names:
-        return network, layout, []
+        return network, layout, {}
     with forward_pass(network, images):
-        maps = capture(network, images.to(network.device).contiguous(memory_format=layout), names)
-    return network, layout, [names[module] for module in maps]
+        outputs = capture(network, images.to(network.device).contiguous(memory_format=layout), names)
+    return network, layout, outputs

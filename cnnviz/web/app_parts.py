@@ -106,7 +106,7 @@ class Climb:
 
     def __init__(self, network: Network, layer: str, number: int) -> None:
         self.about = network.name, network.weights, layer, number
-        self._job = job = filter_job(network, layer, number, recipe="soft", preset="draft", batch=1)
+        self._job = job = filter_job(network, layer, number, preset="draft", batch=1)
         self.steps, self.tries, self.share = job.steps, 0, 0.0
         self.curve: list[float] = []
         self._image: Parametrisation

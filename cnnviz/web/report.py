@@ -24,7 +24,7 @@ from cnnviz.networks.predictions import predict
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.reading import read_picture
 from cnnviz.synthesis.settings import check_number
-from cnnviz.web.report_findings import FIT, RECIPE, Findings, depths_of, edges_of, fired_at, refusals
+from cnnviz.web.report_findings import FIT, Findings, depths_of, edges_of, fired_at, refusals
 from cnnviz.web.report_page import page
 
 TOP, EXPLAINED, FIRED = 5, 3, 3  # classes that are named, and explained; depths whose channels are looked at closely
@@ -104,7 +104,7 @@ def make_report(
     for place, depth in enumerate(closely):
         start, end = (EXPLAINING + (1 - EXPLAINING) * (place + more) / len(closely) for more in (0, 1))
         fired.append(fired_at(depth, opened, filters, steps, seed, _part_of(tell, start, end)))
-    settings = {"fit": FIT, "methods": names, "filters": filters, "steps": steps, "seed": seed, "recipe": RECIPE}
+    settings = {"fit": FIT, "methods": names, "filters": filters, "steps": steps, "seed": seed}
     made = record(
         "report",
         network,

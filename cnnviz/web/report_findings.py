@@ -33,7 +33,6 @@ from cnnviz.synthesis.settings import canvas
 
 FIT: Fit = "crop"  # `cut_out` cuts parts out of pictures that were shown like this
 LARGEST = 128  # pixels a side of synthesized images: they are shown small
-RECIPE = "soft"
 EVEN = 1e-5  # of the largest value: what differs by less differs by rounding
 
 
@@ -211,7 +210,9 @@ def fired_at(depth: Depth, picture: Picture, filters: int, steps: int | None, se
     }
     cuts = dict(zip(places, cut_out(network, depth.row, list(places.values()), lambda _: picture), strict=True))
     size = _image_size(network, depth.layer)
-    job = filter_job(network, depth.layer, channels, seed=seed, recipe=RECIPE, preset="draft", steps=steps, size=size)
+    job = filter_job(
+        network, depth.layer, channels, seed=seed, preset="draft", steps=steps, size=size, references=picture
+    )
     for progress in job.run():
         tell(f"what {depth.layer} looks for", progress.share)
     return Fired(depth, tuple(channels), tuple(cuts.get(channel) for channel in channels), collect(job, progress))

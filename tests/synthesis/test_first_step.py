@@ -40,7 +40,7 @@ def test_one_copy_and_a_few_passes_lead_to_the_first_step(work: Counter[str], pr
     """One for the receptive field, for the canvas, for the numbers, for the order of layers, and the step's own."""
     vgg = cnnviz.wrap(SmallVGG(), name="vgg", input_size=64)
     work.clear()
-    job = filter_job(vgg, "block3_conv1", [0, 1], batch=2, precision=precision)
+    job = filter_job(vgg, "block3_conv2", [0, 1], batch=2, precision=precision)
     first = next(job.run())
     assert first.step is not None
     assert first.step.number == 0
