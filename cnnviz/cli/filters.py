@@ -94,12 +94,14 @@ def synthesis_options(recipe: str) -> options.Decorator:
 
 _folder_options = [
     click.option(
-        "--references", type=options.A_FOLDER, help="A folder of pictures to compare the scores with; noise by default."
+        "--references",
+        type=options.A_FOLDER,
+        help="A folder of images to compare with, besides the photographs that come with cnnviz.",
     ),
     click.option(
         "--spectrum",
         type=options.A_FOLDER,
-        help="For the recipe maco: a folder of pictures whose mean spectrum is held.",
+        help="For the recipe maco: a folder of images whose mean spectrum is held; cnnviz's photographs by default.",
     ),
 ]
 _output_options = options.gathered(

@@ -166,6 +166,9 @@ class Job:
         self._check_finite(torch.cat(curves))
         starts = judge.scores(beginning, filled)
         self._check_finite(starts)
+        if self.start is None:  # a pattern that nothing improves stays as it is
+            lost = starts > judge.scores(shown, filled)
+            shown[lost.to(shown.device)] = beginning[lost.to(shown.device)]
         finished = dict(state.images)
         for place, row in enumerate(rows):
             (judgement,) = judge(shown[place : place + 1], filled[place : place + 1])

@@ -57,8 +57,8 @@ class Recipe:
     noise: float = 0.0
 
 
-def fourier() -> Recipe:
-    """A spectrum in natural proportions, seen from everywhere: clear images of most filters.
+def soft() -> Recipe:
+    """A spectrum in natural proportions, seen from everywhere: clear images in natural colours.
 
     Olah et al. (2017), *Feature Visualization*, as in lucid, but for what an ablation decided (gallery/ablation.md):
     frequencies are scaled down by a higher power, which takes grain away, steps are larger, and images are shifted but
@@ -75,12 +75,12 @@ def fourier() -> Recipe:
     def transforms(size: "Size") -> "Sequence[Transform]":
         return jitter(min(size) / 16), jitter(min(size) / 32)
 
-    return Recipe(image, Adam, 0.3, STEPS, transforms)
+    return Recipe(image, Adam, 0.1, STEPS, transforms)
 
 
-def soft() -> Recipe:
-    """The same in smaller steps: gentler colours, lower scores; for classes and for show."""
-    return replace(fourier(), rate=0.1)
+def fourier() -> Recipe:
+    """The same in larger steps: burnt-out colours, higher scores in small networks."""
+    return replace(soft(), rate=0.3)
 
 
 def early() -> Recipe:
@@ -175,9 +175,9 @@ def summary(recipe: Callable[[], Recipe]) -> str:
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
-    "fourier": fourier,
     "soft": soft,
     "early": early,
+    "fourier": fourier,
     "erhan": erhan,
     "pixel": pixel,
     "maco": maco,

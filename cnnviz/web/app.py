@@ -221,9 +221,7 @@ def filter_input(network: Network, layer: str, key: str, count: int) -> None:
         st.session_state["climb"] = Climb(network, layer, number)
     elif climb is None or climb.about != (network.name, network.weights, layer, number):
         st.session_state["climb"] = None
-        st.caption(
-            "From noise, by the gradient of the filter's mean activation: the deeper the layer, the longer it takes."
-        )
+        st.caption("By gradient ascent on the filter's mean activation: the deeper the layer, the longer it takes.")
 
 
 def climb_part() -> None:
@@ -269,7 +267,8 @@ def drawn(climb: Climb) -> None:
         return
     row, (name, _, layer, number) = synthesis.rows()[0], climb.about
     score = f"Score {row['score']:.3g}, {row['status']}"
-    left.caption(f"{score}: higher than {row['percentile']:.0f} % of {synthesis.references}.")
+    best = synthesis.synthesized[0].judgement
+    left.caption(f"{score}; the best of {synthesis.references} is {best.best} with {best.best_score:.3g}.")
     with left:
         download("Download this image", climb.png, None, f"{name}_{layer}_{number}")
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STATES = {
-    "ok": "It excites the filter more than 95 % of noise images do.",
-    "weak": "At least 5 % of noise images excite the filter as much: what it looks for was not found.",
+    "ok": "No simple pattern, noise or photograph excites the filter more.",
+    "weak": "A simple pattern, noise or a photograph excites the filter more: what it looks for was not found.",
     "dead": "The filter fires nowhere in its image.",
     "missing": "It is planned, but not drawn yet.",
 }
