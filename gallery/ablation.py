@@ -98,10 +98,10 @@ def variants() -> dict[str, Recipe]:
     """Every recipe, and the default with a part changed."""
     changed = partial(replace, recipes.RECIPES[recipes.DEFAULT]())
     return {name: recipe() for name, recipe in recipes.RECIPES.items()} | {
-        "rate 0.05": changed(rate=0.05),
-        "rate 0.2": changed(rate=0.2),
-        "rate 0.2, falling": changed(rate=0.2, falling=True),
+        "rate 0.1": changed(rate=0.1),
+        "rate 0.3": changed(rate=0.3),
         "rate 0.3, falling": changed(rate=0.3, falling=True),
+        "rate 0.5, falling": changed(rate=0.5, falling=True),
         "no transforms": changed(transforms=lambda _: ()),
         "twice the shifts": changed(**moved(shift=1 / 8)),
         "scaled by up to 10 %": changed(**moved(scales=0.1)),
@@ -111,7 +111,7 @@ def variants() -> dict[str, Recipe]:
         "frequency scale ** 2": changed(**spectrum(decay=2)),
         "as lucid: rate 0.05, scale ** 1": changed(rate=0.05, **spectrum(decay=1)),
         "seen 1.5 x enlarged": changed(enlarged=1.5),
-        **{f"{steps} steps": changed(steps={"default": steps}) for steps in (32, 64, 96, 192, 256, 512, 1024)},
+        **{f"{steps} steps": changed(steps={"default": steps}) for steps in (32, 64, 96, 192, 256, 512)},
     }
 
 

@@ -70,7 +70,7 @@ def build_gallery(
     layers: Sequence[str] = (),
     filters: Sequence[int] | None = None,
     *,
-    recipe: str = "fourier",
+    recipe: str | None = None,
     preset: Preset = "default",
     steps: int | None = None,
     size: int | tuple[int, int] | None = None,
@@ -84,7 +84,8 @@ def build_gallery(
         layers: names from ``network.layers``; all convolutions by default.
         filters: their numbers, in each layer as far as it has them; all by default.
         seed: each filter draws from (seed, layer, number).
-        recipe, preset, steps, size, batch, precision: see `cnnviz.synthesis.settings.Settings`; the recipe by its name.
+        recipe, preset, steps, size, batch, precision: see `cnnviz.synthesis.settings.Settings`; the recipe by its name,
+            or None to leave it to the layer.
 
     Returns:
         What the gallery holds.
@@ -97,7 +98,8 @@ def build_gallery(
     wanted = None if filters is None else tuple(operator.index(number) for number in filters)
     numbers = {"steps": steps, "batch": batch, "seed": seed}
     whole = {name: None if number is None else operator.index(number) for name, number in numbers.items()}
-    settings = {"recipe": str(recipe), "preset": preset, "size": size, "precision": precision} | whole
+    named = {} if recipe is None else {"recipe": str(recipe)}
+    settings = named | {"preset": preset, "size": size, "precision": precision} | whole
     for _ in building(InProcess(network), store, Request(tuple(layers), wanted, settings)):
         pass
     return store.planned()

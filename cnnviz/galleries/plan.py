@@ -20,7 +20,7 @@ from cnnviz.galleries.wiring import Wiring
 from cnnviz.networks.layers import Layer, all_convolutions, layer_table
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import describe
-from cnnviz.synthesis.maximization import filter_job
+from cnnviz.synthesis.maximization import filter_job, recorded_layer
 from cnnviz.synthesis.settings import canvas
 
 FORMAT = 1  # of the folder
@@ -219,7 +219,9 @@ def estimate(layers: Sequence[LayerPlan]) -> Estimate:
 def _layer_plan(
     network: Network, layer: str, request: Request, wiring: Wiring, place: int, row: Layer | None
 ) -> LayerPlan:
-    job = filter_job(network, layer, [0], **request.settings)
+    given = dict(request.settings)
+    drawn = recorded_layer(network, layer, given.pop("objective")) if "objective" in given else layer
+    job = filter_job(network, drawn, [0], **given)
     if row and len(row.output) == 3:
         count, rows, columns = row.output
     else:

@@ -220,8 +220,8 @@ class Network(nn.Module):
             UnknownNameError: as `qualified`.
         """
         if layer.endswith(PRE) and layer.replace("-", "_") not in self.names:  # any layer has something before
-            own = self.name_of(layer.removesuffix(PRE))
-            return replace(own, name=own.name + PRE)
+            own = self.filters_of(layer.removesuffix(PRE))
+            return replace(own, name=own.plain + PRE)
         own = self.name_of(layer)
         entering = self.names.get(own.plain + PRE, own)
         return entering if layer.endswith(PRE) else replace(entering, name=own.plain)

@@ -82,6 +82,16 @@ def given_weights(described: Mapping[str, Any]) -> str | None:
     return weights if weights.endswith((".pth", ".pt", ".safetensors")) else None
 
 
+def _source(kind: type) -> str:
+    """The code of a class; asked for again where another thread parses meanwhile, which confuses CPython 3.11."""
+    while True:
+        try:
+            return inspect.getsource(kind)
+        except SystemError as error:
+            if "recursion depth mismatch" not in str(error):
+                raise
+
+
 def structure(network: Network) -> str:
     """sha256, in hexadecimal, of what a network does with its weights: of its modules, and the code of a user's own."""
     kinds = {type(part) for part in network.module.modules()}
@@ -89,5 +99,5 @@ def structure(network: Network) -> str:
     sources = [repr(network.module)]
     for kind in sorted(own, key=lambda kind: kind.__qualname__):
         with _sources, suppress(OSError, TypeError):  # code that was typed in, and is kept nowhere
-            sources.append(inspect.getsource(kind))
+            sources.append(_source(kind))
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()

@@ -204,9 +204,11 @@ class Job:
         return image(start)
 
     def _beaten(self, before: SynthesizedImage | None, judge: Judge) -> bool:
-        """Whether a simple pattern scores as much as what was made before."""
+        """Whether a simple pattern scores more than what was made before."""
         names = judge.references.names[: judge.references.patterns]
-        return before is not None and before.judgement.status == "weak" and before.judgement.best in names
+        if before is None or before.ok or before.judgement.best not in names:
+            return False
+        return before.judgement.best_score > before.judgement.score
 
     def _check_finite(self, scores: Tensor) -> None:
         if not scores.isfinite().all():

@@ -131,6 +131,7 @@ def filter_job(
 ) -> Job:
     """The job of `filter_images`, not yet run; without `filters` it is for the first ones, if it is said how many."""
     _check(network)
+    check_number("diverse", diverse)
     own = network.filters_of(layer)
     size, response = canvas(network, own.module, side_pair(settings.get("size")))
     count = response.shape[1]
@@ -153,7 +154,6 @@ def filter_job(
     settings.setdefault("recipe", recipe_for(response) if diverse == 1 else DEFAULT)
     if diverse == 1:
         return prepare(network, objective, seeds, labels, title, record, **settings)
-    check_number("diverse", diverse)
     batch = settings["batch"] = settings.get("batch") or diverse
     if batch % diverse:
         raise ShapeError(f"the {diverse} images of a filter climb together; a batch of {batch} would part them.")

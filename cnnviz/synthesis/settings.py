@@ -34,7 +34,7 @@ SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are mul
 class Settings(TypedDict, total=False):
     """What all syntheses can be told.
 
-    recipe: a name from `cnnviz.synthesis.recipes.RECIPES`, or a `Recipe`; "soft" by default, and "early" for filters
+    recipe: a name from `cnnviz.synthesis.recipes.RECIPES`, or a `Recipe`; "natural" by default, and "early" for filters
         whose receptive field is at most 24 pixels.
     preset: "draft", "default" or "fine": how many steps the recipe takes.
     steps: how many instead.

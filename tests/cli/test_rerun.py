@@ -53,9 +53,11 @@ def test_what_every_command_makes_is_made_again_pixel_for_pixel(run: Run, made: 
     assert json.loads(run("inspect", "made.png", "--json").stdout) == first[0]
 
 
-def test_overlays_gallery_pictures_and_evidence_are_made_again(run: Run, tmp_path: Path) -> None:
+def test_overlays_objectives_gallery_pictures_and_evidence_are_made_again(run: Run, tmp_path: Path) -> None:
     run("saliency", CAT, "--method", "saliency", "--size", "48", *MINI, "-o", "s.png", "--overlay", "o.png", "--quiet")
     assert "identical" in run("rerun", "o.png", "--picture", CAT).stdout
+    run("filters", "--objective", "block2_conv1:3", "--steps", "2", "--size", "32", *MINI, "-o", "j.png", "--quiet")
+    assert "identical" in run("rerun", "j.png").stdout
     run("gallery", "build", "g", *MINI, "--layers", "block2_conv1", "--filters", "1-2", "--steps", "2", "--quiet")
     assert "identical" in run("rerun", "g/images/block2_conv1/0002.png").stdout
     for number, name in enumerate(("tabby", "espresso")):
@@ -70,9 +72,9 @@ def test_overlays_gallery_pictures_and_evidence_are_made_again(run: Run, tmp_pat
 
 
 def test_every_picture_making_command_is_covered() -> None:
-    assert set(COMMANDS) | {"gallery", "evidence"} == set(MAKERS)
+    assert set(COMMANDS) | {"gallery", "evidence", "objective"} == set(MAKERS)
     assert set(ASCENTS) < set(MAKERS)
-    assert set(MAKERS) <= set(cli.commands)
+    assert set(MAKERS) - {"objective"} <= set(cli.commands)  # that is `cnnviz filters --objective`
 
 
 def test_other_weights_are_named_and_the_picture_is_not_the_same(run: Run) -> None:

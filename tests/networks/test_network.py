@@ -103,14 +103,23 @@ def test_block_names_of_vgg16_by_hand(mini: Network) -> None:
     assert mini.qualified("block1_conv1") == "features.1"
     assert mini.qualified("block5_pool") == mini.qualified("features.30") == "features.30"
     assert mini.layers["block5_pool"] is mini.module.features[30]
-    assert mini.before_relu("features.20") == mini.before_relu("block4_conv2") == "block4_conv2:pre"
-    for layer in ("block4_conv2:pre", "features.19", "block5_pool", "classifier.linear"):
-        assert mini.before_relu(layer) == layer
     assert [mini.called(layer) for layer in ("features.19", "features.30", "classifier.linear")] == [
         "block4_conv2:pre",
         "block5_pool",
         "classifier.linear",
     ]
+
+
+def test_a_layers_filters_are_those_of_its_convolution_by_whatever_name(mini: Network) -> None:
+    after, before = ("block4_conv2", "features.19"), ("block4_conv2:pre", "features.19")
+    called = {"block4_conv2": after, "block4-conv2": after, "features.20": after, "features.19": after}
+    called |= dict.fromkeys(("block4_conv2:pre", "block4-conv2:pre", "features.19:pre", "features.20:pre"), before)
+    called |= {"block5_pool": ("block5_pool", "features.30"), "block5_pool:pre": ("block5_pool:pre", "features.30")}
+    for layer, (name, module) in called.items():
+        own = mini.filters_of(layer)
+        assert (own.name, own.module, own.before_activation) == (name, module, name.endswith(":pre")), layer
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        mini.filters_of("block4_cnv2:pre")
 
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet18", "squeezenet1_0", "mobilenet_v2", "densenet121"])

@@ -19,7 +19,7 @@ import cnnviz
 from cnnviz.networks.layers import layer_table
 from cnnviz.networks.network import Network
 from cnnviz.web.report import Report, make_report
-from cnnviz.web.report_findings import FIT, RECIPE, edges_of, likeness
+from cnnviz.web.report_findings import FIT, edges_of, likeness
 from cnnviz.web.report_sentences import (
     MEASURES,
     change,
@@ -130,7 +130,7 @@ def expected(network: Network, picture: Path) -> dict[str, float | int | str | N
             if not maps.silent[0, channel]:
                 numbers[f"{key}tiles.{tile}.maximum"] = maps.maximum[0, channel].item()
         if place > 1:
-            numbers |= fired(network, maps, f"fired.{place - 2}.")
+            numbers |= fired(network, picture, maps, f"fired.{place - 2}.")
     explained = cnnviz.explain(
         network, picture, methods=["integrated-gradients", "grad-cam"], top=3, fit=FIT, seed=5
     ).rows()
@@ -143,9 +143,10 @@ def expected(network: Network, picture: Path) -> dict[str, float | int | str | N
     return numbers
 
 
-def fired(network: Network, maps: cnnviz.FeatureMaps, key: str) -> dict[str, float | int | str | None]:
+def fired(network: Network, picture: Path, maps: cnnviz.FeatureMaps, key: str) -> dict[str, float | int | str | None]:
     channels = maps.order()[:3]
-    drawn = cnnviz.filter_images(network, maps.layer, channels, recipe=RECIPE, preset="draft", steps=2, seed=5)
+    settings = {"preset": "draft", "steps": 2, "references": cnnviz.read_picture(picture)}  # the picture is one, too
+    drawn = cnnviz.filter_images(network, maps.layer, channels, seed=5, **settings)
     found: dict[str, float | int | str | None] = {}
     for place, channel in enumerate(channels):
         own = f"{key}{place}."
