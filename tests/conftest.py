@@ -42,6 +42,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return min((os.cpu_count() or 1) + 1, 5)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first, so that at the end all processes have something to do."""
+    items.sort(key=lambda item: item.path.parent.name not in ("house", "web", "galleries"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("there is no graphics card here, or it is hidden: `pytest -m gpu` shows it")

@@ -211,7 +211,7 @@ def worked(at: Scene, names: Sequence[str]) -> list[bytes]:
 
 @pytest.mark.usefixtures("hurried")
 def test_threads_with_networks_of_their_own_get_what_they_get_alone(tmp_path: Path) -> None:
-    scenes, names = [scene(tmp_path / str(seed), seed) for seed in range(2)], list(CALLS)
+    scenes, names = [scene(tmp_path / str(seed), seed) for seed in range(2)], SHARED
     alone = [worked(at, names) for at in scenes]
     assert alone[0] != alone[1]
     before = process()

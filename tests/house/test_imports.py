@@ -102,8 +102,7 @@ MAPS, FILTER = ["featuremaps", str(CAT)], ["filters", "--filters", "0", "--steps
 KNOWN, OWN = ["vgg16-mini", "--layer", "block2_conv1"], ["net.py:net", "--input-size", "32", "--layer", "1"]
 
 
-@pytest.mark.parametrize("command", [MAPS, FILTER], ids=lambda command: command[0])
-@pytest.mark.parametrize("model", [KNOWN, OWN], ids=["known", "own"])
+@pytest.mark.parametrize(("command", "model"), [(MAPS, KNOWN), (FILTER, OWN)], ids=["maps", "filters"])
 def test_nothing_on_the_way_to_a_picture_imports_a_compiler(
     tmp_path: Path, command: list[str], model: list[str]
 ) -> None:
