@@ -25,6 +25,7 @@ CHANNELWISE = {
     "clone", "contiguous", "dropout", "dropout2d", "float", "group_norm", "half", "instance_norm", "max_pool2d",
     "max_pool2d_with_indices", "sub", "to",
 }
+PARAMETERS_PER_CHANNEL = {"batch_norm", "instance_norm", "prelu"}
 # fmt: on
 
 
@@ -44,8 +45,8 @@ class Call:
     @property
     def channel_by_channel(self) -> bool:
         """Whether a channel depends on itself alone."""
-        others = (value for value in (*self.arguments, *self.named.values()) if isinstance(value, Tensor))
-        return self.name != "group_norm" and all(other.ndim == 1 for other in others)
+        others = any(isinstance(value, Tensor) for value in (*self.arguments, *self.named.values()))
+        return self.name != "group_norm" and (not others or self.name in PARAMETERS_PER_CHANNEL)
 
     def of(self, channel: int) -> "Call":
         """The same for one channel (N, 1, H, W) alone."""
@@ -62,6 +63,13 @@ class Activated:
     """What a module gives, together with what the activation behind it makes of it; in place of the module itself."""
 
     module: nn.Module
+
+
+Point = nn.Module | Activated
+
+
+def module_of(point: Point) -> nn.Module:
+    return point.module if isinstance(point, Activated) else point
 
 
 @dataclass(frozen=True)
@@ -122,13 +130,16 @@ class Following(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
+        if not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
         written = getattr(func, "__name__", "")
         name = written if written.startswith("_") else written.removesuffix("_")
         activates = name in ACTIVATIONS and len(args) > 0 and isinstance(args[0], Tensor)
         sources = [tensor for tensor in (*args, *kwargs.values()) if isinstance(tensor, Tensor)]
         before: Any = args[0] if activates else None
-        if written != name or kwargs.get("inplace"):  # it writes into what it is given
+        writes = written != name or kwargs.get("inplace")
+        if writes and args and (activates or id(args[0]) in self._followed):
             before = self._saved(args[0])
         result = self.instead[name](before) if activates and name in self.instead else func(*args, **kwargs)
         if not isinstance(result, Tensor):

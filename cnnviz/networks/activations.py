@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError
-from cnnviz.networks.activated import Activated, Activation, Following
+from cnnviz.networks.activated import Activated, Activation, Following, Point, module_of
 from cnnviz.networks.network import Network, check_logits, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
@@ -92,9 +92,6 @@ def response(network: Network, layer: str, size: tuple[int, int]) -> Response:
     return network.completed(traced, f"layer {layer}")
 
 
-Point = nn.Module | Activated
-
-
 def capture(
     network: Network,
     images: Tensor,
@@ -155,7 +152,7 @@ def capture(
         raise _AllSeen
 
     seen: set[nn.Module] = set()
-    hooked = dict.fromkeys(point.module if isinstance(point, Activated) else point for point in names)
+    hooked = dict.fromkeys(map(module_of, names))
     handles = [module.register_forward_hook(keep) for module in hooked if module is not before]
     handles += [before.register_forward_pre_hook(stop)] if before else []
     try:
@@ -167,7 +164,7 @@ def capture(
     finally:
         for handle in handles:
             handle.remove()
-    known = {point.module if isinstance(point, Activated) else point for point in outputs}
+    known = set(map(module_of, outputs))
     for module in hooked:
         if module not in known:
             name = names.get(module) or followed[module]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError
-from cnnviz.networks.activated import Activated, Activation, Call
-from cnnviz.networks.activations import Point, capture
+from cnnviz.networks.activated import Activated, Activation, Call, Point, module_of
+from cnnviz.networks.activations import capture
 from cnnviz.networks.fast_copies import fastest
 from cnnviz.networks.network import Network, forward_pass
 
@@ -233,9 +233,11 @@ class Viewer:
 
     def _defer(self, outputs: Sequence[tuple[Point, Any]]) -> None:
         """Leave the convolution out whose output, or what its activation makes of it, was known last."""
-        point, output = outputs[-1] if outputs else (None, None)
-        module = point.module if isinstance(point, Activated) else point
-        if module is None or not _plain(module) or any(_module_of(point) is module for point, _ in outputs[:-1]):
+        if not outputs:
+            return
+        point, output = outputs[-1]
+        module = module_of(point)
+        if not _plain(module) or any(module_of(other) is module for other, _ in outputs[:-1]):
             return
         if isinstance(output, Activation):
             channelwise = all(call.channel_by_channel for call in output.path)
@@ -251,7 +253,7 @@ class Viewer:
         given = images.contiguous(memory_format=self._layout)
         names = self._names
         if self._last is not None:
-            names = {self._last if _module_of(point) is self._last else point: name for point, name in names.items()}
+            names = {self._last if module_of(point) is self._last else point: name for point, name in names.items()}
         with forward_pass(self._network, images):
             outputs = capture(self._network, given, names, before=self._last, instead=self._instead)
         maps = {name: outputs[point] for point, name in names.items() if point is not self._last}
@@ -259,10 +261,6 @@ class Viewer:
             return View(images, rows, maps)
         last = DeferredConvolution(self._last, outputs[self._last], [names[self._last]], self._path, self._kernels)
         return View(images, rows, maps, last)
-
-
-def _module_of(point: Point) -> nn.Module:
-    return point.module if isinstance(point, Activated) else point
 
 
 class _Redirected(torch.autograd.Function):

@@ -37,6 +37,7 @@ TAILS: dict[str, tuple[Callable[[Written, Tensor, Tensor], Tensor], str | None]]
     "a function": (lambda _, __, maps: functional.gelu(maps), "gelu"),
     "a method": (lambda _, __, maps: maps.tanh(), "tanh"),
     "written into what it is given": (lambda _, __, maps: functional.relu(maps, inplace=True), "relu"),
+    "called by keyword": (lambda _, __, maps: torch.relu(input=maps), "relu"),
     "behind batch norm": (lambda own, _, maps: functional.leaky_relu(own.norm(maps), 0.2), "leaky_relu"),
     "behind the sum of a residual block": (lambda own, first, maps: functional.relu(own.norm(maps) + first), "relu"),
     "behind a sum in place": (lambda own, first, maps: own.norm(maps).add_(first).relu_(), "relu"),

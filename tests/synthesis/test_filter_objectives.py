@@ -123,6 +123,26 @@ def test_one_channel_alone_is_computed_as_among_all(small_vgg: SmallVGG) -> None
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+class Tilted(nn.Module):
+    """Adds a number to each column of its maps, of which there are as many as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.conv, self.tilt = nn.Conv2d(3, 8, 3, padding=1), nn.Parameter(torch.arange(8.0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.conv(images) + self.tilt).relu().mean((2, 3))
+
+
+def test_what_is_added_to_columns_is_not_taken_for_channels() -> None:
+    network = cnnviz.wrap(Tilted(), name="tilted", input_size=8)
+    images = torch.rand(2, 3, 8, 8)
+    objective = mean_activation("conv", [1, 6])
+    scores = objective.score(Viewer(network, objective.layers, images)(images))
+    torch.testing.assert_close(scores, network(images)[[0, 1], [1, 6]])
+
+
 def test_patterns_are_as_many_as_they_are_said_to_be_and_no_two_alike() -> None:
     colours, grey = patterns(3, (64, 64)), patterns(1, (64, 48))
     assert (len(colours), len(grey)) == (168, 42)
