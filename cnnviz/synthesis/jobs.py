@@ -134,7 +134,7 @@ class Job:
             state = replace(state, total=state.total + len(rows) * self.steps, tries=attempt + 1)
             while rows:
                 try:
-                    judge = judge or Judge(self.network, self.objective, references, count, batch)
+                    judge = judge or Judge(self.network, self.objective, references, count, batch, self.dtype)
                     state = yield from self._batch(state, rows[:batch], batch, judge)
                 except (RuntimeError, MemoryError) as error:
                     batch, judge = halved(batch, error), None

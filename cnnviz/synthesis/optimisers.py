@@ -59,6 +59,24 @@ class Adam(Optimiser):
         return mean, (square.sqrt() / math.sqrt(1 - self.square_decay**self.steps)).add_(EPSILON)
 
 
+class AdamW(Adam):
+    """Adam whose steps also shrink the parameters.
+
+    Loshchilov and Hutter (2019), *Decoupled Weight Decay Regularization*.
+
+    Args:
+        weight_decay: the share of a parameter that a step of size 1 takes away. None grows beyond 1 / weight_decay.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], weight_decay: float) -> None:
+        super().__init__(parameters)
+        self.weight_decay = weight_decay
+
+    def move(self, parameter: nn.Parameter, gradient: Tensor, rate: float) -> None:
+        parameter.mul_(1 - rate * self.weight_decay)
+        super().move(parameter, gradient, rate)
+
+
 class NAdam(Adam):
     """Adam that looks ahead: Dozat (2016), *Incorporating Nesterov Momentum into Adam*."""
 

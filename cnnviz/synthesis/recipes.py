@@ -7,6 +7,7 @@ imported before a recipe is made.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ Preset = Literal["draft", "default", "fine"]
 DEFAULT = "natural"
 EARLY = 24  # pixels: filters with no larger receptive field are drawn by the recipe "early"
 STEPS: Mapping[str, int] = {"draft": 64, "default": 256, "fine": 1024}
+WEIGHT_DECAY = 0.04  # of "natural"
 FEWER: Mapping[str, int] = {"draft": 64, "default": 128, "fine": 512}
 
 
@@ -59,34 +61,45 @@ class Recipe:
 
 
 def natural() -> Recipe:
-    """A spectrum in natural proportions, seen from everywhere: clear images, natural colours.
+    """A spectrum held to natural proportions, seen from everywhere: clear and colourful.
+
+    As "fourier", but each step also takes a share of every frequency away, so that none outgrows what it is worth to
+    the filter: climbing with the prior that images have a spectrum of 1 / frequency ** 1.25. Steps can then be far
+    larger, and find more of the score in fewer of them (gallery/ablation.md).
+    """
+    from cnnviz.synthesis.optimisers import AdamW
+
+    decaying = partial(AdamW, weight_decay=WEIGHT_DECAY)
+    return replace(fourier(decay=1.25), optimiser=decaying, rate=4.0, falling=True)
+
+
+def fourier(decay: float = 1.5) -> Recipe:
+    """A spectrum that starts in natural proportions, seen from everywhere: burnt-out colours.
 
     Olah et al. (2017), *Feature Visualization*, as in lucid, but for what an ablation decided (gallery/ablation.md):
     frequencies are scaled down by a higher power, which takes grain away, steps are larger, and images are shifted but
     neither turned nor scaled.
+
+    Args:
+        decay: the power of the frequency by which it is scaled down.
     """
     from cnnviz.synthesis.optimisers import Adam
     from cnnviz.synthesis.parametrisations import Fourier, noise
     from cnnviz.synthesis.transforms import jitter
 
     def image(seeds: "Sequence[int]", channels: int, size: "Size", start: "Tensor | None") -> "Parametrisation":
-        image = Fourier(0.01 * noise(seeds, (channels, size[0], size[1] // 2 + 1, 2)), size, decay=1.5)
+        image = Fourier(0.01 * noise(seeds, (channels, size[0], size[1] // 2 + 1, 2)), size, decay)
         return image if start is None else image.start_from(start)
 
     def transforms(size: "Size") -> "Sequence[Transform]":
         return jitter(min(size) / 16), jitter(min(size) / 32)
 
-    return Recipe(image, Adam, 0.2, FEWER, transforms)
+    return Recipe(image, Adam, 0.3, STEPS, transforms)
 
 
 def soft() -> Recipe:
-    """The same in twice as many steps of half the size; for classes."""
-    return replace(natural(), rate=0.1, steps=STEPS)
-
-
-def fourier() -> Recipe:
-    """The same in larger steps, and more of them: higher scores, burnt-out colours."""
-    return replace(natural(), rate=0.3, steps=STEPS)
+    """The same in smaller steps."""
+    return replace(fourier(), rate=0.1)
 
 
 def early() -> Recipe:
@@ -183,8 +196,8 @@ def summary(recipe: Callable[[], Recipe]) -> str:
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "natural": natural,
     "early": early,
-    "soft": soft,
     "fourier": fourier,
+    "soft": soft,
     "erhan": erhan,
     "pixel": pixel,
     "maco": maco,

@@ -18,7 +18,7 @@ from cnnviz.errors import LayerError, ModelError, PictureError, ShapeError, Unkn
 from cnnviz.networks.network import Network
 from cnnviz.synthesis import jobs
 from cnnviz.synthesis.ascent import Augmentation, ascend
-from cnnviz.synthesis.judgement import Judge, natural_images, references_for
+from cnnviz.synthesis.judgement import Judge, as_shown, natural_images, references_for
 from cnnviz.synthesis.maximization import collect, filter_job
 from cnnviz.synthesis.objectives import channel, logit, mean_activation, neuron
 from cnnviz.synthesis.optimisers import Adam
@@ -171,6 +171,19 @@ def test_an_image_is_judged_by_the_references_that_score_less(linear: Network, w
     assert [judgement.status for judgement in judgements] == ["weak", "weak", "ok"]  # the best is as good as itself
     assert {judgement.best for judgement in judgements} == {references.names[order[-1]]}
     assert [judgement.best_score for judgement in judgements] == pytest.approx([expected.max().item()] * 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["block1_conv1", "block4_conv3"])
+def test_judging_in_bfloat16_first_gives_what_float32_gives(mini: Network, layer: str) -> None:
+    references = references_for(3, (64, 64))
+    objective = mean_activation(layer, [0, 5, 9])
+    quick, whole = (Judge(mini, objective, references, 3, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    images = as_shown(references.images[[20, 180, 190]].flip(2) * 0.9)
+    for judged, expected in zip(quick(images, torch.arange(3)), whole(images, torch.arange(3)), strict=True):
+        assert (judged.best, judged.status, judged.percentile) == (expected.best, expected.status, expected.percentile)
+        assert (judged.score, judged.best_score) == pytest.approx((expected.score, expected.best_score), rel=1e-5)
+    assert torch.equal(*(judge.best_patterns(torch.arange(3)) for judge in (quick, whole)))
+    assert 0 < quick._exact.sum() < len(references.images)
 
 
 def test_a_folders_images_are_references_besides(linear: Network, weights: Tensor, tmp_path: Path) -> None:

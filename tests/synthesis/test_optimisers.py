@@ -1,16 +1,19 @@
 """The optimisers against PyTorch's."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from cnnviz.synthesis.optimisers import Adam, GradientAscent, NAdam, Optimiser
+from cnnviz.synthesis.optimisers import Adam, AdamW, GradientAscent, NAdam, Optimiser
+
+DECAYING = partial(AdamW, weight_decay=0.04), partial(torch.optim.AdamW, weight_decay=0.04)
 
 
-@pytest.mark.parametrize(("own", "theirs"), [(Adam, torch.optim.Adam), (NAdam, torch.optim.NAdam)])
-def test_steps_are_pytorchs(own: type[Optimiser], theirs: Callable[..., torch.optim.Optimizer]) -> None:
+@pytest.mark.parametrize(("own", "theirs"), [(Adam, torch.optim.Adam), DECAYING, (NAdam, torch.optim.NAdam)])
+def test_steps_are_pytorchs(own: Callable[..., Optimiser], theirs: Callable[..., torch.optim.Optimizer]) -> None:
     start = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     moved, expected = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     optimiser, oracle = own([moved]), theirs([expected], lr=0.3)
