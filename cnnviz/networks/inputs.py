@@ -18,10 +18,11 @@ from torch import Tensor
 from cnnviz.errors import PictureError, ShapeError, choose
 from cnnviz.networks.network import Network
 from cnnviz.pictures.colours import Pixels, drawable
-from cnnviz.pictures.reading import Picture, picture_of, read_picture
+from cnnviz.pictures.exact_values import planes
+from cnnviz.pictures.reading import Picture, picture_of, picture_of_array, read_picture
 
 Fit = Literal["whole", "crop"]
-Source = str | Path | Picture | Image.Image | NDArray[np.uint8] | Tensor
+Source = str | Path | Picture | Image.Image | NDArray[Any] | Tensor
 Seen = tuple[float, float, float, float]
 LARGEST = 4096  # pixels; the maps of a larger picture would not fit into memory
 LONGEST = 8  # times the short side; a longer picture is refused, or it would not fit into memory
@@ -60,8 +61,8 @@ def show(
     """Make of a picture what `network` is to see.
 
     Args:
-        picture: a file, a `Picture`, a PIL image, an array (H, W) or (H, W, 3), uint8; or a tensor (C, H, W) or
-            (N, C, H, W) in [0, 1], shown as it is.
+        picture: a file, a `Picture`, a PIL image, an array (H, W) or (H, W, C) of uint8, uint16 or real numbers from 0
+            to 1; or a tensor (C, H, W) or (N, C, H, W) in [0, 1], shown as it is. Values keep their precision.
         fit: "whole" or "crop", see above; does not concern tensors.
         size: short side, in pixels, of what the network sees; the network's own by default.
 
@@ -76,28 +77,30 @@ def show(
         check_range(picture)
         return shown
     if isinstance(picture, np.ndarray):
-        picture = _from_array(picture)
+        picture = picture_of_array(picture)
     if isinstance(picture, Image.Image):
         picture = picture_of(picture)
     if isinstance(picture, str | Path):
         picture = read_picture(picture)
     if not isinstance(picture, Picture):
         kind = type(picture).__name__
-        raise PictureError(f"a picture is a file, a PIL image, an array (H, W, 3) or a tensor, not a {kind}.")
+        raise PictureError(f"a picture is a file, a PIL image, an array (H, W, C) or a tensor, not a {kind}.")
     check_side(min(network.input_size) if size is None else size)
     if size is not None and (size, size) != network.input_size and not network.takes_any_size:
         own = " x ".join(map(str, network.input_size))
         raise ShapeError(f"{network.name} takes pictures of {own} px (height x width) only; leave out the size.")
-    image = picture.image.convert("L" if network.channels == 1 else "RGB")
+    image, exact = picture.image.convert("L" if network.channels == 1 else "RGB"), picture.values
+    layers = [image] if exact is None else planes(exact, network.channels, picture.name)
     squeezed = fit == "whole" and not network.takes_any_size
     if max(image.size) > LONGEST * min(image.size) and not squeezed:
         given = f"{picture.name} is {image.width} x {image.height}"
         raise PictureError(f"{given}: more than {LONGEST} times as long as it is narrow; cut a part out of it.")
-    fitted, seen = _crop(network, image, size) if fit == "crop" else _whole(network, image, size)
+    parts = [_crop(network, layer, size) if fit == "crop" else _whole(network, layer, size) for layer in layers]
+    fitted, seen = parts[0]
     kept = fitted.width * image.height == fitted.height * image.width
     how = "cropped" if fit == "crop" else "squeezed" if squeezed and not kept else "whole"
     return Shown(
-        images=_tensor(fitted, network),
+        images=_tensor([part for part, _ in parts], network),
         names=(picture.name,),
         pictures=(picture.pixels(),),
         sha256=picture.sha256 or None,
@@ -178,6 +181,8 @@ def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image
     if network.crop:
         resize = round(network.crop.resize * min(target) / network.crop.side)
         interpolation = Image.Resampling[network.crop.interpolation]
+    while min(np.subtract(_resized(image, resize), target)) < 0:  # rounding left a side short: it would be black
+        resize += 1
     resized = published.resize(image, resize, published.InterpolationMode(interpolation.name.lower()))
     scale = image.width / resized.width, image.height / resized.height
     top, left = (round((side - cut) / 2) for side, cut in zip(resized.size[::-1], target, strict=True))
@@ -185,17 +190,19 @@ def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image
     return published.center_crop(resized, list(target)), seen
 
 
-def _from_array(pixels: NDArray[np.uint8]) -> Image.Image:
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
-        given = f"{pixels.dtype}, {' x '.join(map(str, pixels.shape))}"
-        raise PictureError(f"an array of pixels is uint8 and H x W, H x W x 3 or H x W x 4; this one is {given}.")
-    return Image.fromarray(pixels)
+def _resized(image: Image.Image, short: int) -> tuple[int, int]:
+    """(height, width) that torchvision gives an image with this short side."""
+    long = int(short * max(image.size) / min(image.size))
+    return (long, short) if image.height > image.width else (short, long)
 
 
-def _tensor(image: Image.Image, network: Network) -> Tensor:
-    values = np.array(image, dtype=np.float32).reshape(image.height, image.width, -1) / 255
+def _tensor(layers: list[Image.Image], network: Network) -> Tensor:
+    """(1, C, H, W) in [0, 1], of an image of 8 bits, or of one of real numbers for each channel."""
+    values: NDArray[np.float32] = np.dstack([np.asarray(layer, dtype=np.float32) for layer in layers])
+    if layers[0].mode != "F":
+        values = values / np.float32(255)
     if network.channels != values.shape[2]:
-        raise ShapeError(f"{network.name} takes {network.channels} channels; a picture file cannot give them.")
+        raise ShapeError(f"{network.name} takes {network.channels} channels; a file of 8-bit colours cannot give them.")
     return torch.from_numpy(values).permute(2, 0, 1)[None].contiguous().to(network.device)
 
 

@@ -10,8 +10,9 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ from PIL import Image, UnidentifiedImageError
 from cnnviz.errors import PictureError
 from cnnviz.isolation import quiet
 from cnnviz.pictures.colours import Pixels
+from cnnviz.pictures.exact_values import Values, eight_bits, values_in_file, values_of_array, values_of_image
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 LARGEST_FILE = 2**30  # bytes; as many pixels as Pillow thinks safe, 16 bits deep and not compressed, take less
 PROGRAMS = ("EPS",)  # formats that Pillow has another program run, Ghostscript, before there are pixels
 TOO_MANY = "{} has too many pixels to be opened safely; make it smaller first."
+NPY = b"\x93NUMPY"
 ORIENTATION = 0x0112  # EXIF's tag
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,11 +42,19 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, upright: a ``PIL.Image`` of mode RGB or L, the file's base name, and the sha256 of its bytes."""
+    """A picture, upright.
+
+    Attributes:
+        image: of mode RGB or L, as it is drawn.
+        name: the file's base name.
+        sha256: of the file's bytes.
+        values: (H, W, C) in [0, 1], what 8 bits could not hold of it; None where `image` is all there is.
+    """
 
     image: Image.Image
     name: str
     sha256: str
+    values: Values | None = field(default=None, compare=False, repr=False)
 
     def pixels(self) -> Pixels:
         """(H, W, 3), 0 to 255."""
@@ -65,7 +76,8 @@ def picture_files(folder: Path) -> list[Path]:
 def read_picture(path: str | Path) -> Picture:
     """Read JPEG, PNG, WebP, GIF (its first frame), TIFF, BMP or whatever else Pillow knows.
 
-    The EXIF orientation is applied, transparency is laid over white, 16 bits become 8.
+    And arrays in ``.npy`` files. The EXIF orientation is applied, transparency is laid over white, and what is finer
+    than 8 bits, or has more channels than colours, is kept as `Picture.values`.
 
     Raises:
         PictureError: if the file is missing, is no picture, is damaged, or is larger than Pillow thinks safe.
@@ -97,7 +109,12 @@ def content_of(path: Path) -> bytes:
 
 def picture_from_bytes(content: bytes, name: str) -> Picture:
     """A picture from a file's bytes, under a name to show; see `read_picture`."""
+    if content.startswith(NPY):
+        return picture_of_array(_array_in(content, name), name, hashlib.sha256(content).hexdigest())
     with _readable(name):
+        values = values_in_file(content, name)
+        if values is not None:
+            return _exact(values, name, hashlib.sha256(content).hexdigest(), _orientation_in(content))
         opened = Image.open(io.BytesIO(content))
         if math.prod(opened.size) > (Image.MAX_IMAGE_PIXELS or math.inf):  # of which Pillow only warns
             raise PictureError(TOO_MANY.format(name))
@@ -106,8 +123,42 @@ def picture_from_bytes(content: bytes, name: str) -> Picture:
         if opened.format == "TIFF" and not _is_whole(opened):
             raise PictureError(f"{name} is damaged and cannot be read: its strips are not all of it.")
         opened.load()
-        image = as_shown(_upright(opened), name)
-    return Picture(image, name, hashlib.sha256(content).hexdigest())
+        upright = _upright(opened)
+        values = values_of_image(upright, name)
+        image = as_shown(upright) if values is None else Image.fromarray(eight_bits(values))
+    return Picture(image, name, hashlib.sha256(content).hexdigest(), values)
+
+
+def picture_of_array(pixels: NDArray[Any], name: str = "picture", sha256: str = "") -> Picture:
+    """A picture from an array (H, W) or (H, W, C): uint8, uint16, or real numbers from 0 to 1.
+
+    Four channels of uint8 are colours and how opaque they are; all others are kept as they are.
+
+    Raises:
+        PictureError: if it is another array.
+    """
+    if pixels.dtype == np.uint8 and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))):
+        if 0 in pixels.shape:
+            raise PictureError(f"a picture has at least one pixel; {name} is {' x '.join(map(str, pixels.shape))}.")
+        return Picture(
+            as_shown(Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)), name, sha256
+        )
+    return _exact(values_of_array(pixels, name), name, sha256)
+
+
+def _exact(values: Values, name: str, sha256: str, orientation: int | None = None) -> Picture:
+    if orientation in TURNS:
+        channels = [Image.fromarray(values[..., number]) for number in range(values.shape[2])]
+        values = np.stack([np.asarray(channel.transpose(TURNS[orientation])) for channel in channels], 2)
+    return Picture(Image.fromarray(eight_bits(values)), name, sha256, values)
+
+
+def _array_in(content: bytes, name: str) -> NDArray[Any]:
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise PictureError(f"{name} is damaged, or no array of numbers: {error}.") from error
+    return np.asarray(array)
 
 
 def picture_of(image: Image.Image) -> Picture:
@@ -119,7 +170,9 @@ def picture_of(image: Image.Image) -> Picture:
     if 0 in image.size:
         raise PictureError(f"a picture has at least one pixel; this one is {image.width} x {image.height}.")
     with _readable("picture"):
-        return Picture(as_shown(image, "picture"), "picture", "")
+        values = values_of_image(image, "picture")
+        shown = as_shown(image) if values is None else Image.fromarray(eight_bits(values))
+        return Picture(shown, "picture", "", values)
 
 
 @contextmanager
@@ -151,29 +204,31 @@ def _is_whole(image: Image.Image) -> bool:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned and mirrored as its EXIF orientation says; an EXIF block in disorder says nothing."""
-    try:
-        orientation = image.getexif().get(ORIENTATION)
-    except (OSError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, struct.error):
-        orientation = None
+    """The picture turned and mirrored as its EXIF orientation says."""
+    orientation = _orientation(image)
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
-def as_shown(image: Image.Image, name: str) -> Image.Image:
-    """`image` as RGB, or L if it has no colours, the way a person sees it."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image, dtype=np.float64), image.mode, name))
+def _orientation(image: Image.Image) -> int | None:
+    """EXIF's orientation; a block in disorder says nothing."""
+    try:
+        orientation: int | None = image.getexif().get(ORIENTATION)
+    except (OSError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, struct.error):
+        return None
+    return orientation
+
+
+def _orientation_in(content: bytes) -> int | None:
+    """The orientation of a file, if Pillow knows it."""
+    try:
+        return _orientation(Image.open(io.BytesIO(content)))
+    except UnidentifiedImageError:
+        return None
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """`image`, of 8 bits, as RGB, or L if it has no colours, the way a person sees it."""
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), layers).convert("RGB")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
-
-
-def _eight_bits(values: NDArray[np.float64], mode: str, name: str) -> Pixels:
-    """Grey values of 16 bits, or real numbers from 0 to 1, as 8 bits."""
-    full = 1.0 if mode == "F" else 65535.0
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > full:
-        raise PictureError(
-            f"{name} has grey values outside 0 to {full:g}; scale it to that range, or save it as 8 bits."
-        )
-    return np.rint(values * (255 / full)).astype(np.uint8)

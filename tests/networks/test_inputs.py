@@ -1,11 +1,16 @@
 """What a network is shown: the whole picture, or exactly its published preprocessing."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 from torchvision.models import ResNet18_Weights, VGG16_Weights
 from torchvision.models import resnet18 as build_resnet18
 from torchvision.transforms import functional
@@ -114,7 +119,105 @@ def test_sizes_that_memory_could_not_hold_are_refused(mini: Network, cat: Path) 
 def test_arrays_of_pixels_are_pictures(mini: Network, cat: Path) -> None:
     pixels = np.asarray(Image.open(cat))
     assert torch.equal(show(mini, pixels).images, show(mini, cat).images)
-    with pytest.raises(PictureError, match="this one is float64, 300 x 451 x 3"):
-        show(mini, pixels / 255)
+    torch.testing.assert_close(show(mini, pixels / 255).images, show(mini, cat).images, rtol=0, atol=1.5 / 255)
+    with pytest.raises(PictureError, match="picture is int64, 300 x 451 x 3"):
+        show(mini, pixels.astype(np.int64))
     with pytest.raises(PictureError, match="not a list"):
         show(mini, [cat])
+
+
+def test_a_crop_is_full_of_picture_whatever_the_sizes() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    for size in ((224, 320), (100, 33), (17, 90)):
+        network = cnnviz.wrap(module, name="net", input_size=size)
+        for width, height in ((275, 197), (1000, 701), (333, 1001), (64, 65)):
+            shown = show(network, Image.new("RGB", (width, height), "white"), fit="crop")
+            assert shown.images.shape[2:] == size
+            assert (shown.images == 1).all()
+
+
+class Grey(nn.Sequential):
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def network_of(channels: int) -> Network:
+    return cnnviz.wrap(Grey(channels), name="net", input_size=64, channels=channels)
+
+
+def test_a_network_is_given_every_level_of_a_deep_image(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:64, 0:64]
+    levels = ((np.sin(x / 9) + np.cos(y / 7) + 2) / 4 * 4095).round().astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "xray.png")
+    np.save(tmp_path / "xray.npy", levels)
+    tifffile.imwrite(tmp_path / "xray.tif", levels)
+    expected = torch.from_numpy(levels.astype(np.float32) / 65535)[None, None]
+    for source in (*(tmp_path / f"xray.{ending}" for ending in ("png", "npy", "tif")), levels, levels[..., None]):
+        shown = show(network_of(1), source)
+        torch.testing.assert_close(shown.images, expected, rtol=0, atol=1e-7)
+        assert shown.pictures[0].max() == 255
+        assert torch.equal(show(network_of(3), source).images, shown.images.expand(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 12])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_images_of_any_number_of_channels(tmp_path: Path, channels: int, kind: type, planar: str) -> None:
+    draws = np.random.default_rng(channels)
+    full = 1 if kind is np.float32 else np.iinfo(kind).max
+    values = (draws.random((64, 64, channels)) * full).astype(kind)
+    arranged = values if planar == "contig" else np.moveaxis(values, 2, 0)
+    arranged = values[..., 0] if channels == 1 else arranged
+    tifffile.imwrite(tmp_path / "a.tif", arranged, photometric="minisblack", planarconfig=planar)
+    np.save(tmp_path / "a.npy", values)
+    expected = torch.from_numpy((values / full).astype(np.float32)).permute(2, 0, 1)[None]
+    for source in (tmp_path / "a.tif", tmp_path / "a.npy", values):
+        opaque = kind is np.uint8 and channels == 4 and not isinstance(source, Path)
+        if opaque or (kind is np.uint8 and channels == 4 and source.suffix == ".npy"):
+            continue  # colours and how opaque they are
+        torch.testing.assert_close(show(network_of(channels), source).images, expected, rtol=0, atol=1e-6)
+
+
+def test_sixteen_bits_of_colour_and_of_opacity_are_kept(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    colours = draws.integers(0, 65536, (64, 64, 4), dtype=np.uint16)
+    colours[..., 3] = 32768
+    (tmp_path / "a.png").write_bytes(png16(colours))
+    opacity = 32768 / 65535
+    expected = colours[..., :3] / 65535 * opacity + (1 - opacity)
+    shown = show(network_of(3), tmp_path / "a.png").images[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(shown, expected, atol=1e-6)
+
+
+def png16(values: NDArray[np.uint16]) -> bytes:
+    """A PNG of 16 bits, written by hand: Pillow writes none in colours."""
+    height, width, channels = values.shape
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_a_large_deep_image_is_resized_without_losing_depth() -> None:
+    ramp = np.linspace(0.25, 0.26, 256, dtype=np.float32)[None].repeat(200, 0)
+    images = show(network_of(1), ramp).images
+    assert images.shape[2:] == (64, 82)
+    assert len(torch.unique(images[0, 0, 30])) == 82
+    assert 0.25 <= images.min() < images.max() <= 0.26
+
+
+def test_arrays_that_are_no_pictures_are_told_so(mini: Network, tmp_path: Path) -> None:
+    np.save(tmp_path / "five.npy", np.random.default_rng(0).random((8, 8, 5)))
+    with pytest.raises(PictureError, match=r"five\.npy has 5 channels; the network takes 3"):
+        show(mini, tmp_path / "five.npy")
+    with pytest.raises(PictureError, match="outside 0 to 1"):
+        show(mini, np.full((8, 8), 1.5))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "five.npy").read_bytes()[:-8])
+    with pytest.raises(PictureError, match=r"cut\.npy is damaged"):
+        show(mini, tmp_path / "cut.npy")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(PictureError, match="no array of numbers"):
+        show(mini, tmp_path / "objects.npy")
