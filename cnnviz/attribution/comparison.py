@@ -4,6 +4,7 @@ comparison = cnnviz.compare_methods(network, "photographs", methods=["grad-cam",
 print(comparison.table())
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnviz.attribution.attribute import attribute, check_methods, heat
-from cnnviz.attribution.evidence import sanity, unmoved
+from cnnviz.attribution.attribute import attribute, check_methods
+from cnnviz.attribution.evidence import mean_of, sanity, unmoved
 from cnnviz.attribution.explainer import explainer
+from cnnviz.attribution.heatmaps import heat
 from cnnviz.attribution.methods import METHODS, methods_named
 from cnnviz.attribution.pointing_game import CHANCE, CONFIDENCE, Example, examples, pairs, pointing_game
 from cnnviz.attribution.suitability import able
@@ -48,7 +50,7 @@ class Compared:
         shares: of its positive attribution, how much fell on the right half of each grid, in [0, 1], float64 (grids,),
             without grids where nothing was positive.
         correlations: by lowest random layer, the rank correlation of every picture's map with that of the randomized
-            network, float64 (pictures,); the last layer is the lowest of all.
+            network, float64 (pictures,), NaN where one of the maps is flat; the last layer is the lowest of all.
     """
 
     shares: Tensor
@@ -71,9 +73,17 @@ class Compared:
         return bool(self.correlations) and unmoved(self.means.values())
 
     @property
-    def means(self) -> dict[str, float]:
-        """The mean of `correlations`, by lowest random layer."""
-        return {layer: values.mean().item() for layer, values in self.correlations.items()}
+    def means(self) -> dict[str, float | None]:
+        """The mean of `correlations`, by lowest random layer, over the maps that are not flat; None if all are."""
+        return {
+            layer: mean_of(None if math.isnan(value) else value for value in values.tolist())
+            for layer, values in self.correlations.items()
+        }
+
+    @property
+    def flat(self) -> int:
+        """How many correlations there are not, because a map is flat."""
+        return sum(int(values.isnan().sum()) for values in self.correlations.values())
 
     def row(self) -> dict[str, object]:
         """Its numbers by name."""
@@ -82,6 +92,7 @@ class Compared:
             "share": self.share,
             "within": self.within,
             "correlations": self.means,
+            "flat": self.flat,
             "unmoved": self.unmoved if self.correlations else None,
         }
 
@@ -108,13 +119,16 @@ class Comparison:
         return [{"method": name, **compared.row()} for name, compared in self.methods.items()]
 
     def table(self) -> str:
-        """Markdown: for each method the mean share with its 95 % interval, and mean correlations by random layer."""
+        """Markdown: for each method the mean share with its 95 % interval, and mean correlations by random layer.
+
+        Maps that are flat are left out of the means; "flat" stands where all are.
+        """
         layers = next(iter(self.methods.values())).correlations
         rows = [["method", "on the right half", "grids", *layers]]
         rows.append(["---"] * len(rows[0]))
         for name, compared in self.methods.items():
             share, within = ("-" if value is None else f"{value:.1%}" for value in (compared.share, compared.within))
-            means = [f"{value:.2f}" for value in compared.means.values()]
+            means = ["flat" if value is None else f"{value:.2f}" for value in compared.means.values()]
             rows.append([METHODS[name].title, f"{share} ± {within}", str(len(compared.shares)), *means])
         return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
@@ -164,18 +178,23 @@ def _shares(axes: "Axes", comparison: Comparison, names: list[str]) -> None:
 
 
 def _correlations(axes: "Axes", comparison: Comparison, names: list[str]) -> None:
-    rows = [list(comparison.methods[name].means.values()) for name in names]
+    means = [comparison.methods[name].means.values() for name in names]
+    rows = [[math.nan if value is None else value for value in row] for row in means]
     layers = list(comparison.methods[names[0]].means)
     axes.imshow(np.array(rows), cmap=CORRELATIONS, vmin=0, vmax=1, aspect="auto", origin="lower")
     for row, name in enumerate(names):
         for column, value in enumerate(rows[row]):
             ink = "white" if value > DARK else "black"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
+            text = "flat" if math.isnan(value) else f"{value:.2f}"
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
         if comparison.methods[name].unmoved:
             axes.text(len(layers) - 0.4, row, "unmoved", va="center", color=VERDICT, fontsize=8)
     axes.set_xticks(range(len(layers)), layers, fontsize=8)
     axes.set_title("Does the map change when the network is randomized?", fontsize=10)
-    axes.set_xlabel(f"random from this layer up; rank correlation of the maps\nmean of {comparison.pictures} pictures")
+    flat = ", flat maps left out" * any(comparison.methods[name].flat for name in names)
+    axes.set_xlabel(
+        f"random from this layer up; rank correlation of the maps\nmean of {comparison.pictures} pictures{flat}"
+    )
 
 
 def compare_methods(
@@ -252,7 +271,13 @@ def _randomized(
     """By method and lowest random layer, a correlation for each picture."""
     again = [partial(_map, name, example, seed) for name in names for example in shown]
     stages = sanity(network, [make(network) for make in again], again, seed, watch)
-    by_method = {layer: torch.tensor(values).view(len(names), -1) for layer, values in stages.items() if values}
+    by_method = {
+        layer: torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64).view(
+            len(names), -1
+        )
+        for layer, values in stages.items()
+        if values
+    }
     return {name: {layer: values[row] for layer, values in by_method.items()} for row, name in enumerate(names)}
 
 

@@ -1,7 +1,7 @@
 """Why a class came out of a picture, with evidence: `explain`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,24 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz.attribution.attribute import attribute, check_methods, check_targets, heat
+from cnnviz.attribution.attribute import attribute, check_methods, check_targets
 from cnnviz.attribution.baselines import BASELINES, baseline_for, check_baseline
 from cnnviz.attribution.evidence import (
     completeness_gap,
+    contributions,
     deletion_insertion,
     infidelity,
+    is_bottleneck,
     max_sensitivity,
     reference,
     sanity,
 )
 from cnnviz.attribution.explainer import Explainer, Target, explainer
 from cnnviz.attribution.explanations import Attribution, Evidence, Explanation
-from cnnviz.attribution.methods import CHECKS, DEFAULT, METHODS, methods_named, share_out
+from cnnviz.attribution.heatmaps import heat
+from cnnviz.attribution.methods import CHECKS, DEFAULT, METHODS, methods_named, settings_of, share_out
 from cnnviz.attribution.suitability import able, layer_for
 from cnnviz.errors import ShapeError, choose
 from cnnviz.networks.inputs import Fit, Source, show
 from cnnviz.networks.network import Network
-from cnnviz.networks.predictions import check_labels, class_index, probabilities_of
+from cnnviz.networks.outputs import probabilities_of
+from cnnviz.networks.predictions import check_labels, class_index
 
 
 def explain(
@@ -57,7 +61,9 @@ def explain(
         baseline: "mean", "black", "white", "blur" or a picture's path.
         fit, size: see `cnnviz.networks.inputs`.
         seed: of methods that draw random numbers.
-        checks: which of `cnnviz.attribution.methods.CHECKS` to gather as evidence besides completeness.
+        checks: which of `cnnviz.attribution.methods.CHECKS` to gather as evidence besides completeness: "curves"
+            (deletion and insertion, whose removed pixels are the baseline's), "rise" (the same, but insertion begins
+            from the blurred image, as Petsiuk et al. 2018 have it), "sanity", "infidelity", "sensitivity".
         watch: called with what is being done, and the share of the attributions that are done.
         options: of methods, such as ``steps=100``; each goes to the methods that have it.
 
@@ -80,10 +86,13 @@ def explain(
     baseline_image, called = baseline_for(network, image, baseline)
     tell = watch or (lambda *_: None)
     pairs = [(target, name) for target in targets for name in names]
-    references = {}
-    if "curves" in checks:
+    references, start = {}, None
+    if "rise" in checks:
+        start, _ = baseline_for(network, image, "blur")
+    if {"curves", "rise"} & set(checks):
         tell("deletion and insertion in orders that know nothing of the network", 0)
-        references = {target: reference(ready, image, baseline_image, target, seed) for target in targets}
+        references = {target: reference(ready, image, baseline_image, target, seed, start) for target in targets}
+    given = _Given(ready, image, baseline_image, start, checks)
     attributions, map_makers = [], []
     for number, (target, name) in enumerate(pairs):
         method: Callable[..., Tensor] = partial(
@@ -91,17 +100,21 @@ def explain(
         )
         passed = _counter(tell, f"{METHODS[name].title} for {network.label(target.index)}", number / len(pairs))
         values = method(network, image, passed=passed)
+        shared = contributions(ready, METHODS[name], image, values, baseline_image, settings_of(name, own[name]))
         attribution = Attribution(
             method=name,
             target=target,
-            probability=probabilities_of(logits)[0, target.index].item(),
+            probability=None
+            if network.outputs == "value"
+            else probabilities_of(logits, network.outputs)[0, target.index].item(),
             score=target.score(logits).item(),
             values=values[0].cpu(),
+            contributions=shared[0].cpu(),
             heat=heat(values, name, image.shape[2:])[0].cpu(),
             layer=layer_for(ready.twin, ready.structure, METHODS[name], layer),
             evidence=Evidence(reference=references.get(target)),
         )
-        attributions.append(_with_evidence(attribution, ready, image, baseline_image, partial(method, network), checks))
+        attributions.append(_with_evidence(attribution, given, partial(method, network)))
         map_makers.append(partial(_map, method, name, image))
     if "sanity" in checks:
         correlations = sanity(network, [attribution.heat for attribution in attributions], map_makers, seed, tell)
@@ -144,26 +157,51 @@ def _with(attribution: Attribution, **evidence: Any) -> Attribution:
     return replace(attribution, evidence=replace(attribution.evidence, **evidence))
 
 
-def _with_evidence(
-    attribution: Attribution,
-    ready: Explainer,
-    image: Tensor,
-    baseline: Tensor,
-    method: Callable[[Tensor], Tensor],
-    checks: Sequence[str],
-) -> Attribution:
+@dataclass(frozen=True)
+class _Given:
+    """What evidence is measured with, for all attributions.
+
+    Attributes:
+        image, baseline: (1, C, H, W) in [0, 1].
+        start: the image into which pixels are inserted, if not `baseline`.
+        checks: as `explain` takes them.
+    """
+
+    ready: Explainer
+    image: Tensor
+    baseline: Tensor
+    start: Tensor | None
+    checks: Sequence[str]
+
+
+def _with_evidence(attribution: Attribution, given: _Given, method: Callable[[Tensor], Tensor]) -> Attribution:
     """The same with what can be measured of it alone."""
-    kind, target, values = METHODS[attribution.method], attribution.target, attribution.values[None].to(image.device)
+    kind, target, ready, image = METHODS[attribution.method], attribution.target, given.ready, given.image
+    values = attribution.contributions[None].to(image.device)
     evidence: dict[str, Any] = {}
-    if "curves" in checks:
-        evidence["curves"] = deletion_insertion(ready, image, baseline, target, attribution.heat.to(image.device))
-    if kind.complete:
-        evidence["gap"] = completeness_gap(ready, image, baseline, target, values)
-    if "infidelity" in checks and "infidelity" in kind.checks:
-        evidence["infidelity"] = infidelity(ready, image, target, values, baseline if kind.signed else None)
-    if "sensitivity" in checks:
+    if {"curves", "rise"} & set(given.checks):
+        order = attribution.heat.to(image.device)
+        evidence["curves"] = deletion_insertion(ready, image, given.baseline, target, order, given.start)
+        evidence["blurred"] = given.start is not None
+    if kind.complete and (attribution.layer is None or is_bottleneck(ready, attribution.layer, image)):
+        evidence["gap"] = completeness_gap(ready, image, given.baseline, target, values)
+    if "infidelity" in given.checks and "infidelity" in kind.checks:
+        evidence["infidelity"] = infidelity(ready, image, target, values, _compared_with(attribution, given))
+    if "sensitivity" in given.checks:
         evidence["sensitivity"] = max_sensitivity(ready, image, method)
     return _with(attribution, **evidence)
+
+
+def _compared_with(attribution: Attribution, given: _Given) -> Tensor | None:
+    """The image whose contributions are zero; None for attributions that are slopes.
+
+    Methods that multiply by the input compare with the network's mean colour, which is zero once normalised, whatever
+    baseline the others have.
+    """
+    kind = METHODS[attribution.method]
+    if kind.baseline:
+        return given.baseline
+    return given.ready.twin.mean.expand_as(given.image) if kind.signed else None
 
 
 def _chosen_targets(

@@ -7,25 +7,25 @@ explanation.save("why.png")
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.attribution.evidence import Curves, Reference, unmoved
+from cnnviz.attribution.evidence import RANDOM_ORDERS, STEPS, Curves, Reference, mean_of, unmoved
 from cnnviz.attribution.explainer import Target
 from cnnviz.attribution.heatmaps import full_scale, overlaid, placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.networks.inputs import Shown, unseen_dimmed
 from cnnviz.networks.network import Network
+from cnnviz.networks.predictions import said
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import Pixels, colours_of, painted
 from cnnviz.pictures.sheets import PAPER, ColourBar, Sheet, Tile, sheet
 
 ALONE, AMONG_OTHERS = 420, 210  # pixels; the long side of a picture
 SEAM = 2  # pixels, between a map and its overlay
-NARROWEST = 150  # pixels; of a picture, for the evidence to be legible below two of them
+NARROWEST = 180  # pixels; of a picture, for the evidence to be legible below two of them
 ACROSS = 3  # attributions side by side, if they are of one class
 
 
@@ -34,17 +34,20 @@ class Evidence:
     """How far an attribution can be believed; None for what was not asked for or makes no sense.
 
     Attributes:
-        curves: probability while pixels are taken away and put back in the map's order.
-        reference: the areas that orders reach which know nothing of the network.
+        curves: probability while pixels are removed and inserted in the map's order.
+        reference: the areas of orders that know nothing of the network.
+        blurred: whether insertion begins from the blurred image, rather than from the baseline.
         gap: by what share of the difference of scores the attributions miss it, for methods that promise it.
-        sanity: rank correlation with the maps of ever more randomized networks, by the lowest random layer.
+        sanity: rank correlation with the maps of ever more randomized networks, by the lowest random layer; None where
+            one of the maps is flat.
         infidelity, sensitivity: see `cnnviz.attribution.evidence`.
     """
 
     curves: Curves | None = None
     reference: Reference | None = None
+    blurred: bool = False
     gap: float | None = None
-    sanity: Mapping[str, float] | None = None
+    sanity: Mapping[str, float | None] | None = None
     infidelity: float | None = None
     sensitivity: float | None = None
 
@@ -65,7 +68,9 @@ class Evidence:
             for place, name in enumerate(("deletion_auc", "insertion_auc")):
                 numbers[name] = getattr(self.curves, name)
                 numbers[f"{name}_random"] = self.reference.random[place]
+                numbers[f"{name}_random_spread"] = self.reference.spread[place]
                 numbers[f"{name}_centre"] = self.reference.centre[place]
+            numbers["insertion_from"] = "blurred image" if self.blurred else "baseline"
         return {name: value for name, value in numbers.items() if value is not None}
 
 
@@ -76,27 +81,36 @@ class Attribution:
     Attributes:
         method: a key of `cnnviz.attribution.methods.METHODS`.
         target: the class, and the one it is held against, if any.
-        probability: of the class, in [0, 1].
+        probability: of the class, in [0, 1]; None where outputs are values, which have none.
         score: what is attributed: its logit, or the difference of two.
         values: as captum gives them, float32, on the CPU: (C, H, W), or (1, H', W') of a layer.
-        heat: (H, W), the same as a map of what the network saw.
+        contributions: the same shape; what each value contributes, so that they add up. They are `values` but for
+            occlusion, feature ablation, LIME and KernelSHAP, which repeat the effect of a whole region at each of its
+            values; see `cnnviz.attribution.evidence.contributions`. Completeness and infidelity are theirs.
+        heat: (H, W), a map of what the network saw, in units of `values`; see `cnnviz.attribution.heatmaps.heat`.
         layer: that the method looked at, if it looks at attribution.
         evidence: how far to believe it.
     """
 
     method: str
     target: Target
-    probability: float
+    probability: float | None
     score: float
     values: Tensor
+    contributions: Tensor
     heat: Tensor
     layer: str | None
     evidence: Evidence
 
     @property
     def scale(self) -> float:
-        """The size of a value that the last colour stands for."""
+        """The size of a value of the map that the last colour stands for."""
         return full_scale(self.heat)
+
+    @property
+    def total(self) -> float:
+        """The sum of the contributions."""
+        return self.contributions.double().sum().item()
 
     @property
     def flat(self) -> bool:
@@ -149,7 +163,7 @@ class Explanation:
                 "probability": attribution.probability,
                 "score": attribution.score,
                 "layer": attribution.layer,
-                "sum": attribution.values.double().sum().item(),
+                "sum": attribution.total,
                 "scale": attribution.scale,
                 "flat": attribution.flat,
                 **attribution.evidence.row(),
@@ -164,7 +178,7 @@ class Explanation:
             picture=self.shown.names[0],
             sha256=self.shown.sha256,
             settings={**self.settings, **self.shown.settings, **more},
-            results={"sum": [attribution.values.double().sum().item() for attribution in self.attributions]},
+            results={"sum": [attribution.total for attribution in self.attributions]},
         )
 
     def __repr__(self) -> str:
@@ -256,24 +270,34 @@ def _evidence(attribution: Attribution) -> list[str]:
     if evidence.curves and evidence.reference:
         for number, name in enumerate(("deletion", "insertion")):
             own = getattr(evidence.curves, f"{name}_auc")
-            random, centre = evidence.reference.random[number], evidence.reference.centre[number]
-            lines.append(f"{name} {own:.1%} (random {random:.1%}, centre {centre:.1%})")
+            random, spread = evidence.reference.random[number], evidence.reference.spread[number]
+            centre = evidence.reference.centre[number]
+            lines.append(f"{name} AUC {own:.1%} (random {100 * random:.1f} ± {spread:.1%}, centre {centre:.1%})")
     if evidence.gap is not None:
         lines.append(f"sums up to the score but for {evidence.gap:.1%}")
     if evidence.sanity:
-        verdict = ": does not explain the network" if evidence.unmoved else ""
-        lines.append(f"network randomized: mean correlation {fmean(evidence.sanity.values()):.2f}{verdict}")
+        lines.append(f"network randomized: {_sanity(evidence.sanity)}")
     if evidence.infidelity is not None:
         lines.append(f"infidelity {evidence.infidelity:.2g}")
     if evidence.sensitivity is not None:
-        lines.append(f"largest change by a small disturbance {evidence.sensitivity:.0%}")
+        lines.append(f"max-sensitivity {evidence.sensitivity:.0%}")
     return lines
+
+
+def _sanity(correlations: Mapping[str, float | None]) -> str:
+    """Their mean, how many maps are flat and left out, and the verdict."""
+    mean, numbers = mean_of(correlations.values()), list(correlations.values())
+    if mean is None:
+        return "all maps flat, not measurable"
+    flat = f" ({numbers.count(None)} of {len(numbers)} maps flat, left out)" if None in numbers else ""
+    return f"mean correlation {mean:.2f}{flat}" + ": fails the sanity check" * unmoved(numbers)
 
 
 def _lines(explanation: Explanation) -> list[str]:
     classes = {attribution.target: attribution for attribution in explanation.attributions}
     named = ", ".join(
-        f"{explanation.label(attribution)} ({attribution.probability:.1%})" for attribution in classes.values()
+        f"{explanation.label(attribution)} ({said(attribution.probability, attribution.score)})"
+        for attribution in classes.values()
     )
     part = {"cropped": "its centre", "squeezed": "squeezed", "whole": "whole"}.get(
         explanation.shown.how, explanation.shown.how
@@ -292,8 +316,14 @@ def _lines(explanation: Explanation) -> list[str]:
         parts = [f"nothing to be seen is: {explanation.baseline}"] if compared else []
         parts += [f"layer: {', '.join(layers)}"] if layers else []
         lines.append("; ".join(parts))
-    if any(attribution.evidence.curves for attribution in explanation.attributions):
-        lines.append("deletion: mean probability while the hottest pixels go first, lower is better; insertion: higher")
+    curves = [attribution.evidence for attribution in explanation.attributions if attribution.evidence.curves]
+    if curves:
+        start = "the blurred image (RISE)" if curves[0].blurred else "the baseline"
+        lines += [
+            f"deletion AUC: most important pixels removed first, {STEPS} steps (lower is better)",
+            f"insertion AUC: inserted into {start} (higher is better)",
+            f"baselines: random order (mean ± standard deviation of {RANDOM_ORDERS}), centre first",
+        ]
     return lines
 
 

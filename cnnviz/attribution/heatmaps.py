@@ -1,4 +1,6 @@
-"""Attributions as pictures: where in the user's own picture they fall, and laid over it."""
+"""Attributions as maps: one number per pixel, where in the user's own image it falls, and overlays."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -6,11 +8,32 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from cnnviz.attribution.methods import METHODS, method_named
 from cnnviz.networks.inputs import Shown, unseen_dimmed
 from cnnviz.pictures.colours import Pixels, Values, painted
 
 FULL = 0.995  # the share of a map's values, by size, that is not brighter than the last colour
 VIVID = 0.6  # of the full scale: the palest colour that is laid over a picture, where white would mean nothing
+
+
+def heat(attributions: Tensor, method: str, size: Sequence[int]) -> Tensor:
+    """Attributions as maps: (N, C, H', W') to (N, height, width).
+
+    Signed attributions of a pixel's colour channels add up; of unsigned ones the largest counts (Simonyan et al. 2013).
+    Occlusion, feature ablation, LIME and KernelSHAP repeat the effect of a whole region at each of its values: there
+    the map is that effect, in units of the score, and colour channels do not add up. Maps of a layer are enlarged
+    linearly.
+    """
+    kind = METHODS[method_named(method)]
+    if kind.regions is not None:
+        maps = attributions[:, :1]
+    elif kind.signed:
+        maps = attributions.sum(1, keepdim=True)
+    else:
+        maps = attributions.abs().amax(1, keepdim=True)
+    if maps.shape[2:] != tuple(size):
+        maps = functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+    return maps[:, 0]
 
 
 def placed(heat: Tensor, shown: Shown, size: tuple[int, int]) -> Values:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it for the predicted class
 STEPS = (50, 100, 200, 400)  # of integrated gradients, until it is complete
+LASSO, LASSO_OF_SPREAD = 0.01, 0.05  # LIME's alpha: captum's, and at most so much of the scores' standard deviation
+ROUNDING = 1e-6  # of the largest score: variation that is none
 LEAST_OVERLAPPING = 8  # images at a time, where parts of the steps overlap by one
 
 
@@ -137,7 +139,14 @@ def gradient_x_activation(case: Case) -> "Tensor":
 
 
 def conductance(case: Case) -> "Tensor":
-    """In parts that captum lets overlap by one step, so small ones would cost nearly twice the steps."""
+    """Added up over the layer's channels.
+
+    In parts that captum lets overlap by one step, so small ones would cost nearly twice the steps. The sum over the
+    layer is the difference of scores only where all paths through the network meet in it.
+
+    References:
+        Dhamdhere et al. (2018), *How Important Is a Neuron?*
+    """
     from captum.attr import LayerConductance
 
     assert case.layer is not None
@@ -193,9 +202,28 @@ def feature_ablation(case: Case) -> "Tensor":
 
 
 def lime(case: Case) -> "Tensor":
+    """With captum's lasso, alpha 0.01, but for scores that vary so little that it would make everything zero.
+
+    alpha is at most a twentieth of their standard deviation over the samples, so that small scores are explained as
+    large ones are. Scores that vary by rounding only have nothing to explain and keep captum's alpha.
+
+    References:
+        Ribeiro et al. (2016), *"Why Should I Trust You?": Explaining the Predictions of Any Classifier*.
+    """
+    import torch
+    from captum._utils.models.linear_model import SkLearnLasso
     from captum.attr import Lime
 
-    return Lime(case.model).attribute(case.inputs, n_samples=int(case.options["samples"]), **_over_patches(case))
+    class Lasso(SkLearnLasso):
+        def fit(self, train_data: Any, **settings: Any) -> Any:
+            scores = torch.cat([batch[1] for batch in train_data]).double()
+            spread = scores.std(correction=0).item()
+            if spread > ROUNDING * scores.abs().max().item():
+                self.construct_kwargs["alpha"] = min(LASSO, LASSO_OF_SPREAD * spread)
+            return super().fit(train_data, **settings)
+
+    explained = Lime(case.model, interpretable_model=Lasso(alpha=LASSO))
+    return explained.attribute(case.inputs, n_samples=int(case.options["samples"]), **_over_patches(case))
 
 
 def kernel_shap(case: Case) -> "Tensor":
@@ -228,7 +256,7 @@ def lrp(case: Case) -> "Tensor":
 
 Cost = Literal["one pass", "dozens of passes", "hundreds of passes"]
 Need = Literal["relu modules", "rescaled modules", "chain"]
-CHECKS = ("curves", "sanity", "infidelity", "sensitivity")  # evidence that can be asked for besides completeness
+CHECKS = ("curves", "rise", "sanity", "infidelity", "sensitivity")  # evidence that can be asked for; see `explain`
 
 
 @dataclass(frozen=True)
@@ -284,7 +312,10 @@ class Method:
         needs: what the network must be made of for captum to be right.
         baseline: whether it compares with a baseline.
         layer: whether it looks at a layer.
-        complete: whether its values promise to add up to the difference of scores between image and baseline.
+        complete: whether its values promise to add up to the difference of scores between image and baseline; those of
+            a layer only where all paths through the network meet in it.
+        regions: for methods that give the effect of a whole region (a window, a superpixel) at each of its values, in
+            every colour channel: the one that says what removing each region does.
         draws: whether it draws from the generators that the whole process shares, one thread at a time.
     """
 
@@ -298,6 +329,7 @@ class Method:
     baseline: bool = False
     layer: bool = False
     complete: bool = False
+    regions: "Callable[[Case], Tensor] | None" = None
     draws: bool = False
 
     @property
@@ -307,8 +339,8 @@ class Method:
 
 
 def _noisy(title: str, paper: str, kind: str) -> Method:
-    """One of captum's ways to sum up the gradients of noisy images."""
-    options = {"samples": Option(25), "noise": _share(0.15)}
+    """One of captum's ways to sum up the gradients of noisy images; 50 of them, as Smilkov et al. (2017) recommend."""
+    options = {"samples": Option(50), "noise": _share(0.15)}
     return Method(title, paper, "dozens of passes", noise_tunnel(kind), False, options, draws=True)
 
 
@@ -391,6 +423,7 @@ METHODS: dict[str, Method] = {
         True,
         {"window": Option(None), "stride": Option(None)},
         baseline=True,
+        regions=occlusion,
     ),
     "feature-ablation": Method(
         "ablation of patches",
@@ -400,6 +433,7 @@ METHODS: dict[str, Method] = {
         True,
         {"patches": Option(50, least=2)},
         baseline=True,
+        regions=feature_ablation,
     ),
     "lime": Method(
         "LIME",
@@ -409,6 +443,7 @@ METHODS: dict[str, Method] = {
         True,
         {"patches": Option(50, least=2), "samples": Option(200)},
         baseline=True,
+        regions=feature_ablation,
         draws=True,
     ),
     "kernel-shap": Method(
@@ -419,6 +454,7 @@ METHODS: dict[str, Method] = {
         True,
         {"patches": Option(50, least=2), "samples": Option(200)},
         baseline=True,
+        regions=feature_ablation,
         draws=True,
     ),
     "lrp": Method("layer-wise relevance propagation", "Bach et al. 2015", "one pass", lrp, True, needs="chain"),

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnnviz.attribution.attribute import attribute, heat
+from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.explainer import Explainer, explainer
+from cnnviz.attribution.heatmaps import heat
 from cnnviz.attribution.methods import METHODS
 from cnnviz.errors import PictureError
 from cnnviz.networks.inputs import show

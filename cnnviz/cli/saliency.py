@@ -44,9 +44,16 @@ def settings(texts: tuple[str, ...]) -> dict[str, float]:
 @click.option("--layer", help="For methods of a layer; the last one with feature maps by default.")
 @click.option("--baseline", default="mean", show_default=True, help="mean, black, white, blur or a picture's path.")
 @click.option("--set", "texts", multiple=True, metavar="OPTION=NUMBER", help="An option of a method; may be repeated.")
-@click.option("--sanity", is_flag=True, help="Compare with maps of the network randomized from the top.")
-@click.option("--infidelity", is_flag=True, help="Measure how badly the map predicts what noise does.")
-@click.option("--sensitivity", is_flag=True, help="Measure how far small disturbances move the map.")
+@click.option(
+    "--rise", is_flag=True, help="Begin insertion from the blurred image, as RISE does (Petsiuk et al. 2018)."
+)
+@click.option(
+    "--sanity", is_flag=True, help="Compare with maps of the network randomized from the top (Adebayo et al. 2018)."
+)
+@click.option(
+    "--infidelity", is_flag=True, help="Measure how badly the map predicts what noise does (Yeh et al. 2019)."
+)
+@click.option("--sensitivity", is_flag=True, help="Measure the max-sensitivity to small noise (Yeh et al. 2019).")
 @options.size()
 @options.fit("whole")
 @options.draws("Of methods that draw random numbers.")
@@ -78,8 +85,8 @@ def saliency(
 ) -> None:
     """Show which pixels of PICTURE speak for the class that came out, and how far to believe it.
 
-    Beneath each map stand its evidence and, in brackets, what it must be held against: deletion and insertion of pixels
-    in the map's order, against a random order and one from the centre.
+    Beneath each map stand its evidence and, in brackets, its baselines: deletion and insertion AUC, in 64 steps in the
+    map's order, against random orders (mean and standard deviation of ten) and one from the centre outwards.
 
     \b
     Example:
@@ -138,8 +145,10 @@ def _arrays(explanation: "Explanation") -> dict[str, Any]:
 
 
 def _summary(explanation: "Explanation", file: Path) -> list[str]:
+    from cnnviz.networks.predictions import said
+
     classes = {
-        attribution.target: f"{explanation.label(attribution)} ({attribution.probability:.1%})"
+        attribution.target: f"{explanation.label(attribution)} ({said(attribution.probability, attribution.score)})"
         for attribution in explanation.attributions
     }
     titles = dict.fromkeys(METHODS[attribution.method].title for attribution in explanation.attributions)

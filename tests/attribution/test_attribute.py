@@ -13,8 +13,9 @@ from torch.nn import functional
 
 import cnnviz
 import cnnviz.networks.inputs
-from cnnviz.attribution.attribute import attribute, heat
+from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.explainer import Target, explainer
+from cnnviz.attribution.heatmaps import heat
 from cnnviz.attribution.methods import METHODS
 from cnnviz.attribution.suitability import able, structure_of
 from cnnviz.attribution.superpixels import superpixels
@@ -36,7 +37,7 @@ def plain(module: nn.Module, name: str, inputs: Tensor, patches: Tensor) -> Tens
     empty = torch.zeros_like(inputs)
     layer = module.features[29] if not isinstance(module.features[1], nn.BatchNorm2d) else module.features[42]
     noise = 0.15 * (inputs.max() - inputs.min()).item()
-    tunnel = {"nt_samples": 25, "nt_samples_batch_size": 2, "stdevs": noise, "target": CLASS, "abs": False}
+    tunnel = {"nt_samples": 50, "nt_samples_batch_size": 2, "stdevs": noise, "target": CLASS, "abs": False}
     mask = patches.expand(1, 3, *inputs.shape[2:])
     over_patches = {"baselines": empty, "feature_mask": mask, "target": CLASS, "perturbations_per_eval": 2}
     window = round(min(inputs.shape[2:]) / 7)
@@ -148,6 +149,40 @@ def test_on_a_linear_network_attributions_are_known_in_closed_form() -> None:
             inside = patches == number
             expected = product[0].sum(0)[inside].sum().expand(int(inside.sum()))
             torch.testing.assert_close(values[inside], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1e-1, 1e-2, 1e-3])
+def test_lime_explains_small_logits_as_it_explains_large_ones(factor: float) -> None:
+    """captum's alpha of 0.01 makes all of them zero; the lasso itself is indifferent to units."""
+    module, image = Linear(12, 12), torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(5))
+    small, smaller = Linear(12, 12), Linear(12, 12)
+    small.weight.data *= 1e-2
+    smaller.weight.data *= 1e-2 * factor
+    values, scaled = (
+        attribute(cnnviz.wrap(one, name="linear", input_size=12), image, Target(1, 0), method="lime", patches=6)
+        for one in (small, smaller)
+    )
+    torch.testing.assert_close(scaled / factor, values, rtol=1e-2, atol=1e-3)
+    patches, product = (
+        superpixels(image[0], 6),
+        1e-2 * (module.weight.detach()[1] - module.weight.detach()[0]) * image[0],
+    )
+    effects = torch.tensor([product.sum(0)[patches == number].sum() for number in patches.unique()])
+    found = torch.tensor([values[0, 0][patches == number].mean() for number in patches.unique()])
+    assert torch.corrcoef(torch.stack([effects, found]))[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("name", ["occlusion", "feature-ablation", "lime", "kernel-shap"])
+def test_the_heat_of_a_region_is_what_removing_it_does(name: str, colours: int) -> None:
+    values = torch.tensor([[0.5, -2.0], [4.0, 1.0]]).expand(1, colours, 2, 2)
+    assert torch.equal(heat(values, name, (2, 2)), values[:, 0])
+
+
+def test_the_heat_of_a_pixel_adds_up_its_colours_where_they_have_signs() -> None:
+    values = torch.tensor([1.0, -3.0, 0.5]).view(1, 3, 1, 1)
+    assert heat(values, "input-x-gradient", (1, 1)).item() == -1.5
+    assert heat(values, "saliency", (1, 1)).item() == 3
 
 
 def test_a_gradcam_by_hand(lenet: LeNet) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import cnnviz
-from cnnviz.attribution.comparison import Compared, compare_methods
+from cnnviz.attribution.comparison import Compared, Comparison, compare_methods
 from cnnviz.attribution.evidence import unmoved
 from cnnviz.attribution.pointing_game import Example, examples, pairs, pointing_game
 from cnnviz.errors import PictureError, ShapeError, UnknownNameError
@@ -109,7 +109,7 @@ def test_nothing_positive_is_no_share(photographs: Path) -> None:
     (share,) = pointing_game(blind, [grid], ["saliency"])["saliency"]  # type: ignore[list-item]
     assert share.isnan()
     compared = Compared(torch.tensor([]), {})
-    assert compared.row() == {"grids": 0, "share": None, "within": None, "correlations": {}, "unmoved": None}
+    assert compared.row() == {"grids": 0, "share": None, "within": None, "correlations": {}, "flat": 0, "unmoved": None}
 
 
 def test_two_classes_are_needed(colours: Network, photographs: Path) -> None:
@@ -125,6 +125,20 @@ def test_intervals_and_verdicts_by_hand() -> None:
     assert compared.means == pytest.approx({"top": 0.8, "all": 0.25})
     assert compared.unmoved
     assert not unmoved([0.8, 0.1])
+
+
+def test_flat_maps_are_left_out_of_the_means_and_said() -> None:
+    nan = math.nan
+    correlations = {"top": torch.tensor([0.9, nan, 0.7]), "all": torch.tensor([nan, nan, nan])}
+    compared = Compared(torch.tensor([0.5, 0.7]), correlations)
+    assert compared.means == {"top": pytest.approx(0.8), "all": None}
+    assert compared.flat == 4
+    assert compared.unmoved
+    assert not Compared(torch.tensor([0.5]), {"all": torch.tensor([nan])}).unmoved, "no number is no verdict"
+    network = wrap(Colours(), name="colours", input_size=16, labels=["red", "green", "blue"])
+    comparison = Comparison(network, {"saliency": compared}, grids=2, pictures=3)
+    assert comparison.table().endswith("| 2 | 0.80 | flat |")
+    assert comparison.sheet().pixels.std() > 0
 
 
 def test_the_randomization_check_over_pictures_equals_the_one_of_each(mini: Network, tmp_path: Path) -> None:

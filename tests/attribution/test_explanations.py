@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 import cnnviz
 from cnnviz.attribution.attribute import attribute
+from cnnviz.attribution.baselines import baseline_for
 from cnnviz.attribution.evidence import (
     completeness_gap,
     deletion_insertion,
     infidelity,
+    is_bottleneck,
     max_sensitivity,
     randomized,
     rank_correlation,
@@ -27,6 +29,7 @@ from cnnviz.attribution.evidence import (
 from cnnviz.attribution.explain import explain
 from cnnviz.attribution.explainer import Scores, Target, explainer
 from cnnviz.attribution.heatmaps import placed
+from cnnviz.attribution.superpixels import superpixels
 from cnnviz.isolation import seeded
 from cnnviz.networks.network import Network, wrap
 from tests.support.commands import Run
@@ -85,29 +88,37 @@ def test_heat_falls_where_the_evidence_is_in_the_upright_picture(
     assert explanation.overlay().pixels.shape == (80, 120, 3)
 
 
+def shares_of(pixels: int, steps: int = 64) -> Tensor:
+    """What is removed after each step: dense at both ends, whole pixels."""
+    places = torch.arange(steps + 1, dtype=torch.float64) / steps
+    return ((1 - torch.cos(math.pi * places)) / 2 * pixels).round() / pixels
+
+
 def test_deletion_and_insertion_by_hand(bright: Network) -> None:
-    """Half the pixels are white: taken away first they take all brightness within the first half of the steps."""
-    image = torch.zeros(1, 3, 4, 4)
-    image[..., :2] = 1
+    """Half the pixels are white: taken away first they take all brightness within the first half of the pixels."""
+    image = torch.zeros(1, 3, 8, 8)
+    image[..., :4] = 1
     curves = deletion_insertion(explainer(bright), image, torch.zeros_like(image), Target(1), image[0, 0])
-    share = torch.linspace(0, 1, 17).clamp(max=0.5)
-    torch.testing.assert_close(curves.deletion, torch.sigmoid(10 * (0.5 - share)))
-    torch.testing.assert_close(curves.insertion, torch.sigmoid(10 * share))
-    expected = torch.trapezoid(torch.sigmoid(10 * share.double()), dx=1 / 16).item()
-    assert curves.insertion_auc == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(curves.shares.double(), shares_of(64))
+    share = curves.shares.double().clamp(max=0.5)
+    torch.testing.assert_close(curves.deletion.double(), torch.sigmoid(10 * (0.5 - share)))
+    torch.testing.assert_close(curves.insertion.double(), torch.sigmoid(10 * share))
+    fine = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    exact = torch.sigmoid(10 * fine.clamp(max=0.5)).mean().item()
+    assert curves.insertion_auc == pytest.approx(exact, rel=2e-3)
     backwards = deletion_insertion(explainer(bright), image, torch.zeros_like(image), Target(1), -image[0, 0])
     assert backwards.deletion_auc > curves.deletion_auc
 
 
-def test_pixels_go_by_their_rank_in_equal_steps_and_become_the_baseline(bright: Network) -> None:
+def test_pixels_go_by_their_rank_and_become_the_baseline(bright: Network) -> None:
     """Six pixels, by hand; of two alike in heat the first goes first."""
     image = torch.tensor([[0.9, 0.8, 0.5], [0.3, 0.6, 0.4]]).expand(1, 3, 2, 3)
     baseline = torch.full_like(image, 0.2)
     heat = torch.tensor([[4.0, 4.0, 2.0], [-1.0, 3.0, -1.0]])
     order = [0, 1, 4, 2, 3, 5]
     pixels, deletion, insertion = image[0, 0].flatten(), [], []
-    for step in range(17):
-        taken = order[: round(step * 6 / 16)]
+    for share in shares_of(6).tolist():
+        taken = order[: round(share * 6)]
         without, alone = pixels.clone(), torch.full((6,), 0.2)
         without[taken], alone[taken] = 0.2, pixels[taken]
         deletion.append(torch.sigmoid(10 * without.mean()))
@@ -115,23 +126,86 @@ def test_pixels_go_by_their_rank_in_equal_steps_and_become_the_baseline(bright: 
     curves = deletion_insertion(explainer(bright), image, baseline, Target(1), heat)
     torch.testing.assert_close(curves.deletion, torch.stack(deletion))
     torch.testing.assert_close(curves.insertion, torch.stack(insertion))
+    blurred = torch.full_like(image, 0.7)
+    rise = deletion_insertion(explainer(bright), image, baseline, Target(1), heat, blurred)
+    assert torch.equal(rise.deletion, curves.deletion)
+    assert rise.insertion[0].item() == pytest.approx(torch.sigmoid(torch.tensor(7.0)).item())
+    assert rise.insertion[-1] == curves.insertion[-1]
+
+
+class OnePixel(nn.Module):
+    """The logit of class 1 is high as long as some pixels are all white."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.pixels, self.scale = pixels, nn.Conv2d(1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        whole = (images.mean(1).flatten(1)[:, : self.pixels] > 0.99).all(1).float()
+        return torch.stack([torch.zeros_like(whole), 40 * whole - 20], 1) + 0 * self.scale.weight.sum()
+
+
+@pytest.mark.parametrize("pixels", [1, 4, 40])
+def test_orders_that_lose_the_class_at_once_are_told_apart(pixels: int) -> None:
+    """Of 64 x 64 pixels 1, 4 or 40 matter: sixteen equal steps would give 1 / 32 to all orders that begin with one."""
+    network = wrap(OnePixel(pixels), name="one", input_size=64, channels=3)
+    image, empty = torch.ones(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    heat = torch.linspace(1, 0, 4096).view(64, 64)
+    ready = explainer(network)
+    assert deletion_insertion(ready, image, empty, Target(1), heat).deletion_auc < 1 / 1000
+    later = heat.clone()
+    later.view(-1)[:pixels] -= (pixels + 49.5) / 4095  # after fifty others
+    late = deletion_insertion(ready, image, empty, Target(1), later)
+    assert late.deletion_auc == pytest.approx(50 / 4096, rel=0.2)
+    inserted = deletion_insertion(ready, image, empty, Target(1), heat)
+    assert inserted.insertion_auc == pytest.approx(1 - pixels / 4096, abs=3e-3)
+
+
+def plain_areas(network: Network, image: Tensor, empty: Tensor, seeds: range) -> Tensor:
+    """Deletion and insertion in random orders, in 256 equal steps, in plain PyTorch: (orders, 2)."""
+    pixels, areas = image[0, 0].numel(), []
+    for seed in seeds:
+        rank = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed)).view(image.shape[2:])
+        gone = rank < (torch.arange(257) / 256 * pixels).round().view(-1, 1, 1, 1)
+        states = torch.cat([torch.where(gone, empty, image), torch.where(gone, image, empty)])
+        areas.append(torch.trapezoid(network(states).softmax(1)[:, 1].view(2, -1), dx=1 / 256))
+    return torch.stack(areas)
 
 
 def test_orders_that_know_nothing_by_hand(bright: Network) -> None:
     ready, target = explainer(bright), Target(1)
-    rows, columns = torch.linspace(-1, 1, 6).square(), torch.linspace(-1, 1, 10).square()
-    image = (1 - (rows[:, None] + columns) / 2).expand(1, 3, 6, 10)  # darker towards the edges
+    rows, columns = torch.linspace(-1, 1, 12).square(), torch.linspace(-1, 1, 20).square()
+    image = (1 - (rows[:, None] + columns) / 2).expand(1, 3, 12, 20)  # darker towards the edges
     empty = torch.zeros_like(image)
-    draws = torch.Generator().manual_seed(4)
-    blind = [deletion_insertion(ready, image, empty, target, torch.rand(6, 10, generator=draws)) for _ in range(3)]
     areas = reference(ready, image, empty, target, seed=4)
-    assert areas.random == pytest.approx(
-        (sum(one.deletion_auc for one in blind) / 3, sum(one.insertion_auc for one in blind) / 3)
-    )
+    expected = plain_areas(bright, image, empty, range(100, 120))
+    for side in (0, 1):
+        assert areas.random[side] == pytest.approx(expected[:, side].mean().item(), abs=3 * areas.spread[side])
+        assert 0.4 < areas.spread[side] / expected[:, side].std().item() < 2.5
     centre = deletion_insertion(ready, image, empty, target, image[0, 0])
     assert areas.centre == pytest.approx((centre.deletion_auc, centre.insertion_auc))
     assert areas.random[0] > centre.deletion_auc, "what is bright is in the middle"
     assert reference(ready, image, empty, target) == reference(ready, image, empty, target, seed=0) != areas
+    grey = torch.full_like(image, 0.5)
+    rise = reference(ready, image, empty, target, seed=4, start=grey)
+    assert (rise.random[0], rise.centre[0]) == (areas.random[0], areas.centre[0])
+    assert rise.random[1] == pytest.approx(plain_areas(bright, image, grey, range(20))[:, 1].mean().item(), rel=0.01)
+
+
+def test_few_steps_are_enough_for_random_orders(mini: Network) -> None:
+    """The same ten orders in 128 steps: the mean differs by less than the orders do."""
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    target, empty = Target(int(explainer(mini).logits(image).argmax())), mini.mean.expand_as(image)
+    draws, areas = torch.Generator().manual_seed(2), []
+    for _ in range(10):
+        rank = torch.randperm(1024, generator=draws).view(32, 32)
+        gone = rank < (torch.linspace(0, 1, 129).square() * 1024).round().view(-1, 1, 1, 1)
+        shares = (torch.linspace(0, 1, 129).square() * 1024).round() / 1024
+        probabilities = torch.cat([mini(part) for part in torch.where(gone, empty, image).split(64)]).softmax(1)
+        areas.append(torch.trapezoid(probabilities[:, target.index], shares).item())
+    ours = reference(explainer(mini), image, empty, target, seed=2)
+    assert ours.random[0] == pytest.approx(np.mean(areas), abs=0.3 * np.std(areas, ddof=1))
+    assert ours.spread[0] == pytest.approx(np.std(areas, ddof=1), rel=0.3)
 
 
 def test_completeness_and_captums_measures_on_a_linear_network(bright: Network) -> None:
@@ -162,8 +236,10 @@ def test_captums_measures_draw_as_captum_does(mini: Network) -> None:
         noise = 0.1 * torch.randn_like(inputs)
         return noise, inputs - noise
 
-    def explained(inputs: tuple[Tensor]) -> Tensor:
-        return attribute(mini, (inputs[0] * mini.std + mini.mean).clamp(0, 1), target, method="smoothgrad", samples=4)
+    def explained(inputs: Tensor | tuple[Tensor]) -> tuple[Tensor]:
+        given = inputs if isinstance(inputs, Tensor) else inputs[0]
+        image = (given * mini.std + mini.mean).clamp(0, 1)
+        return (attribute(mini, image, target, method="smoothgrad", samples=4).contiguous(),)
 
     before = torch.random.get_rng_state()
     with seeded(seed):
@@ -178,12 +254,151 @@ def test_captums_measures_draw_as_captum_does(mini: Network) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+class Uneven(nn.Module):
+    """Logits of one image, in which the colours matter in very different degrees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.conv(images * torch.tensor([5.0, 1.0, 0.02]).view(3, 1, 1)) ** 2).mean((2, 3))
+
+
+def test_max_sensitivity_is_the_change_of_the_whole_map_over_its_norm() -> None:
+    """In plain PyTorch, the neighbours drawn as captum draws them."""
+    torch.manual_seed(3)
+    network = wrap(Uneven(), name="uneven", input_size=8, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
+    image, draws = 0.2 + 0.6 * torch.rand(1, 3, 8, 8), torch.Generator().manual_seed(6)
+
+    def gradient(inputs: Tensor) -> Tensor:
+        inputs = inputs.clone().requires_grad_()
+        return torch.autograd.grad(network.module(inputs)[0, 1], inputs)[0]
+
+    inputs = (image - network.mean) / network.std
+    own, changes = gradient(inputs), []
+    for _ in range(10):
+        moved = inputs + torch.empty(1, 3, 8, 8).uniform_(-0.02, 0.02, generator=draws)
+        changes.append((gradient(moved) - own).norm().item() / own.norm().item())
+    measured = max_sensitivity(
+        explainer(network), image, lambda one: attribute(network, one, 1, method="saliency"), seed=6
+    )
+    assert measured == pytest.approx(max(changes), rel=1e-3)
+    assert measured < 0.3 * max(changes) * own.norm().item() / own.flatten(2).norm(dim=2).min().item()
+
+
+class Linear(nn.Module):
+    """Two classes whose logits are linear in the image."""
+
+    def __init__(self, colours: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(colours, 2, 12)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images).flatten(1)
+
+
+REGIONAL = {
+    "occlusion": {"window": 4, "stride": 4},
+    "feature-ablation": {"patches": 9},
+    "kernel-shap": {"patches": 9, "samples": 400},
+    "lime": {"patches": 9, "samples": 400},
+}
+
+
+def regions_of(name: str, image: Tensor) -> Tensor:
+    if name != "occlusion":
+        return superpixels(image, 9)
+    rows = torch.arange(12) // 4
+    return rows[:, None] * 3 + rows
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("baseline", ["mean", "black", "white"])
+@pytest.mark.parametrize("name", REGIONAL)
+def test_effects_of_regions_on_a_linear_network(name: str, baseline: str, colours: int) -> None:
+    """Map, scale, sum and infidelity follow from what removing each region does, here known by hand."""
+    torch.manual_seed(40 + colours)
+    module, image = Linear(colours), torch.rand(colours, 12, 12)
+    network = wrap(
+        module, name="linear", input_size=12, mean=[0.45] * colours, std=[0.2, 0.25, 0.3][:colours], channels=colours
+    )
+    found = explain(
+        network, image, [1], methods=name, baseline=baseline, checks=["infidelity"], **REGIONAL[name]
+    ).attributions[0]
+    empty = {"mean": 0.45, "black": 0.0, "white": 1.0}[baseline]
+    weight, contrast = module.conv.weight.detach()[1], (image - empty) / network.std[0]
+    regions, slopes, heat = regions_of(name, image), torch.zeros_like(image), torch.zeros(12, 12)
+    effects = []
+    for number in regions.unique():
+        inside = regions == number
+        effect = (weight * contrast)[:, inside].sum().item()
+        if name == "lime":  # shrinks effects; its own stand
+            effect = found.values[0][inside].mean().item()
+        effects.append(effect)
+        heat[inside] = effect
+        slopes[:, inside] = effect * contrast[:, inside] / contrast[:, inside].square().sum()
+    torch.testing.assert_close(found.heat, heat, rtol=1e-3, atol=1e-4)
+    assert found.scale == pytest.approx(max(map(abs, effects)), rel=1e-3)
+    assert found.total == pytest.approx(sum(effects), rel=1e-3, abs=1e-4)
+    own = 0.01 * weight.square().sum().item()  # what noise of deviation 0.1 does on average, which a zero map misses
+    expected = 0.01 * (weight - slopes).square().sum().item()
+    assert found.evidence.infidelity == pytest.approx(expected, rel=1.2)
+    assert found.evidence.infidelity is not None
+    assert found.evidence.infidelity < 2 * own
+    exact = infidelity(explainer(network), image[None], Target(1), slopes[None])
+    assert found.evidence.infidelity == pytest.approx(exact, rel=1e-2)
+
+
+def test_overlapping_windows_share_what_they_do(bright: Network) -> None:
+    """Of an evenly bright image every pixel contributes the same, also below windows that the edge cuts off."""
+    image = torch.full((3, 32, 32), 0.5)
+    found = explain(
+        bright, image, [1], methods="occlusion", baseline="black", checks=["infidelity"], window=7, stride=3
+    ).attributions[0]
+    torch.testing.assert_close(found.contributions, torch.full((3, 32, 32), 5 / 3072), rtol=1e-3, atol=1e-6)
+    assert found.total == pytest.approx(5, rel=1e-3)
+    assert found.evidence.infidelity == pytest.approx(0, abs=1e-6)
+    assert found.scale == pytest.approx(5 * 49 / 1024, rel=1e-3)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "black", "white"])
+def test_what_multiplies_by_the_input_is_held_against_its_own_zero(baseline: str) -> None:
+    """Input x gradient is exact on a linear network, whatever baseline other methods have."""
+    torch.manual_seed(1)
+    network = wrap(Linear(3), name="linear", input_size=12, mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3])
+    for name in ("saliency", "input-x-gradient", "integrated-gradients"):
+        found = explain(
+            network, torch.rand(3, 12, 12), [1], methods=name, baseline=baseline, checks=["infidelity"]
+        ).attributions[0]
+        assert found.evidence.infidelity == pytest.approx(0, abs=1e-8), name
+
+
+def test_insertion_from_the_blurred_image_is_asked_for_and_said(bright: Network) -> None:
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    plain, rise = (
+        explain(bright, image, [1], methods="saliency", baseline="black", checks=checks)
+        for checks in (["curves"], ["curves", "rise"])
+    )
+    (own,), (blurred,) = plain.rows(), rise.rows()
+    assert (own["insertion_from"], blurred["insertion_from"]) == ("baseline", "blurred image")
+    assert own["deletion_auc"] == blurred["deletion_auc"]
+    curves = rise.attributions[0].evidence.curves
+    assert curves is not None
+    blur, _ = baseline_for(bright, image[None], "blur")
+    torch.testing.assert_close(curves.insertion[:1], bright(blur).softmax(1)[:, 1])
+    assert blurred["insertion_auc_random_spread"] != blurred["deletion_auc_random_spread"]
+    assert rise.sheet().pixels.shape == plain.sheet().pixels.shape
+
+
 def test_rank_correlation_by_hand() -> None:
     ramp = torch.arange(10.0)
     assert rank_correlation(ramp, ramp**3) == pytest.approx(1)
     assert rank_correlation(ramp, -ramp) == pytest.approx(1), "sizes count, not signs"
     assert rank_correlation(ramp, 9 - ramp) == pytest.approx(-1)
-    assert rank_correlation(ramp, torch.ones(10)) == 0
+    assert rank_correlation(ramp, torch.ones(10)) is None, "a flat map has no ranks"
+    assert rank_correlation(torch.tensor([1.0, -1.0]), torch.tensor([1.0, 2.0])) is None
+    assert rank_correlation(ramp, torch.full((10,), 0.1) + 1e-9 * ramp) is None, "rounding is no map"
     tied, other = torch.tensor([0.0, 0, 1, 1]), torch.tensor([0.0, 1, 2, 3])
     assert rank_correlation(tied, other) == pytest.approx(2 / math.sqrt(5))
     triple = torch.tensor([0.0, 1, 1, 1, 2])  # ranks 1, 3, 3, 3, 5
@@ -232,39 +447,146 @@ def test_a_fifth_of_the_layers_more_is_random_at_each_stage(small_vgg: SmallVGG)
     assert counts == [round(len(weighted) * stage / 5) for stage in (1, 2, 3, 4, 5)]
 
 
-def test_random_weights_have_the_mean_and_the_deviation_of_the_old() -> None:
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Conv2d(1, 200, 7), nn.Flatten(), nn.Linear(200, 30))
+class Scaled(nn.Sequential):
+    """Layers of PyTorch's, and weights of its own that nobody knows how to initialize."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 64, 5), nn.BatchNorm2d(64), nn.Conv2d(64, 200, 3), nn.Flatten())
+        self.scale = nn.Parameter(torch.empty(10_000))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * self.scale[:1]
+
+
+def test_random_weights_are_fresh_initializations() -> None:
+    """As a new layer of the class has them, whatever they were; weights without one keep mean and deviation."""
+    module = Scaled()
     for parameter in module.parameters():
         nn.init.normal_(parameter, mean=3, std=0.2)
-    nn.init.constant_(module[0].bias, -0.5)
+    module[1].running_mean.fill_(7)
+    nn.init.normal_(module.scale, mean=-2, std=0.5)
     network = wrap(module, name="net", input_size=7)
     (*_, (lowest, torn)), (*_, (_, again)), (*_, (_, other)) = (randomized(network, seed) for seed in (0, 0, 1))
     assert lowest == "0"
-    assert [name for name, _ in randomized(network)] == ["3", "1", "0"]
-    assert [name for name, _ in randomized(wrap(nn.Sequential(nn.Conv2d(3, 2, 1)), name="one", input_size=7))] == ["0"]
-    assert [name for name, _ in randomized(network, stages=1)] == ["0"]
-    for new, same, different, old in zip(*(one.parameters() for one in (torn, again, other, network)), strict=True):
+    for new, same in zip(torn.parameters(), again.parameters(), strict=True):
         assert new.equal(same)
-        assert not new.equal(different)
-        if old.numel() > 1000:
-            assert new.mean().item() == pytest.approx(3, abs=0.02)
-            assert new.std().item() == pytest.approx(0.2, rel=0.05)
-            assert abs(torch.corrcoef(torch.stack([new.flatten(), old.flatten()]))[0, 1]) < 0.1
-    assert -3 < torn.module[0].bias.item() < 2, "a single number has no deviation; its size stands in for it"
-    inner, outer = nn.Conv2d(3, 2, 1), nn.Sequential()
-    inner.bias.data = torch.tensor([0.5, 0.7])
-    outer.weight = nn.Parameter(torch.tensor([1.0, 2.0]))
-    outer.append(inner)
-    *_, (_, redrawn) = randomized(wrap(outer, name="own", input_size=7), 5)
-    draws, parts = torch.Generator().manual_seed(5), ("0.weight", "0.bias", "weight")  # from the top, each once
-    for part in parts:
-        new, old = redrawn.module.get_parameter(part), outer.get_parameter(part).detach()
-        expected = old.mean() + torch.randn(old.shape, generator=draws) * old.std(correction=0)
-        torch.testing.assert_close(new.detach(), expected)
+    assert not torn.module[0].weight.equal(other.module[0].weight)
+    for layer in (0, 2):
+        bound = torn.module[layer].weight[0].numel() ** -0.5  # PyTorch's: uniform, up to 1 / sqrt(inputs)
+        for values in (torn.module[layer].weight, torn.module[layer].bias):
+            assert values.abs().max() <= bound
+            assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.15)
+    assert torn.module[1].weight.unique().tolist() == [1]
+    assert torn.module[1].running_mean.unique().tolist() == [0]
+    assert torn.module.scale.mean().item() == pytest.approx(-2, abs=0.03)
+    assert torn.module.scale.std().item() == pytest.approx(0.5, rel=0.05)
+    assert abs(torch.corrcoef(torch.stack([torn.module.scale, module.scale.detach()]))[0, 1]) < 0.05
+    assert [name for name, _ in randomized(wrap(nn.Sequential(nn.Conv2d(3, 2, 1)), name="one", input_size=7))] == ["0"]
     (_, default), *_ = randomized(network)
-    (_, first), *_ = randomized(network, 0)
-    assert default.module[3].weight.equal(first.module[3].weight)
+    assert default.module.scale.equal(next(first for _, first in randomized(network, 0)).module.scale)
+
+
+class Backwards(nn.Module):
+    """Defines its layers from the last to the first, and one that it never uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.unused = nn.Linear(4, 3), nn.Linear(2, 2)
+        self.third, self.second, self.first = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.second(self.first(images).relu()).relu()
+        return nn.functional.linear(self.third(maps).relu().mean((2, 3)), self.head.weight, self.head.bias)
+
+
+def test_layers_are_randomized_in_the_reverse_order_of_execution() -> None:
+    network = wrap(Backwards(), name="backwards", input_size=12)
+    assert [name for name, _ in randomized(network, stages=4)] == ["head", "third", "second", "first"]
+    *_, (_, torn) = randomized(network)
+    assert torn.module.unused.weight.equal(network.module.unused.weight)
+
+
+class Rectified(nn.Module):
+    """Ends in a ReLU, like SqueezeNet; its trained weights have a negative mean, but for class 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 1)
+        nn.init.normal_(self.head.weight, mean=-1, std=0.1)
+        nn.init.constant_(self.head.weight[0].data, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images).relu()).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_networks_that_end_in_a_relu_can_fail_the_check(seed: int) -> None:
+    """A map that hardly looks at the network correlates at every stage; where it is flat there is no 0."""
+    torch.manual_seed(seed)
+    network = wrap(Rectified(), name="rectified", input_size=16)
+    image = torch.rand(1, 3, 16, 16)
+
+    def masked(one: Network) -> Tensor:
+        """The image's own brightness, if the network reacts to it at all."""
+        return image.mean((0, 1)) * attribute(one, image, 0, method="saliency").abs().amax().sign()
+
+    correlations = sanity(network, [masked(network)], [masked], seed=seed)
+    numbers = [values[0] for values in correlations.values()]
+    assert all(number is None or number == pytest.approx(1) for number in numbers)
+    assert sum(number is not None for number in numbers) >= len(numbers) / 2
+    assert unmoved(numbers)
+
+
+def test_flat_maps_are_left_out_and_said_so(bright: Network) -> None:
+    dead = Bright()
+    nn.init.constant_(dead.conv.weight, 0)
+    assert sanity(bright, [torch.zeros(4, 4)], [lambda _: torch.rand(4, 4)]) == {"conv": [None]}
+    calls: list[Network] = []
+    flat_at_first = [torch.ones(2, 2), torch.ones(2, 2), torch.arange(4.0).view(2, 2)]
+
+    def make(network: Network) -> Tensor:
+        calls.append(network)
+        return flat_at_first[len(calls) - 1]
+
+    assert sanity(bright, [torch.arange(4.0).view(2, 2)], [make])["conv"] == [pytest.approx(1)]
+    weights = [network.module.conv.weight for network in calls]
+    assert not weights[0].equal(weights[1])
+    assert not weights[1].equal(weights[2]), "drawn anew each time"
+    explanation = explain(wrap(dead, name="dead", input_size=32), CAT, [1], methods="saliency", checks=["sanity"])
+    (row,) = explanation.rows()
+    assert row["sanity"] == {"conv": None}
+    assert not explanation.attributions[0].evidence.unmoved
+    assert explanation.sheet().pixels.std() > 0
+
+
+class Branches(nn.Module):
+    """Two branches that are added, and a layer that all paths pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch, self.merged = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stem(images).relu()
+        return self.head(self.merged(maps + self.branch(maps).relu()).relu().mean((2, 3)))
+
+
+def test_conductance_promises_completeness_only_where_all_paths_meet() -> None:
+    torch.manual_seed(2)
+    network = wrap(Branches(), name="branches", input_size=12)
+    image = torch.rand(3, 12, 12)
+    gaps = {
+        layer: explain(network, image, [1], methods="conductance", layer=layer, checks=(), steps=400)
+        .attributions[0]
+        .evidence.gap
+        for layer in ("stem", "branch", "merged")
+    }
+    assert gaps["branch"] is None
+    assert all(gap is not None and gap < 0.01 for layer, gap in gaps.items() if layer != "branch")
+    with torch.inference_mode():
+        assert is_bottleneck(explainer(network), "stem", image[None] + 0)
+        assert not is_bottleneck(explainer(network), "branch", image[None] + 0)
 
 
 def test_sanity_compares_with_the_maps_of_every_stage(small_vgg: SmallVGG) -> None:
@@ -301,6 +623,8 @@ def test_a_map_is_flagged_above_a_mean_correlation_of_one_half() -> None:
     assert unmoved([0.9, 0.2])
     assert not unmoved([0.5, 0.5])
     assert not unmoved([0.9, 0.0])
+    assert unmoved([0.9, None, None]), "flat maps say nothing, neither for nor against"
+    assert not unmoved([None, None])
 
 
 def test_evidence_and_what_is_written(run: Run) -> None:

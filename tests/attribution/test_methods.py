@@ -59,6 +59,11 @@ def test_each_method_gets_the_options_that_it_has() -> None:
         share_out({"samples": 0}, methods)
 
 
+def test_noisy_gradients_are_as_many_as_smilkov_recommends() -> None:
+    for name in ("smoothgrad", "smoothgrad-squared", "vargrad"):
+        assert settings_of(name, {})["samples"] == 50
+
+
 def test_infidelity_is_about_pixels() -> None:
     for method in METHODS.values():
         assert set(CHECKS) - set(method.checks) == ({"infidelity"} if method.layer else set())
