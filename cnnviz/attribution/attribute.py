@@ -17,15 +17,15 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cnnviz.attribution.baselines import baseline_for, check_baseline
 from cnnviz.attribution.explainer import Explainer, Scores, Target, explainer
 from cnnviz.attribution.methods import DEFAULT, METHODS, Case, Method, method_named, settings_of
-from cnnviz.attribution.suitability import check, layer_for
+from cnnviz.attribution.suitability import Structure, check, layer_for
 from cnnviz.attribution.superpixels import superpixels
 from cnnviz.errors import CnnvizError, ModelError, ShapeError, translated
 from cnnviz.isolation import quiet, seeded
+from cnnviz.networks.arrangements import Arranged
 from cnnviz.networks.inputs import check_finite, check_range
 from cnnviz.networks.network import Network, wrap
 
@@ -61,7 +61,7 @@ def attribute(
 
     Returns:
         float32, on the network's device: (N, C, H, W), per colour channel of the normalised images; of methods of a
-        layer (N, 1, H', W'). `heat` makes maps of it.
+        layer (N, 1, H', W'). `cnnviz.attribution.heatmaps.heat` makes maps of it.
 
     Raises:
         UnknownNameError: if there is no such method, option, layer or baseline.
@@ -77,7 +77,8 @@ def attribute(
     if not isinstance(network, Network):
         height, width = images.shape[2:]
         check_finite(images)
-        network = wrap(network, name=type(network).__name__, input_size=(height, width))
+        channels, kind = images.shape[1], type(network).__name__
+        network = wrap(network, name=kind, input_size=(height, width), channels=channels)
     elif images.shape[1] != network.channels != 1:
         raise ShapeError(f"{network.name} takes images of {network.channels} channels, not {images.shape[1]}.")
     else:
@@ -98,7 +99,7 @@ def attribute(
             inputs=inputs[row : row + 1],
             baseline=empty[row : row + 1],
             patches=partial(_patches, image),
-            layer=None if looked_at is None else twin.layers[twin.qualified(looked_at)],
+            layer=None if looked_at is None else _hooked(twin, twin.qualified(looked_at), ready.structure),
             batch=1,
             predicted=partial(_is_predicted, ready, image, target),
             options=settings,
@@ -111,22 +112,20 @@ def attribute(
     return values
 
 
+def _hooked(twin: Network, path: str, structure: Structure) -> nn.Module:
+    """The module of `twin`, whose modules are ours, that gives a layer's maps channels first."""
+    layer, arrangement = twin.module.get_submodule(path), structure.maps[path]
+    if arrangement.usual:
+        return layer
+    parent, _, name = path.rpartition(".")
+    arranged = Arranged(layer, arrangement).eval()
+    twin.module.get_submodule(parent)._modules[name] = arranged
+    return arranged.point
+
+
 def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
     with seeded(seed, case.inputs.device) if method.draws else nullcontext():
         return method.run(replace(case, batch=batch)).detach()
-
-
-def heat(attributions: Tensor, method: str, size: Sequence[int]) -> Tensor:
-    """Attributions as maps: (N, C, H', W') to (N, height, width).
-
-    Colours add up where signs mean something; elsewhere the largest size counts (Simonyan et al. 2013). Maps of a
-    layer are enlarged linearly.
-    """
-    signed = METHODS[method_named(method)].signed
-    maps = attributions.sum(1, keepdim=True) if signed else attributions.abs().amax(1, keepdim=True)
-    if maps.shape[2:] != tuple(size):
-        maps = functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
-    return maps[:, 0]
 
 
 def check_methods(ready: Explainer, methods: Sequence[str], layer: str | None) -> None:

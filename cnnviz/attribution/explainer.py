@@ -14,8 +14,9 @@ from cnnviz.attribution.suitability import structure_of
 from cnnviz.errors import ModelError, ShapeError
 from cnnviz.networks.devices import MemoryLimit
 from cnnviz.networks.fast_copies import fastest
+from cnnviz.networks.forward import as_rows, run
 from cnnviz.networks.network import Network, forward_pass
-from cnnviz.networks.predictions import probabilities_of
+from cnnviz.networks.outputs import probabilities_of
 
 MEMORY = {"cpu": 6e7, "cuda": 4e9, "mps": 1e9}  # bytes of activations that a batch may have, by device
 LARGEST_BATCH = 64
@@ -51,17 +52,17 @@ class Scores(nn.Module):
 
 
 def rows_of(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits (N, classes), float32, also of a network that gives one number per image without a row for it.
+    """Logits (N, classes), float32.
 
     Raises:
         ShapeError: if there are not as many rows as images, as from a ``view(-1, ...)`` that takes an image of another
             size for several.
     """
-    logits: Tensor = module(inputs)
+    logits: Tensor = as_rows(run(module, inputs), len(inputs))
     if len(logits) != len(inputs):
         height, width = inputs.shape[2:]
         raise ShapeError(f"the network gives {len(logits)} rows for {len(inputs)} images of {width} x {height} px.")
-    return (logits if logits.ndim == 2 else logits.reshape(len(logits), 1)).float()
+    return logits.float()
 
 
 class Explainer:
@@ -71,10 +72,13 @@ class Explainer:
         twin: a float32 copy of the network in the fastest layout.
         structure: what it is made of.
         memory: of its device.
+        outputs: what the network's outputs are.
+        independent: whether an image's logits depend on it alone; otherwise the network sees one at a time.
     """
 
     def __init__(self, network: Network) -> None:
-        self.structure, self.memory = structure_of(network), MemoryLimit()
+        self.structure, self.memory, self.outputs = structure_of(network), MemoryLimit(), network.outputs
+        self.independent = network.independent
         self.twin, self.layout = fastest(network, torch.float32, _tried, "the output")
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -100,11 +104,13 @@ class Explainer:
         return torch.cat([rows_of(self.twin.module, part) for part in torch.split(inputs, batch)])
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """(N, classes), in [0, 1]; of a network with a single output what the logistic function makes of it."""
-        return probabilities_of(self.logits(images))
+        """(N, classes), in [0, 1]; of a network that gives values, these."""
+        return probabilities_of(self.logits(images), self.outputs)
 
     def batch(self, images: Tensor) -> int:
         """How many such images at a time keep caches, or a graphics card, full but not overfull."""
+        if not self.independent:
+            return 1
         height, width = self.twin.input_size
         ratio = images.shape[2] * images.shape[3] / (height * width)
         image = 4 * max(1, self.structure.activations * ratio)

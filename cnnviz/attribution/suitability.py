@@ -5,7 +5,7 @@ by functions of its own passes them unseen, and the result is wrong without a wo
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnviz.attribution.methods import METHODS, Method, Need
 from cnnviz.errors import FORWARD_ERRORS, LayerError, ModelError
+from cnnviz.networks.arrangements import Arrangement, ChannelAxes
 from cnnviz.networks.network import Network, check_logits, forward_pass
 
 Kind = type[nn.Module]
@@ -40,6 +41,7 @@ RECTIFYING = {"relu", "clamp", "clamp_min", "maximum", "threshold", "where"}  # 
 RESCALED: set[Kind] = {nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool2d, nn.Softmax}
 PROPAGATED: set[Kind] = {nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d}
 PASSED_ON: set[Kind] = {nn.ReLU, nn.Tanh, nn.Dropout, nn.Flatten, nn.Identity}  # relevance goes through unchanged
+TOGETHER = ("deeplift", "conductance")  # show the network an image and others in one batch, whatever its size
 NO_DEFAULT = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.MaxPool2d, nn.Dropout)
 
 
@@ -54,7 +56,7 @@ class Structure:
         chain: whether every step has one predecessor: no sums of two branches, nothing concatenated.
         classes: how many logits there are.
         activations: how many numbers the modules give for one image of the network's own size.
-        maps: modules by name that give feature maps (N, C, H, W) of more than one position, in the order they end in.
+        maps: how modules by name arrange feature maps of more than one position, in the order they end in.
     """
 
     operations: frozenset[tuple[str, Kind]]
@@ -63,7 +65,7 @@ class Structure:
     chain: bool
     classes: int
     activations: int
-    maps: tuple[str, ...]
+    maps: Mapping[str, Arrangement]
 
 
 def structure_of(network: Network) -> Structure:
@@ -87,6 +89,8 @@ def check(network: Network, structure: Structure, name: str) -> None:
         ModelError: says why, and which methods can.
     """
     reason = _reason(structure, METHODS[name].needs)
+    if name in TOGETHER and not network.independent:
+        reason = "what it gives for an image depends on others in the batch, and it sees several at once"
     if reason:
         others = ", ".join(able(structure))
         raise ModelError(f"{METHODS[name].title} cannot explain {network.name}: {reason}; these methods can: {others}.")
@@ -184,7 +188,8 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operations: set[tuple[str, Kind]] = set()
         self.calls: Counter[nn.Module] = Counter()
         self.activations = 0
-        self.maps: dict[str, None] = {}
+        self.maps: dict[str, Arrangement] = {}
+        self.axes: ChannelAxes | None = None
         for part in self.names:
             part.register_forward_pre_hook(self._begin)
             part.register_forward_hook(self._end)
@@ -204,9 +209,17 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls[module] += 1
         if isinstance(output, Tensor) and _is_leaf(module):
             self.activations += output.numel()
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            self.maps.pop(self.names[module], None)  # the last time a module ends counts for its place
-            self.maps[self.names[module]] = None
+        if isinstance(output, Tensor) and self.axes is not None:
+            self._note_maps(self.names[module], output, self.axes)
+
+    def _note_maps(self, name: str, output: Tensor, axes: ChannelAxes) -> None:
+        try:
+            arrangement = axes.arrangement(output, name, 1)
+        except LayerError:
+            return
+        if arrangement.positions(output.shape) > 1:
+            self.maps.pop(name, None)  # the last time a module ends counts for its place
+            self.maps[name] = arrangement
 
 
 def _is_leaf(module: nn.Module) -> bool:
@@ -215,17 +228,18 @@ def _is_leaf(module: nn.Module) -> bool:
 
 def _followed(network: Network, images: Tensor) -> Structure:
     watched = _Watched(network.module)
-    with watched, torch.enable_grad():
-        logits = network(images.requires_grad_())
-    check_logits(logits[:, None] if isinstance(logits, Tensor) and logits.ndim == 1 else logits, 1, network.name)
+    given = images.requires_grad_()
+    with watched, ChannelAxes(given) as watched.axes, torch.enable_grad():
+        logits = network(given)
+    check_logits(logits, 1, network.name)
     return Structure(
         operations=frozenset(watched.operations),
         leaves=frozenset(type(part) for part in watched.names if _is_leaf(part)),
         reused=frozenset(type(part) for part, times in watched.calls.items() if times > 1 and _is_leaf(part)),
         chain=_is_chain(logits),
-        classes=logits.shape[1] if logits.ndim == 2 else 1,
+        classes=logits.shape[1],
         activations=watched.activations,
-        maps=tuple(name for name in watched.maps if name),
+        maps={name: arrangement for name, arrangement in watched.maps.items() if name},
     )
 
 

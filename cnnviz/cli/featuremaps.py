@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 @options.choice("--by", ["mean", "max"], "mean", "What --top goes by.")
 @options.choice("--scale", ["channel", "shared"], "channel", "Let each map use all colours, or give one scale to all.")
 @click.option("--cmap", default="viridis", show_default=True, help="One of matplotlib's colour maps.")
+@click.option(
+    "--grid", type=values.size, metavar="HxW", help="Rows and columns of a transformer's tokens, if they are no square."
+)
 @options.size()
 @options.fit("whole")
 @click.option(
@@ -48,6 +51,7 @@ def featuremaps(
     by: Any,
     scale: Any,
     cmap: str,
+    grid: tuple[int, int] | None,
     size: int | None,
     fit: Any,
     output: Path | None,
@@ -81,7 +85,7 @@ def featuremaps(
     arrays: dict[str, Any] = {}
     rows = []
     for picture, shown in inputs.items():
-        maps_by_layer = maps_of_layers(network, shown, layers)
+        maps_by_layer = maps_of_layers(network, shown, layers, grid)
         chosen_channels = {layer: maps.order(by)[:top] if top else channels for layer, maps in maps_by_layer.items()}
         sheets = {
             layer: maps.sheet(chosen_channels[layer], scale=scale, cmap=cmap) for layer, maps in maps_by_layer.items()
@@ -112,8 +116,6 @@ def _layers(network: "Network", single: tuple[str, ...], listed: str | None) -> 
     if listed == "all":
         named += all_convolutions(network)
     layers = list(dict.fromkeys(name.strip() for name in named if name.strip()))
-    if not layers and listed == "all":
-        raise click.UsageError(f"no 2-d convolution runs in {network.name}; name layers that `cnnviz layers` lists.")
     if not layers:
         raise click.UsageError("no layer is named; `cnnviz layers` lists them.")
     for layer in layers:

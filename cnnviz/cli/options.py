@@ -129,6 +129,7 @@ class Chosen:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     labels: Path | None
+    kind_of_outputs: Any
 
     def name(self, *, classes: bool) -> str:
         """The network's name: the one given, or the default; for classes the embedded one if that is out of reach."""
@@ -168,7 +169,8 @@ class Chosen:
 
     def _own(self) -> dict[str, Any]:
         labels = None if self.labels is None else _lines(self.labels)
-        return {"input_size": self.input_size, "mean": self.mean, "std": self.std, "labels": labels}
+        own = {"input_size": self.input_size, "mean": self.mean, "std": self.std}
+        return own | {"labels": labels, "outputs": self.kind_of_outputs}
 
     def device_name(self) -> str:
         """The device asked for, or the best there is."""
@@ -202,12 +204,19 @@ network = gathered(
             help="A name from `cnnviz models`; or file.py:factory or package.module:factory of yours,"
             " which runs that code.",
         ),
-        click.option("--weights", help="A .pth or .safetensors file, or 'random'."),
+        click.option("--weights", help="A .pth or .safetensors file; 'random'; or torchvision's, as IMAGENET1K_V1."),
         choice("--device", ["auto", "cpu", "cuda", "mps"], "auto"),
         click.option("--input-size", type=values.size, help="Of your own network: a side, or HEIGHTxWIDTH, in pixels."),
         click.option("--mean", type=values.numbers, help="Of your own network: subtracted from pixels in [0, 1]."),
         click.option("--std", type=values.numbers, help="Of your own network: what they are then divided by."),
         click.option("--labels", type=A_FILE, help="Of your own network: a file with a class name per line."),
+        click.option(
+            "--outputs",
+            "kind_of_outputs",
+            type=click.Choice(["logits", "probabilities", "multilabel", "value"]),
+            help="Of your own network: what it gives; noticed if not said. multilabel: logits of labels that do not"
+            " exclude each other; value: of a regression.",
+        ),
     ],
 )
 

@@ -52,4 +52,4 @@ def predict(
     for picture, ranks in predictions.items():
         echo(f"{picture}, {'its centre' if fit == 'crop' else 'all of it'} ({network.name}, {network.weights})")
         for prediction in ranks:
-            echo(f"  {prediction.probability:6.1%}  {prediction.label}")
+            echo(f"  {prediction.text:>6}  {prediction.label}")

@@ -65,5 +65,5 @@ def report(
     named = sheet_file(picture.stem, network.name, "report").with_suffix(".html")
     file, first = findings.save(output or named), findings.predictions[0]
     if not quiet:
-        taken = f"{findings.shown.names[0]} is taken for {first.label} ({first.probability:.1%}) by {network.name}"
+        taken = f"{findings.shown.names[0]} is taken for {first.label} ({first.text}) by {network.name}"
         echo(f"{file}: {taken}")

@@ -205,7 +205,8 @@ class _Own:
 
 def _maps(own: _Own) -> Sheet:
     settings = own.settings
-    maps = feature_maps(own.network, own.picture, settings["layer"], fit=settings["fit"], size=settings["size"])
+    shown: Any = {name: settings.get(name) for name in ("fit", "size", "grid")}
+    maps = feature_maps(own.network, own.picture, settings["layer"], **shown)
     return maps.sheet(settings["channels"], scale=settings["scale"], cmap=settings["cmap"])
 
 

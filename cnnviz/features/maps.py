@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError, choose
-from cnnviz.networks.activations import activations
+from cnnviz.networks.activations import layer_maps
+from cnnviz.networks.arrangements import Grid
 from cnnviz.networks.inputs import Fit, Shown, Source, as_it_is, show, unseen_dimmed
 from cnnviz.networks.network import Network, forward_pass, wrap
 from cnnviz.networks.provenance import record
@@ -36,12 +37,14 @@ class FeatureMaps:
         layer: the layer's name, as it was asked for.
         shown: what the network saw.
         maps: (N, C, H, W), float32, on the CPU.
+        grid: (rows, columns) of tokens, if they were asked for.
     """
 
     network: Network
     layer: str
     shown: Shown
     maps: Tensor
+    grid: Grid | None = None
 
     @cached_property
     def minimum(self) -> Tensor:
@@ -163,6 +166,7 @@ def maps_sheet(features: FeatureMaps, channels: Sequence[int], *, image: int, sc
             "channels": list(channels),
             "scale": scale,
             "cmap": cmap,
+            **({} if features.grid is None else {"grid": list(features.grid)}),
             **features.shown.settings,
         },
         results={"mean": features.mean[image, list(channels)].tolist()},
@@ -248,8 +252,9 @@ def feature_maps(
     *,
     fit: Fit = "whole",
     size: int | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> FeatureMaps:
-    """The feature maps of one layer for a picture.
+    """The feature maps of one layer for a picture, channels first however the layer arranges them.
 
     Args:
         network: a `Network`; or any ``nn.Module``, to which a tensor is then given as it is, without normalisation.
@@ -257,10 +262,11 @@ def feature_maps(
         layer: a name from ``network.layers``.
         fit: what to show of a picture that is no tensor, "whole" or "crop"; see `cnnviz.networks.inputs`.
         size: short side, in pixels, of what the network sees; the network's own by default.
+        grid: (rows, columns) of a transformer's tokens; by default as its first convolution gave them, or a square.
 
     Raises:
         UnknownNameError: if there is no such layer or fit.
-        LayerError: if the layer gives no feature maps, or maps with values that are not finite.
+        LayerError: if the layer gives no feature maps, not one set for each image, or values that are not finite.
         ShapeError: if the network cannot take a tensor of that shape, or a picture of that size.
         PictureError: if the picture cannot be read.
     """
@@ -268,28 +274,34 @@ def feature_maps(
         shown = show(network, picture, fit=fit, size=size)
     elif isinstance(picture, Tensor) and picture.ndim >= 3:
         height, width = picture.shape[-2:]
-        network = wrap(network, name=type(network).__name__, input_size=(height, width))
+        channels, kind = picture.shape[-3], type(network).__name__
+        network = wrap(network, name=kind, input_size=(height, width), channels=channels)
         shown = as_it_is(network, picture)
     else:
         raise ShapeError("a plain nn.Module is shown tensors (N, C, H, W); for picture files, cnnviz.wrap() it first.")
-    return maps_of_layers(network, shown, [layer])[layer]
+    return maps_of_layers(network, shown, [layer], grid)[layer]
 
 
 @torch.no_grad()
-def maps_of_layers(network: Network, shown: Shown, layers: Sequence[str]) -> dict[str, FeatureMaps]:
-    """The feature maps of several layers from one forward pass, by the names asked for; errors as `feature_maps`."""
+def maps_of_layers(
+    network: Network, shown: Shown, layers: Sequence[str], grid: Grid | None = None, *, activated: bool = False
+) -> dict[str, FeatureMaps]:
+    """The feature maps of several layers from one forward pass, by the names asked for; errors as `feature_maps`.
+
+    Args:
+        activated: whether they are to be those behind the activation that follows a layer, if one does.
+    """
+    parts = [shown.images] if len(shown.images) == 1 or network.independent else torch.split(shown.images, 1)
     with forward_pass(network, shown.images):
-        outputs = activations(network, shown.images, layers)
-    return {layer: FeatureMaps(network, layer, shown, _checked(layer, output)) for layer, output in outputs.items()}
+        maps = [layer_maps(network, part, layers, grid, activated=activated) for part in parts]
+    outputs = {layer: torch.cat([part[layer] for part in maps]) for layer in layers}
+    return {
+        layer: FeatureMaps(network, layer, shown, _checked(layer, output), grid) for layer, output in outputs.items()
+    }
 
 
 def _checked(layer: str, output: Tensor) -> Tensor:
-    if output.ndim != 4:
-        shape = " x ".join(map(str, output.shape[1:]))
-        raise LayerError(
-            f"layer {layer!r} gives no feature maps but {shape} numbers; choose a convolution, ReLU or pool."
-        )
-    maps = output.detach().float().cpu()
+    maps = output.float().cpu()
     if not maps.isfinite().all():
         raise LayerError(f"layer {layer!r} gives values that are not finite; look for NaN among the weights before it.")
     return maps

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from cnnviz.errors import LayerError
 from cnnviz.networks.activated import Activated, Activation, Following, Point, module_of
+from cnnviz.networks.arrangements import Arrangement, ChannelAxes, Grid
+from cnnviz.networks.forward import as_rows
 from cnnviz.networks.network import Network, check_logits, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
@@ -46,7 +48,45 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
         twin = network.twin()
         modules = {layer: twin.layers[name] for layer, name in names.items()}
         outputs = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
-        return {layer: outputs[module] for layer, module in modules.items()}
+        kept = {layer: outputs[module] for layer, module in modules.items()}
+        return kept if torch.is_grad_enabled() else {layer: output.detach() for layer, output in kept.items()}
+
+    return network.completed(captured, f"layer {', '.join(layers)}")
+
+
+@torch.no_grad()
+def layer_maps(
+    network: Network, images: Tensor, layers: Sequence[str], grid: Grid | None = None, *, activated: bool = False
+) -> dict[str, Tensor]:
+    """The feature maps of chosen layers, channels first, however the layers arrange them.
+
+    Args:
+        images, layers: as for `activations`.
+        grid: (rows, columns) in which a layer's tokens are to be put; by default that of the convolution that they were
+            made by, or a square.
+        activated: whether the maps are to be those behind the activation that follows a layer, if one does.
+
+    Returns:
+        (N, C, H', W') by the names that were asked for.
+
+    Raises:
+        UnknownNameError, WeightsError: as `activations`.
+        LayerError: if a layer gives no feature maps, or not one for each image.
+    """
+    names = {layer: network.qualified(layer) for layer in layers}
+
+    def captured() -> dict[str, Tensor]:
+        twin, given = network.twin(), images.detach().to(network.device)
+        points: dict[str, Point] = {layer: twin.layers[name] for layer, name in names.items()}
+        if activated:
+            points = {layer: Activated(module_of(point)) for layer, point in points.items()}
+        with ChannelAxes(given) as axes:
+            outputs = capture(twin, given, {point: layer for layer, point in points.items()})
+        maps = {}
+        for layer, point in points.items():
+            output = outputs[point].after if activated else outputs[point]
+            maps[layer] = axes.arrangement(output, layer, len(images), grid).maps(output).detach()
+        return maps
 
     return network.completed(captured, f"layer {', '.join(layers)}")
 
@@ -84,12 +124,22 @@ def response(network: Network, layer: str, size: tuple[int, int]) -> Response:
         twin, fields = network.twin(), Fields()
         point = Activated(twin.layers[path])
         fields.start(images)
-        with forward_pass(network, images), fields:
+        with forward_pass(network, images), ChannelAxes(images) as axes, fields:
             activation = capture(twin, images, {point: layer})[point]
         assert isinstance(activation, Activation)
-        return Response(activation.after.shape, fields.known.get(activation.after), activation.name)
+        after, field = activation.after, fields.known.get(activation.after)
+        if after.ndim < 3:
+            return Response(after.shape, field, activation.name)
+        arrangement = axes.arrangement(after, layer, 1)
+        field = field if arrangement.usual else _of_maps(field, arrangement)
+        return Response(arrangement.maps(after).shape, field, activation.name)
 
     return network.completed(traced, f"layer {layer}")
+
+
+def _of_maps(field: Field | None, arrangement: Arrangement) -> Field | None:
+    """The field of maps (N, C, H, W) that were (N, H, W, C); that of tokens is not known."""
+    return replace(field, axes=(2, 3)) if field and arrangement.grid is None else None
 
 
 def capture(
@@ -131,7 +181,7 @@ def capture(
             return None
         seen.add(module)
         if module is network.module:
-            check_logits(output, len(images), network.name)
+            check_logits(as_rows(output, len(images)), len(images), network.name)
         if not isinstance(output, Tensor):
             name, kind = names.get(module) or followed[module], type(output).__name__
             raise LayerError(f"layer {name!r} gives a {kind}, not a tensor; choose a layer inside it.")
@@ -168,5 +218,8 @@ def capture(
     for module in hooked:
         if module not in known:
             name = names.get(module) or followed[module]
-            raise LayerError(f"layer {name!r} of {network.name} does not run when the network classifies a picture.")
+            raise LayerError(
+                f"layer {name!r} of {network.name} does not run for an image, or only by its forward(), past hooks;"
+                " choose another layer, or have the network call it."
+            )
     return outputs

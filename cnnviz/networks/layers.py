@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from cnnviz.errors import FORWARD_ERRORS
+from cnnviz.errors import FORWARD_ERRORS, LayerError
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.layer_names import LayerName
 from cnnviz.networks.network import Network, count_parameters, forward_pass
@@ -74,16 +75,30 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
     counted: set[nn.Parameter] = set()
     rows = []
     for part in order:
-        own = set(part.parameters(recurse=False)) - counted
+        own = set(part.parameters(recurse=is_parametrized(part))) - counted
         counted |= own
         parameters = sum(parameter.numel() for parameter in own)
         rows.append(_row(network.name_of(names[part]), part, parameters, *outputs.get(part, ((), None))))
     return rows
 
 
+def convolutions(network: Network) -> list[str]:
+    """As `all_convolutions`; empty if there is none."""
+    return network.convolutions or [
+        row.name for row in layer_table(network) if isinstance(network.layers[row.name], nn.Conv2d) and row.output
+    ]
+
+
 def all_convolutions(network: Network) -> list[str]:
-    """The layers that "all" stands for: blockX_convY in the VGG family, elsewhere every convolution that runs."""
-    return network.convolutions or [row.name for row in layer_table(network) if row.kind == "Conv2d" and row.output]
+    """The layers that "all" stands for: blockX_convY in the VGG family, elsewhere every convolution that runs.
+
+    Raises:
+        LayerError: if there is none.
+    """
+    names = convolutions(network)
+    if not names:
+        raise LayerError(f"{network.name} runs no convolution of two dimensions, so there are no filters to draw.")
+    return names
 
 
 Outputs = dict[nn.Module, tuple[tuple[int, ...], Field | None]]
@@ -109,8 +124,14 @@ def _trace(network: Network, images: Tensor) -> tuple[Network, Outputs]:
 
 
 def _rows(network: Network) -> list[nn.Module]:
-    parts = [part for name, part in network.module.named_modules() if name]
-    return [part for part in parts if not list(part.children()) or list(part.parameters(recurse=False))]
+    """Modules without modules in them, but for what computes their weights, and others with weights of their own."""
+    parts = {name: part for name, part in network.module.named_modules() if name}
+    computing = tuple(f"{name}.parametrizations" for name, part in parts.items() if is_parametrized(part))
+    return [part for name, part in parts.items() if not name.startswith(computing) and _is_row(part)]
+
+
+def _is_row(part: nn.Module) -> bool:
+    return not list(part.children()) or is_parametrized(part) or bool(list(part.parameters(recurse=False)))
 
 
 def _row(name: LayerName, module: nn.Module, parameters: int, output: tuple[int, ...], field: Field | None) -> Layer:

@@ -4,7 +4,6 @@ Whatever it was made from, a `Network` takes images in [0, 1], is frozen and in 
 given away, and names its layers. `wrap` makes one of any ``nn.Module``; `cnnviz.load` makes the known ones.
 """
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,11 +28,13 @@ from cnnviz.errors import (
     fault_of_machine,
     translated,
 )
+from cnnviz.networks.forward import as_rows, run
 from cnnviz.networks.layer_names import PRE, LayerName, layer_names
 from cnnviz.networks.missing_weights import MissingWeightsError, guard, missing_weights
+from cnnviz.networks.module_copies import frozen_copy, structural_copy, unwrapped
+from cnnviz.networks.outputs import Ends, Outputs, check_outputs, noticed
 
 RANDOM = "random"
-Module = TypeVar("Module", bound=nn.Module)
 Result = TypeVar("Result")
 Fetch = Callable[["Network"], None]
 _fetching = Lock()
@@ -80,20 +81,22 @@ class Network(nn.Module):
         wnids: Sequence[str] | None,
         weights: str,
         crop: Crop | None,
+        channels: int,
         any_size: bool | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.channels = module, channels
         self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
         self.computes_in: torch.dtype | None = None
         self.fetch: Fetch | None = None
         self._hashed: tuple[tuple[int, ...], str] | None = None
         # Here from the start: a thread that copies these attributes walks over them.
-        self._any_size, self._twin = any_size, False
+        self._any_size, self._outputs, self._twin = any_size, outputs, False
+        self._independent: bool | None = None
         self._normalisation: tuple[Sequence[float], Sequence[float]] | None = None
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
-        self.channels = _colour_channels(module, mean)
         self.register_buffer("mean", _per_channel(mean, self.channels, "mean"), persistent=False)
         self.register_buffer("std", _per_channel(std, self.channels, "std"), persistent=False)
         modules = {path: part for path, part in module.named_modules() if path}
@@ -106,7 +109,7 @@ class Network(nn.Module):
     std: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W) with values in [0, 1].
+        """Outputs (N, classes), logits as a rule (see `outputs`), of images (N, C, H, W) with values in [0, 1].
 
         Weights of its classifier that are not there yet are fetched first.
 
@@ -123,7 +126,7 @@ class Network(nn.Module):
             given = "x".join(map(str, images.shape))
             raise ShapeError(f"{self.name} takes images of shape N x {self.channels} x H x W; these are {given}.")
         normalised = (images.to(self.mean) - self.mean) / self.std
-        logits: Tensor = self.module(normalised.to(self.dtype))
+        logits: Tensor = as_rows(run(self.module, normalised.to(self.dtype)), len(images))
         return logits
 
     @property
@@ -243,6 +246,45 @@ class Network(nn.Module):
         )
 
     @property
+    def outputs(self) -> Outputs:
+        """What its outputs are; noticed once where nobody has said it, by an image of noise."""
+        if self._outputs is None:
+            noticed_outputs: Outputs = self.completed(self._noticed_outputs, "the output")
+            self._outputs = noticed_outputs
+            return noticed_outputs
+        return self._outputs
+
+    @torch.no_grad()
+    def _noticed_outputs(self) -> Outputs:
+        draws = torch.Generator().manual_seed(0)
+        image = torch.rand(1, self.channels, *self.input_size, generator=draws).to(self.device)
+        with Ends() as ends:
+            rows = self.twin()(image)
+            return noticed(check_logits(rows, 1, self.name), ends)
+
+    @property
+    def independent(self) -> bool:
+        """Whether what it gives for an image depends on that image alone, not on others in the batch; tried once."""
+        if self._independent is None:
+            known = type(self.module).__module__.startswith(("torchvision.", "cnnviz."))
+            self._independent = known or self.completed(self._gives_the_same_alone, "the output")
+        return self._independent
+
+    @torch.no_grad()
+    def _gives_the_same_alone(self) -> bool:
+        draws = torch.Generator().manual_seed(1)
+        images = torch.rand(2, self.channels, *self.input_size, generator=draws).to(self.device)
+        images[1] *= 0.1
+        try:
+            twin = self.twin()
+            together, alone = twin(images)[:1], twin(images[:1])
+        except FORWARD_ERRORS as error:
+            if fault_of_machine(error) or isinstance(error, MissingWeightsError):
+                raise
+            return True  # whatever is wrong is told by whoever needs the output
+        return torch.allclose(together.float(), alone.float(), rtol=1e-3, atol=1e-3 * float(alone.abs().amax()))
+
+    @property
     def takes_any_size(self) -> bool:
         """Whether images of other sizes than `input_size` give logits too; tried once where it is not known."""
         if self._any_size is None:
@@ -323,7 +365,9 @@ def wrap(
     wnids: Sequence[str] | None = None,
     weights: str = "as given",
     crop: Crop | None = None,
+    channels: int | None = None,
     any_size: bool | None = None,
+    outputs: Outputs | None = None,
 ) -> Network:
     """Any image classifier as a `Network`; the module itself stays exactly as it is.
 
@@ -332,7 +376,7 @@ def wrap(
     module brings along are part of what it computes, and run.
 
     Args:
-        module: takes images (N, C, H, W) normalised by `mean` and `std`, gives logits (N, classes).
+        module: takes images (N, C, H, W) normalised by `mean` and `std`, gives outputs (N, classes).
         name: what to call it in pictures and messages.
         input_size: side, or (height, width), in pixels of the images it was made for.
         mean, std: one number per colour channel, or one for all, in units of the [0, 1] range.
@@ -340,56 +384,44 @@ def wrap(
         wnids: a WordNet id per class.
         weights: where the weights came from, for people.
         crop: the preprocessing that its accuracy was measured with.
+        channels: colour channels of its images; by default as many as there are means, or else 3 or 1, whichever it
+            runs with.
         any_size: whether it takes images of other sizes too; tried when it matters, if not said.
+        outputs: what it gives: "logits", "probabilities", "multilabel", which are logits of labels that do not exclude
+            each other, or "value", as of a regression. If not said, it is noticed when it matters: rows in [0, 1] that
+            sum to 1, or that a softmax or sigmoid has given, are probabilities; a single other output is a value.
 
     Raises:
+        UnknownNameError: if there is no such kind of outputs.
         ModelError: if a size, mean or std makes no sense, or the module cannot be looked into or copied.
     """
-    module = getattr(module, "_orig_mod", module)  # of what torch.compile made, whose layers are compiled away
+    if outputs is not None:
+        check_outputs(outputs)
+    module = unwrapped(module)
     check_open(module, name)
     size = (input_size, input_size) if isinstance(input_size, int) else (int(input_size[0]), int(input_size[1]))
     if min(size) < 1:
         raise ModelError(f"the input size of {name} must be at least 1 pixel, not {size[0]} x {size[1]}.")
-    frozen = structural_copy(module, lambda tensor: tensor.detach()).eval()
-    for part in frozen.modules():
-        if getattr(part, "inplace", False) is True:
-            setattr(part, "inplace", False)  # noqa: B010 - an attribute that nn.Module does not declare
+    frozen, means = frozen_copy(module), [mean] if isinstance(mean, int | float) else mean
     network = Network(
         frozen,
         name=name,
         input_size=size,
-        mean=[mean] if isinstance(mean, int | float) else mean,
+        mean=means,
         std=[std] if isinstance(std, int | float) else std,
         labels=labels,
         wnids=wnids,
         weights=weights,
         crop=crop,
+        channels=_colour_channels(frozen, size, means, name) if channels is None else channels,
         any_size=any_size,
+        outputs=outputs,
     )
     guard(frozen)
     weights_of = sorted(filter(Tensor.is_floating_point, frozen.parameters()), key=lambda tensor: tensor.is_meta)
     home = weights_of[0] if weights_of else None  # on no device only if all are
     network.mean, network.std = (buffer if home is None else buffer.to(home) for buffer in (network.mean, network.std))
     return network.eval()
-
-
-def structural_copy(module: Module, convert: Callable[[Tensor], Tensor]) -> Module:
-    """A copy of the modules in which every tensor is `convert` of the original's; no parameter asks for gradients."""
-    memo: dict[int, object] = {}
-    for part in module.modules():
-        held = {**part._parameters, **part._buffers, **vars(part)}
-        for tensor in held.values():
-            if isinstance(tensor, nn.Parameter):
-                memo[id(tensor)] = nn.Parameter(convert(tensor.detach()), requires_grad=False)
-            elif isinstance(tensor, Tensor):
-                memo[id(tensor)] = convert(tensor)
-    try:
-        copied = copy.deepcopy(module, memo)
-        if not isinstance(copied, type(module)):
-            raise TypeError("its __deepcopy__ gives something else")
-    except Exception as error:  # a user's class may raise anything
-        raise ModelError(f"{type(module).__name__} holds something that cannot be copied: {error}.") from error
-    return copied
 
 
 @contextmanager
@@ -402,10 +434,14 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
 
     def fault(reason: str) -> CnnvizError:
         height, width = images.shape[2:]
-        untold = not any(isinstance(part, nn.Conv2d) for part in network.module.modules())
-        colours = f", or give as many means as it takes colours, if these are not {network.channels}" * untold
+        if (height, width) != network.input_size:
+            own = " x ".join(map(str, network.input_size[::-1]))
+            return ShapeError(
+                f"{network.name} cannot take an image of {width} x {height} px ({reason}); its own size is {own}."
+            )
         return ShapeError(
-            f"{network.name} cannot take a picture of {width} x {height} px ({reason}); try another size{colours}."
+            f"the forward pass of {network.name} fails on images of {network.channels} x {height} x {width} ({reason});"
+            " give the size and the number of channels that it was made for, or mend its forward."
         )
 
     with translated(fault):
@@ -417,12 +453,34 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _colour_channels(module: nn.Module, mean: Sequence[float]) -> int:
-    """As many as there are means; where one serves all, as many as the convolution that is defined first takes."""
-    taken = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
-    if len(mean) > 1 and taken and len(mean) not in taken:
-        raise ModelError(f"mean has {len(mean)} numbers; the network has {taken[0]} colour channels.")
-    return len(mean) if len(mean) > 1 or not taken else taken[0]
+def _colour_channels(module: nn.Module, size: tuple[int, int], mean: Sequence[float], name: str) -> int:
+    """How many colours the images of a frozen module have: the number that it runs with.
+
+    Tried are as many as there are means, 3 and 1, and what its convolutions take. One that runs with none of these says
+    why when it is to run.
+    """
+    given = [len(mean)] if len(mean) > 1 else []
+    convolutions = [part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)]
+    shapes_alone = any(tensor.is_meta for tensor in module.state_dict().values() if isinstance(tensor, Tensor))
+    tried = structural_copy(module, lambda tensor: tensor.to("meta")) if shapes_alone else module
+    candidates = [*dict.fromkeys([*given, 3, 1, *convolutions[:1]])]
+    channels = next((number for number in candidates if _runs(tried, (1, number, *size))), candidates[0])
+    if given and channels != given[0]:
+        raise ModelError(f"mean has {given[0]} numbers; {name} takes images of {channels} colour channels.")
+    return channels
+
+
+@torch.no_grad()
+def _runs(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    tensors = (tensor for tensor in module.parameters() if tensor.is_floating_point())
+    like = next(tensors, torch.empty(0))
+    try:
+        run(module, torch.zeros(shape, dtype=like.dtype, device=like.device))
+    except FORWARD_ERRORS as error:
+        if fault_of_machine(error):
+            raise
+        return False
+    return True
 
 
 def _per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:

@@ -3,22 +3,38 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
 from cnnviz.networks.inputs import Fit, Source, show
 from cnnviz.networks.network import Network, check_logits, forward_pass
+from cnnviz.networks.outputs import probabilities_of
 
 SHOWN = 8  # how many of several matching names an error lists
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A class by number and label, and its probability in [0, 1]."""
+    """A class by number and label.
+
+    Attributes:
+        probability: in [0, 1]; None where outputs are values, which have none.
+        score: the network's own output.
+    """
 
     index: int
     label: str
-    probability: float
+    probability: float | None
+    score: float
+
+    @property
+    def text(self) -> str:
+        """What the network says of the class, for people: "35.1%", or "37.2" where outputs are values."""
+        return said(self.probability, self.score)
+
+
+def said(probability: float | None, score: float) -> str:
+    """A probability for people, "35.1%"; the network's output itself where there is none."""
+    return f"{score:.4g}" if probability is None else f"{probability:.1%}"
 
 
 def class_index(network: Network, name: str | int) -> int:
@@ -79,7 +95,7 @@ def predict(
     top: int = 5,
     fit: Fit = "crop",
 ) -> list[Prediction]:
-    """The most probable classes of one picture, the first one first.
+    """The most probable classes of one picture, or the largest values, the first one first.
 
     Args:
         picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) in [0, 1].
@@ -98,14 +114,17 @@ def predict(
     if not logits.isfinite().all():
         raise ModelError(f"{network.name} gives logits that are not finite; look for NaN among its weights.")
     check_labels(network, logits.shape[1])
-    probabilities, indices = probabilities_of(logits.float())[0].topk(min(top, logits.shape[1]))
-    pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
-    return [Prediction(index, network.label(index), probability) for index, probability in pairs]
-
-
-def probabilities_of(logits: Tensor) -> Tensor:
-    """(N, classes) in [0, 1]; of a network with a single output what the logistic function makes of it."""
-    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
+    scores = logits.float()
+    ranked, indices = probabilities_of(scores, network.outputs)[0].topk(min(top, scores.shape[1]))
+    return [
+        Prediction(
+            index=index,
+            label=network.label(index),
+            probability=None if network.outputs == "value" else share,
+            score=scores[0, index].item(),
+        )
+        for index, share in zip(indices.tolist(), ranked.tolist(), strict=True)
+    ]
 
 
 def _by_number(network: Network, index: int) -> int:

@@ -31,6 +31,10 @@ FRAMES = 40  # of a film
 PATIENCE, SETTLED = 10, 1e-3  # a score has settled that gained less than this share in so many steps
 
 
+class _NotFiniteError(LayerError):
+    """In bfloat16, not yet a reason to blame the weights."""
+
+
 @dataclass(frozen=True)
 class SynthesizedImage:
     """One image and what is known of it.
@@ -43,6 +47,7 @@ class SynthesizedImage:
         curve: (steps,): what it scored as the network saw it, moved about and less the penalty.
         tries: how many it took.
         batch: how many images were made at a time.
+        precision: what the network computed in, "float32" or "bfloat16".
         film: (C, H, W), uint8, on the way.
     """
 
@@ -53,6 +58,7 @@ class SynthesizedImage:
     curve: Tensor
     tries: int
     batch: int
+    precision: str
     film: Sequence[Tensor]
 
     @property
@@ -88,7 +94,7 @@ class Job:
         labels: a name per image.
         title: what the images are.
         batch: images at a time, if there is memory for so many.
-        dtype: what the network computes in.
+        dtype: what the network computes in; in float32 all over again, if values are not finite otherwise.
         tries: how often an image may be made until it is "ok".
         settings: everything that determines the images, for the record.
         start: (N, C, H, W), pictures to start from, if any.
@@ -136,6 +142,11 @@ class Job:
                 try:
                     judge = judge or Judge(self.network, self.objective, references, count, batch, self.dtype)
                     state = yield from self._batch(state, rows[:batch], batch, judge)
+                except _NotFiniteError:
+                    if self.dtype == torch.float32:
+                        raise
+                    yield from replace(self, dtype=torch.float32).run()
+                    return
                 except (RuntimeError, MemoryError) as error:
                     batch, judge = halved(batch, error), None
                     yield replace(state, batch=batch)
@@ -180,6 +191,7 @@ class Job:
                 curve=curves[place],
                 tries=state.tries,
                 batch=batch,
+                precision=str(self.dtype).removeprefix("torch."),
                 film=[frame[place] for frame in climb.frames],
             )
             better = row not in finished or judgement.score > finished[row].judgement.score
@@ -212,7 +224,9 @@ class Job:
 
     def _check_finite(self, scores: Tensor) -> None:
         if not scores.isfinite().all():
-            raise LayerError(f"{self.network.name} gives values that are not finite; look for NaN among its weights.")
+            raise _NotFiniteError(
+                f"{self.network.name} gives values that are not finite; look for NaN among its weights."
+            )
 
     def _ascent(self, images: Parametrisation, rows: Tensor, seeds: Sequence[int], attempt: int) -> Iterator[Step]:
         """The recipe's way up; in later tries with ReLUs that open, in the last one with larger steps."""

@@ -218,9 +218,9 @@ def class_job(
     _check(network)
     numbers = [class_index(network, name) for name in ([classes] if isinstance(classes, str | int) else classes)]
     seeds = [seed_of(seed, "logits", number) for number in numbers]
-    objective = logit(numbers)
+    objective = logit(numbers, outputs=network.outputs)
     if not alone:
-        margin = logit(numbers, versus="runner-up")
+        margin = logit(numbers, versus="runner-up", outputs=network.outputs)
         objective = replace(0.5 * objective + 0.5 * margin, unit=objective.unit)
     settings.setdefault("recipe", "soft")
     labels = tuple(network.label(number) for number in numbers)
@@ -253,6 +253,7 @@ def collect(job: Job, progress: SynthesisProgress) -> Synthesis:
     images = tuple(progress.images[row] for row in rows)
     batches = [image.batch for image in images]
     settings = job.settings | {"batch": batches[0] if len(set(batches)) == 1 else batches}
+    settings["precision"] = images[-1].precision
     for name in _PER_IMAGE & settings.keys():
         settings[name] = [settings[name][row] for row in rows]
     return Synthesis(

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnviz.errors import LayerError, ShapeError
+from cnnviz.networks.outputs import Outputs, logits_of, probabilities_of
 from cnnviz.networks.receptive_fields import Region
 from cnnviz.synthesis.views import ACTIVATED, LOGITS, View, indices_on, pick
 
@@ -186,12 +187,13 @@ def neuron(layer: str, index: Index, position: tuple[int, int] | None = None) ->
     return Objective(frozenset({layer}), score, numbers.count, f"{layer} {numbers} {where}", score)
 
 
-def logit(index: Index, *, versus: Index | str | None = None) -> Objective:
-    """The network's output for a class, before the softmax.
+def logit(index: Index, *, versus: Index | str | None = None, outputs: Outputs = "logits") -> Objective:
+    """The network's output for a class, before the softmax; of a network that gives probabilities, their logarithm.
 
     Args:
         index: number of a class, or one per image; `cnnviz.class_index` finds the number of a label.
         versus: subtract the logit of another class, or with ``"runner-up"`` the largest of all others.
+        outputs: what the network's outputs are.
 
     References:
         Simonyan et al. (2014), *Deep Inside Convolutional Networks*.
@@ -202,7 +204,7 @@ def logit(index: Index, *, versus: Index | str | None = None) -> Objective:
         raise ShapeError(f"versus is the number of a class or 'runner-up', not {versus!r}.")
 
     def score(view: View) -> Tensor:
-        logits, own = view.map(LOGITS), numbers.of(view)
+        logits, own = logits_of(view.map(LOGITS), outputs), numbers.of(view)
         scores = pick(logits, own, LOGITS)
         if rival is not None:
             return scores - pick(logits, rival.of(view), LOGITS)
@@ -216,7 +218,7 @@ def logit(index: Index, *, versus: Index | str | None = None) -> Objective:
         return scores - others.amax(1)
 
     def probability(view: View) -> Tensor:
-        return pick(view.map(LOGITS).softmax(1), numbers.of(view), LOGITS)
+        return pick(probabilities_of(view.map(LOGITS), outputs), numbers.of(view), LOGITS)
 
     counts = {numbers.count, None if rival is None else rival.count} - {None}
     if len(counts) > 1:

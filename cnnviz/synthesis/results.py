@@ -68,7 +68,7 @@ def _strip(synthesis: "Synthesis", number: int, length: int) -> Image.Image:
 def _notes(synthesis: "Synthesis") -> list[str]:
     """What stands below each image: a class's probability, or the score; and the status."""
     judgements = [image.judgement for image in synthesis.synthesized]
-    if synthesis.settings["command"] == "classimage":
+    if synthesis.settings["command"] == "classimage" and synthesis.network.outputs != "value":
         values = [f"{judgement.mean:.1%}" for judgement in judgements]
     else:
         values = alike([judgement.score for judgement in judgements])
@@ -79,7 +79,8 @@ def _lines(synthesis: "Synthesis") -> list[str]:
     height, width = synthesis.synthesized[0].image.shape[1:]
     used = synthesis.settings
     again = sum(tries > 1 for tries in synthesis.tries)
-    value = "probability of the class" if used["command"] == "classimage" else f"score ({used['objective']})"
+    probable = used["command"] == "classimage" and synthesis.network.outputs != "value"
+    value = "probability of the class" if probable else f"score ({used['objective']})"
     return [
         synthesis.title,
         f"recipe {used['recipe']}, {used['steps']} steps, {width} x {height} px, {used['precision']}"

@@ -201,6 +201,8 @@ def _size_for(network: Network, field: Field | None) -> Size:
 
 def _batch(network: Network) -> int:
     """On a processor, only networks that leave it idle gain from several images at a time."""
+    if not network.independent:
+        return 1
     if network.device.type != "cpu":
         return BATCH_ON_GPU
     return BATCH_OF_SMALL if count_parameters(network) < SMALL else 1

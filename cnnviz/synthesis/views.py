@@ -6,6 +6,7 @@ computed, and not even these for their mean: it is a fixed linear function of wh
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, TypeGuard
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from cnnviz.errors import LayerError, ShapeError
 from cnnviz.networks.activated import Activated, Activation, Call, Point, module_of
 from cnnviz.networks.activations import capture
+from cnnviz.networks.arrangements import Arrangement, ChannelAxes
 from cnnviz.networks.fast_copies import fastest
 from cnnviz.networks.network import Network, forward_pass
 
@@ -221,7 +223,7 @@ class Viewer:
         self.layers = sorted(layers)
         tried = partial(_tried, self.layers, images[:1].expand(2, -1, -1, -1))
         purpose = " and ".join("the output" if layer == LOGITS else f"layer {layer}" for layer in self.layers)
-        self._network, self._layout, outputs = fastest(network, dtype, tried, purpose)
+        self._network, self._layout, outputs, self._arrangements = fastest(network, dtype, tried, purpose)
         self._instead = {"relu": _Redirected.apply} if redirected else {}
         self._points = {layer: _point(self._network, layer) for layer in self.layers}
         self._names = {point: layer for layer, point in self._points.items()}
@@ -256,11 +258,21 @@ class Viewer:
             names = {self._last if module_of(point) is self._last else point: name for point, name in names.items()}
         with forward_pass(self._network, images):
             outputs = capture(self._network, given, names, before=self._last, instead=self._instead)
-        maps = {name: outputs[point] for point, name in names.items() if point is not self._last}
+        maps = {name: self._arranged(name, outputs[point]) for point, name in names.items() if point is not self._last}
         if self._last is None:
             return View(images, rows, maps)
         last = DeferredConvolution(self._last, outputs[self._last], [names[self._last]], self._path, self._kernels)
         return View(images, rows, maps, last)
+
+    def _arranged(self, layer: str, output: Any) -> Any:
+        """What a layer gives with its channels on the second axis."""
+        arrangement = self._arrangements.get(layer)
+        if arrangement is None or arrangement.usual:
+            return output
+        if isinstance(output, Activation):
+            before, after = arrangement.maps(output.before), arrangement.maps(output.after)
+            return replace(output, before=before, after=after)
+        return arrangement.maps(output)
 
 
 class _Redirected(torch.autograd.Function):
@@ -297,11 +309,20 @@ def _point(network: Network, layer: str) -> Point:
 @torch.no_grad()
 def _tried(
     layers: Sequence[str], images: Tensor, network: Network, layout: torch.memory_format
-) -> tuple[Network, torch.memory_format, dict[Point, Any]]:
-    """A network that can be climbed for these layers, its layout, and what they give, in the order they run in."""
+) -> tuple[Network, torch.memory_format, dict[Point, Any], dict[str, Arrangement]]:
+    """A network that can be climbed for these layers, its layout, and what they give, in the order they run in.
+
+    And how they arrange it, by name.
+    """
     names = {_point(network, layer): layer for layer in layers}
     if not names:
-        return network, layout, {}
-    with forward_pass(network, images):
-        outputs = capture(network, images.to(network.device).contiguous(memory_format=layout), names)
-    return network, layout, outputs
+        return network, layout, {}, {}
+    given = images.to(network.device).contiguous(memory_format=layout)
+    with forward_pass(network, images), ChannelAxes(given) as axes:
+        outputs = capture(network, given, names)
+    arrangements = {}
+    for point, output in outputs.items():
+        after = output.after if isinstance(output, Activation) else output
+        if after.ndim > 2:
+            arrangements[names[point]] = axes.arrangement(after, names[point].removesuffix(ACTIVATED), len(given))
+    return network, layout, outputs, arrangements

@@ -23,7 +23,7 @@ from cnnviz.models import builtin, load
 from cnnviz.networks.devices import devices
 from cnnviz.networks.layers import all_convolutions
 from cnnviz.networks.network import RANDOM, Network
-from cnnviz.networks.predictions import Prediction, predict
+from cnnviz.networks.predictions import Prediction, predict, said
 from cnnviz.pictures.reading import Picture
 from cnnviz.pictures.sheets import Sheet
 from cnnviz.web.app_parts import (
@@ -160,7 +160,7 @@ def classifier_beside(network: Key) -> Key:
 def ranks(picture: Picture, network: Key) -> None:
     st.caption(f"What {network[0]} takes the whole picture for:")
     for prediction in ranks_of(network, picture):
-        st.progress(prediction.probability, text=plain(f"{first_name(prediction)}: {prediction.probability:.1%}"))
+        st.progress(prediction.probability or 0.0, text=plain(f"{first_name(prediction)}: {prediction.text}"))
 
 
 def first_name(prediction: Prediction) -> str:
@@ -281,7 +281,7 @@ def why_part(picture: Picture, network: Key) -> None:
     first = methods.index(QUICK) if QUICK in methods else 0
     method = left.selectbox("Method", methods, index=first, format_func=titles.__getitem__)
     predictions = ranks_of(network, picture)
-    listed = {str(ranked.index): f"{first_name(ranked)} ({ranked.probability:.1%})" for ranked in predictions}
+    listed = {str(ranked.index): f"{first_name(ranked)} ({ranked.text})" for ranked in predictions}
     index = middle.selectbox("Class", list(listed), format_func=listed.__getitem__)
     other = right.text_input("Or any other class", placeholder="name, number or WordNet id")
     explanation, sheet = explained(picture, network, method, other.strip() or index)
@@ -312,7 +312,8 @@ def shown_with_evidence(picture: Picture, explanation: Explanation, sheet: Sheet
     signed = METHODS[attribution.method].signed
     colours = "Red speaks for the class, blue against it." if signed else "The brighter, the more it matters."
     flat = " The map is flat: no pixel matters." if attribution.flat else ""
-    st.markdown(f"**Why {plain(explanation.label(attribution))} ({attribution.probability:.1%})?** {colours}{flat}")
+    share = said(attribution.probability, attribution.score)
+    st.markdown(f"**Why {plain(explanation.label(attribution))} ({share})?** {colours}{flat}")
     st.caption(
         f"Deletion {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%}; lower is better),"
         f" insertion {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%}; higher is better):"

@@ -52,7 +52,7 @@ class Report(Findings):
 
     def __repr__(self) -> str:
         first, name = self.predictions[0], self.shown.names[0]
-        return f"Report({name} in {self.network.name}: {first.label}, {first.probability:.1%})"
+        return f"Report({name} in {self.network.name}: {first.label}, {first.text})"
 
     def _repr_html_(self) -> str:
         frame = 'sandbox title="report" style="width: 100%; height: 45rem; border: 0"'
@@ -111,7 +111,7 @@ def make_report(
         settings=settings,
         picture=shown.names[0],
         sha256=shown.sha256,
-        results={"probability": [prediction.probability for prediction in predictions]},
+        results={"probability": [prediction.probability or prediction.score for prediction in predictions]},
     )
     return Report(network, shown, predictions, edges, depths, explanation, refused, tuple(fired), made)
 

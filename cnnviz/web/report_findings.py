@@ -22,7 +22,7 @@ from cnnviz.features.crops import Cut, Place, cut_out
 from cnnviz.features.maps import FeatureMaps, maps_of_layers
 from cnnviz.networks.inputs import Fit, Shown
 from cnnviz.networks.layer_names import block_of
-from cnnviz.networks.layers import Layer, all_convolutions, layer_table
+from cnnviz.networks.layers import Layer, convolutions, layer_table
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import Prediction
 from cnnviz.pictures.reading import Picture
@@ -41,7 +41,7 @@ class Depth:
     """What one layer makes of the picture.
 
     Attributes:
-        maps: of the layer, and their statistics.
+        maps: of the layer, behind its activation if it has one, and their statistics.
         row: of the table of layers.
         zeros: share of zeros among all values of all maps, in [0, 1].
         edges: how much the maps look like the picture's edges; see `likeness`.
@@ -60,7 +60,7 @@ class Depth:
 
     @property
     def signed(self) -> bool:
-        """Whether values lie below zero, as a convolution's own do and those behind a ReLU do not."""
+        """Whether values lie below zero, as those behind a ReLU do not: then zeros say nothing."""
         return bool((self.maps.minimum < 0).any())
 
 
@@ -155,7 +155,7 @@ def likeness(maps: Tensor, edges: Tensor) -> float | None:
 
 
 def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...]:
-    """What layers make of the picture, in the order in which they run.
+    """What layers, and the activations behind them, make of the picture, in the order in which they run.
 
     They are the last convolution of each block of the VGG family; elsewhere the last one to run at each size of the
     maps.
@@ -165,7 +165,7 @@ def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...
     """
     rows = {row.name: row for row in layer_table(network)}
     last: dict[object, str] = {}
-    for name in all_convolutions(network):
+    for name in convolutions(network):
         group = block_of(name) if name in network.names else rows[name].output[1:]
         last.pop(group, None)  # a size that comes back counts where it comes last
         last[group] = name
@@ -178,7 +178,7 @@ def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...
             edges=likeness(maps.maps[0], edges),
             turned=likeness(maps.maps[0], turned),
         )
-        for layer, maps in maps_of_layers(network, shown, list(last.values())).items()
+        for layer, maps in maps_of_layers(network, shown, list(last.values()), activated=True).items()
     )
 
 

@@ -46,7 +46,7 @@ class Measure:
 
 
 MEASURES = (
-    Measure("zeros", "the share of zeros", "rises", lambda depth: depth.zeros, percent),
+    Measure("zeros", "the share of zeros", "rises", lambda depth: None if depth.signed else depth.zeros, percent),
     Measure("silent", "the share of silent channels", "rises", lambda depth: depth.maps.silent_fraction, percent),
     Measure("edges", "the likeness to the picture's edges", "falls", lambda depth: depth.edges, correlation),
 )
@@ -79,10 +79,11 @@ def depth_sentence(depth: Depth, before: Depth | None) -> str:
         zeros, silent, edges = (change(measure, before, depth) for measure in MEASURES)
         return f"{zeros[0].upper()}{zeros[1:]}, {silent}, and {edges}."
     zeros, silent, edges = (measure.text(measure.of(depth)) for measure in MEASURES)
+    values = "values lie on both sides of zero" if depth.signed else f"{zeros} of all values are zero"
     like = "no map can be compared with the picture's edges"
     if depth.edges is not None:
         like = f"the maps look like the picture's edges with a mean correlation of {edges}"
-    return f"To begin with, {zeros} of all values are zero, {silent} of the channels are silent, and {like}."
+    return f"To begin with, {values}, {silent} of the channels are silent, and {like}."
 
 
 def overall(depths: Sequence[Depth]) -> list[str]:
@@ -107,7 +108,7 @@ def signed_note(depths: Sequence[Depth]) -> str | None:
     layers = ", ".join(depth.layer for depth in depths if depth.signed)
     if not layers:
         return None
-    return f"There are values below zero in {layers}: a convolution's own, before any ReLU. Red is above zero."
+    return f"There are values below zero in {layers}: no ReLU follows directly. Red is above zero."
 
 
 def seen_sentence(shown: Shown) -> str:

@@ -165,7 +165,7 @@ def options_of(command: str) -> set[str]:
         ("--std", "1,1", "std has 2 numbers"),
         ("--input-size", "5000", "the input size of"),
         ("--input-size", "28x99999", "the input size of"),
-        ("--input-size", "1", "cannot take a picture of 1 x 1 px"),
+        ("--input-size", "1", "cannot take an image of 1 x 1 px"),
     ],
 )
 def test_numbers_about_a_network_of_ones_own(run: Run, option: str, number: str, message: str) -> None:

@@ -207,7 +207,7 @@ GOOD = (CAT, "--layer", "block1_conv1", *MINI)
         ((*GOOD, "-o", "text.jpg/a.png"), 1, "cannot write text.jpg/a.png"),
         ((*GOOD, "--layer", "block2_conv1", "-o", "a.png"), 2, "2 sheets do not fit into one file"),
         ((*GOOD, "--save-arrays", "a.txt"), 2, "writes .npz files"),
-        ((*GOOD, "--size", "1", "--layer", "block5_pool"), 1, "cannot take a picture of"),
+        ((*GOOD, "--size", "1", "--layer", "block5_pool"), 1, "cannot take an image of"),
         ((CAT, "--layer", "x", "--model", "vgg61"), 1, "did you mean"),
         ((*GOOD, "--weights", "none.pth"), 1, "no weights at none.pth"),
         ((*GOOD, "--mean", "a"), 2, "not a list of numbers"),
@@ -248,7 +248,7 @@ def test_the_same_name_twice_would_overwrite_and_is_refused(run: Run) -> None:
         (("weights", "vgg16-mini"), 2, "is built in; there is nothing to download"),
         (("weights", "vgg61"), 1, "did you mean"),
         (("layers", "--model", "vgg16-min"), 1, "did you mean"),
-        (("layers", "--model", "vit_b_16", "--size", "256"), 1, "cannot take a picture of 256 x 256 px"),
+        (("layers", "--model", "vit_b_16", "--size", "256"), 1, "cannot take an image of 256 x 256 px"),
         (("classes", *MINI, "--labels", "latin.txt"), 2, "is not a text file in UTF-8"),
     ],
 )

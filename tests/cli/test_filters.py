@@ -138,7 +138,7 @@ def test_a_networks_first_kernels_may_be_grey(lenet: object, run: Run) -> None:
         (("filters", "--layer", "block5_conv3", "--filters", "500"), 1, "no filter 500; its 192 filters are 0 to 191"),
         (("filters", "--layer", "block5_conf3"), 1, "did you mean 'block5_conv3'"),
         (("filters", "--layer", "classifier.linear"), 1, "no feature maps; for what classes look like, take"),
-        (("filters", "--layer", "block5_conv3", "--size", "8"), 1, "cannot take a picture of 8 x 8 px"),
+        (("filters", "--layer", "block5_conv3", "--size", "8"), 1, "cannot take an image of 8 x 8 px"),
         (("filters", "--layer", "block5_conv3", "--filters", "x"), 2, "write them like 0-63,128"),
         (("filters", "--layer", "block5_conv3", "--size", "big"), 2, "no size such as 224"),
         (("filters", "--layer", "block5_conv3", "--recipe", "best"), 2, ", ".join(map(repr, RECIPES))),

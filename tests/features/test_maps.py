@@ -102,7 +102,7 @@ def test_tensors_outside_the_range_are_refused_by_a_network(mini: Network) -> No
 
 
 def test_a_picture_too_small_for_the_layer_is_refused(mini: Network) -> None:
-    with pytest.raises(ShapeError, match="cannot take a picture of 8 x 8 px"):
+    with pytest.raises(ShapeError, match="cannot take an image of 8 x 8 px"):
         cnnviz.feature_maps(mini, torch.rand(3, 8, 8), "block5_pool")
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import cnnviz
-from cnnviz.attribution.attribute import heat
 from cnnviz.attribution.baselines import BASELINES
+from cnnviz.attribution.heatmaps import heat
 from cnnviz.attribution.methods import CHECKS, METHODS
 from cnnviz.errors import UnknownNameError
 from cnnviz.features.maps import FeatureMaps
@@ -18,6 +18,7 @@ from cnnviz.networks.inputs import as_it_is, show
 from cnnviz.networks.network import Network
 
 NOWHERE = "nowhere.jpg"  # is never opened
+NETWORKS = "tests.support.networks"
 LAYER, FIT, SCALE = "block1_conv1", ("whole", "crop"), ("channel", "shared")
 PRESETS, PRECISIONS = ("draft", "default", "fine"), ("auto", "float32", "bfloat16")
 
@@ -58,6 +59,14 @@ WORDS: dict[str, tuple[Callable[[Network], object], tuple[str, ...]]] = {
     "filter_images, precision": (
         lambda network: cnnviz.filter_images(network, LAYER, [0], precision="float23"),
         PRECISIONS,
+    ),
+    "wrap, outputs": (
+        lambda network: cnnviz.wrap(network.module, name="net", input_size=8, outputs="logit"),
+        ("logits", "probabilities", "multilabel", "value"),
+    ),
+    "load, outputs": (
+        lambda _: cnnviz.load(f"{NETWORKS}:LeNet", input_size=28, outputs="logit"),
+        ("logits", "probabilities", "multilabel", "value"),
     ),
     "build_gallery, recipe": (lambda network: cnnviz.build_gallery(network, "vgg", recipe="fourrier"), ("fourier",)),
     "build_gallery, preset": (lambda network: cnnviz.build_gallery(network, "vgg", preset="draught"), PRESETS),

@@ -148,8 +148,9 @@ class Watched(nn.Module):
 
 
 def test_nothing_is_computed_for_a_table() -> None:
+    network = cnnviz.wrap(nn.Sequential(nn.Conv2d(1, 2, 3), Watched()), name="net", input_size=(9, 8))
     Watched.given.clear()
-    layer_table(cnnviz.wrap(nn.Sequential(nn.Conv2d(1, 2, 3), Watched()), name="net", input_size=(9, 8)))
+    layer_table(network)
     assert Watched.given == [("meta", (1, 2, 7, 6))]
 
 
@@ -307,7 +308,7 @@ def test_a_network_that_looks_at_values_gets_a_table_too() -> None:
     (row,) = layer_table(network)
     assert (row.output, row.receptive_field, row.start) == ((4, 7, 7), (3, 3), (0, 0))
     assert layer_table(network, (5, 9))[0].output == (4, 3, 7)
-    with pytest.raises(ShapeError, match="cannot take a picture of 9 x 2 px"):
+    with pytest.raises(ShapeError, match="cannot take an image of 9 x 2 px"):
         layer_table(network, (2, 9))
     assert not any(part._forward_hooks for part in network.modules())
 
@@ -329,5 +330,5 @@ def test_what_cannot_be_followed_is_said_to_be_unknown() -> None:
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(lenet: LeNet) -> None:
-    with pytest.raises(ShapeError, match="cannot take a picture of 8 x 8 px"):
+    with pytest.raises(ShapeError, match="cannot take an image of 8 x 8 px"):
         layer_table(cnnviz.wrap(lenet, name="lenet", input_size=28), (8, 8))

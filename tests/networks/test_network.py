@@ -150,7 +150,7 @@ def test_one_mean_serves_all_channels_and_channels_are_found(lenet: LeNet) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mean": [0.1, 0.2]}, "mean has 2 numbers; the network has 3"),
+        ({"mean": [0.1, 0.2]}, "mean has 2 numbers; net takes images of 3"),
         ({"std": [0.0]}, "above zero"),
         ({"mean": [float("nan")]}, "finite"),
         ({"input_size": 0}, "at least 1 pixel"),

@@ -40,7 +40,7 @@ def test_faults_of_a_forward_pass_are_said_in_one_line(mini: Network) -> None:
             assert images.shape[2] == 32, "wrong height"
             return images.mean((2, 3))
 
-    with pytest.raises(ShapeError, match=r"cannot take a picture of 8 x 8 px \(wrong height\); try another size"):
+    with pytest.raises(ShapeError, match=r"cannot take an image of 8 x 8 px \(wrong height\); its own size is 32 x 32"):
         cnnviz.predict(cnnviz.wrap(Asserts(), name="net", input_size=32, mean=[0, 0, 0], std=[1]), torch.rand(3, 8, 8))
 
 

@@ -398,7 +398,7 @@ def test_what_cannot_be_made_is_said_in_one_line(mini: Network) -> None:
         (mini, "block5_conv3", {"filters": [192]}, ShapeError, "no filter 192; its 192 filters are 0 to 191"),
         (mini, "block5_conv3", {"filters": []}, ShapeError, "asked for no filter"),
         (mini, "classifier.linear", {}, LayerError, "has no feature maps; for what classes look like"),
-        (mini, "block5_conv3", {"size": 8, "filters": [0]}, ShapeError, "cannot take a picture of 8 x 8 px"),
+        (mini, "block5_conv3", {"size": 8, "filters": [0]}, ShapeError, "cannot take an image of 8 x 8 px"),
         (mini, "block5_conv3", {"size": 0}, ShapeError, "must be 1 to 4096 pixels, not 0"),
         (mini, "block1_conv1", {"steps": -1}, ShapeError, "steps must be 1 to 100000, not -1"),
         (
@@ -437,3 +437,19 @@ def test_erhan_holds_the_contrast(linear: Network) -> None:
     image = recipe.image([1], 3, (SIDE, SIDE), None)
     for _ in ascend(linear, channel("0", 0), image, steps=5, rate=recipe.rate, optimiser=recipe.optimiser):
         assert (image() - 0.5).square().mean().sqrt().item() == pytest.approx(0.15, abs=0.002)
+
+
+class _NotInBfloat16(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        close = torch.full_like(maps, 1.003) - 1  # nothing is left of it in bfloat16
+        return maps * (close / close)
+
+
+def test_what_is_not_finite_in_bfloat16_is_made_in_float32() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), _NotInBfloat16(), nn.Conv2d(4, 4, 3), nn.ReLU())
+    network = cnnviz.wrap(module, name="net", input_size=32)
+    synthesis = cnnviz.filter_images(network, "2", [0, 1], steps=8, tries=1, precision="bfloat16")
+    assert synthesis.settings["precision"] == "float32"
+    same = cnnviz.filter_images(network, "2", [0, 1], steps=8, tries=1, precision="float32")
+    assert torch.equal(synthesis.images, same.images)

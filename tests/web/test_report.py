@@ -350,7 +350,7 @@ def test_a_network_of_ones_own_of_one_colour_without_labels(lenet: LeNet) -> Non
     assert report.refused.keys() == {"deeplift", "lrp"}
     assert [depth.layer for depth in report.depths] == ["conv1", "conv2"]
     assert [len(fired.channels) for fired in report.fired] == [6, 10], "no more than there are"
-    assert "below zero in conv1, conv2" in str(signed_note(report.depths))
+    assert signed_note(report.depths) is None, "what follows the ReLU in forward() is shown"
     text = Reader(report.html()).text
     assert "Left out: DeepLift cannot explain net.py:LeNet" in text
     assert "--input-size 28x28 --mean=0.13 --std=0.38" in text
@@ -373,6 +373,26 @@ def test_of_other_networks_the_last_convolution_at_each_size_counts(ramp: Path) 
     flat = short(cnnviz.wrap(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)), name="flat", input_size=16), ramp)
     assert (flat.depths, flat.fired) == ((), ())
     assert "no convolution" in Reader(flat.html()).text
+
+
+def test_zeros_are_counted_behind_the_activation(ramp: Path) -> None:
+    """Whatever stands between it and the convolution."""
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8)]
+    module = nn.Sequential(*body, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    for norm in (module[1], module[5]):
+        nn.init.normal_(norm.bias)
+    report = short(cnnviz.wrap(module, name="net", input_size=16), ramp)
+    image = report.shown.images
+    for depth, end in zip(report.depths, (3, 7), strict=True):
+        values = module[:end](image)
+        assert depth.zeros == pytest.approx((values == 0).double().mean().item())
+        assert 0 < depth.zeros < 1
+        assert depth.maps.silent_fraction == (values == 0).all(3).all(2).float().mean().item()
+    swish = nn.Sequential(nn.Conv2d(3, 6, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+    report = short(cnnviz.wrap(swish, name="net", input_size=16), ramp)
+    assert "values lie on both sides of zero" in Reader(report.html()).text
+    assert "below zero in 0: no ReLU follows directly" in Reader(report.html()).text
 
 
 def test_what_the_network_saw_is_told(report: Report) -> None:
