@@ -159,8 +159,12 @@ def conductance(case: Case) -> "Tensor":
 
 
 def deeplift(case: Case) -> "Tensor":
+    """captum's, but for max pools, of which its rule is not exact; see `cnnviz.attribution.rescaled_pools`."""
     from captum.attr import DeepLift
 
+    from cnnviz.attribution.rescaled_pools import rescale_pools
+
+    rescale_pools(case.model)
     return DeepLift(case.model).attribute(case.inputs, case.baseline, 0)
 
 

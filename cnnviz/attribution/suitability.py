@@ -5,7 +5,7 @@ by functions of its own passes them unseen, and the result is wrong without a wo
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from cnnviz.networks.arrangements import Arrangement, ChannelAxes
 from cnnviz.networks.network import Network, check_logits, forward_pass
 
 Kind = type[nn.Module]
+BATCH_STATISTICS, OF_TWO = "batch statistics", " of two"
 BY_NUMBER = "a factor"  # what stands for a product or a quotient of a tensor and a number
 # PyTorch's operations, without underscores around them and "with_indices" behind. What only moves numbers about:
 MOVING = frozenset(
@@ -37,8 +38,9 @@ LINEAR = MOVING | frozenset(
         BY_NUMBER,
     ]
 )
+PRODUCTS = {"addmm", "addmv", "baddbmm", "bmm", "convolution", "matmul", "mm", "mul", "mv"}  # linear in one factor
 RECTIFYING = {"relu", "clamp", "clamp_min", "maximum", "threshold", "where"}  # what may be a ReLU
-RESCALED: set[Kind] = {nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool2d, nn.Softmax}
+RESCALED: set[Kind] = {nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.MaxPool2d}
 PROPAGATED: set[Kind] = {nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d}
 PASSED_ON: set[Kind] = {nn.ReLU, nn.Tanh, nn.Dropout, nn.Flatten, nn.Identity}  # relevance goes through unchanged
 TOGETHER = ("deeplift", "conductance")  # show the network an image and others in one batch, whatever its size
@@ -156,6 +158,11 @@ NEEDS: dict[Need, Callable[[Structure], str]] = {
 def _without_rule(structure: Structure, ruled: set[Kind], harmless: frozenset[str]) -> str:
     """What runs neither in a module that captum has a rule for nor leaves attributions as they are."""
     strange = {(name, kind) for name, kind in structure.operations if name not in harmless and kind not in ruled}
+    products = sorted({name.removesuffix(OF_TWO) for name, _ in strange if name.endswith(OF_TWO)})
+    if products:
+        return f"its forward multiplies with each other what depends on the image ({' and '.join(products)})"
+    if any(name == BATCH_STATISTICS for name, _ in strange):
+        return "it normalises by statistics of what it is given, which is not linear"
     lacking = sorted({kind.__name__ for _, kind in strange if kind in structure.leaves and _is_pytorchs(kind)})
     if lacking:
         return f"there is no rule for its {' and '.join(lacking)}"
@@ -197,8 +204,7 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.inside:  # else it is the normalisation
             name = function._schema.name.removeprefix("aten::").strip("_").removesuffix("_with_indices")
-            by_number = name in ("mul", "div") and not all(isinstance(value, Tensor) for value in args[:2])
-            self.operations.add((BY_NUMBER if by_number else name, type(self.inside[-1])))
+            self.operations.add((_operation(name, function, args), type(self.inside[-1])))
         return function(*args, **(kwargs or {}))
 
     def _begin(self, module: nn.Module, _: object) -> None:
@@ -220,6 +226,17 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if arrangement.positions(output.shape) > 1:
             self.maps.pop(name, None)  # the last time a module ends counts for its place
             self.maps[name] = arrangement
+
+
+def _operation(name: str, function: Any, args: Sequence[Any]) -> str:
+    """What an operation counts as: its name, unless its arguments make it something else."""
+    if name in ("mul", "div") and not all(isinstance(value, Tensor) for value in args[:2]):
+        return BY_NUMBER
+    named = {argument.name: value for argument, value in zip(function._schema.arguments, args, strict=False)}
+    if "batch_norm" in name and named.get("training"):
+        return BATCH_STATISTICS
+    varying = sum(isinstance(value, Tensor) and value.requires_grad for value in args)
+    return f"{name}{OF_TWO}" if name in PRODUCTS and varying > 1 else name
 
 
 def _is_leaf(module: nn.Module) -> bool:
