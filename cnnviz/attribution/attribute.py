@@ -23,10 +23,11 @@ from cnnviz.attribution.explainer import Explainer, Scores, Target, explainer
 from cnnviz.attribution.methods import DEFAULT, METHODS, Case, Method, method_named, settings_of
 from cnnviz.attribution.suitability import Structure, check, layer_for
 from cnnviz.attribution.superpixels import superpixels
-from cnnviz.errors import CnnvizError, ModelError, ShapeError, translated
+from cnnviz.errors import CnnvizError, LayerError, ModelError, ShapeError, translated
 from cnnviz.isolation import quiet, seeded
 from cnnviz.networks.arrangements import Arranged
 from cnnviz.networks.inputs import check_finite, check_range
+from cnnviz.networks.layer_names import split_use
 from cnnviz.networks.network import Network, wrap
 
 
@@ -51,7 +52,8 @@ def attribute(
         images: (N, C, H, W), in [0, 1] for a `Network`.
         targets: a class by number, or N of them; or `Target`, for a class against another.
         method: one of `cnnviz.attribution.methods.METHODS`.
-        layer: for methods of a layer; the last one with feature maps by default.
+        layer: for methods of a layer; the last one with feature maps by default. Of one that is used several times it
+            is the first use; ``relu@2`` asks for the second.
         baseline: "mean", "black", "white", "blur", a picture's path or a tensor in [0, 1]; see
             `cnnviz.attribution.baselines`.
         seed: of methods that draw random numbers; every image gets the same draws, whatever its neighbours.
@@ -99,7 +101,7 @@ def attribute(
             inputs=inputs[row : row + 1],
             baseline=empty[row : row + 1],
             patches=partial(_patches, image),
-            layer=None if looked_at is None else _hooked(twin, twin.qualified(looked_at), ready.structure),
+            layer=None if looked_at is None else _hooked(twin, looked_at, ready.structure),
             batch=1,
             predicted=partial(_is_predicted, ready, image, target),
             options=settings,
@@ -112,14 +114,20 @@ def attribute(
     return values
 
 
-def _hooked(twin: Network, path: str, structure: Structure) -> nn.Module:
-    """The module of `twin`, whose modules are ours, that gives a layer's maps channels first."""
+def _hooked(twin: Network, name: str, structure: Structure) -> nn.Module:
+    """The module of `twin`, whose modules are ours, that gives a layer's maps channels first, and once in a pass."""
+    path, (_, use) = twin.qualified(name), split_use(name)
     layer, arrangement = twin.module.get_submodule(path), structure.maps[path]
-    if arrangement.usual:
+    if arrangement.usual and structure.uses[path] == 1:
         return layer
-    parent, _, name = path.rpartition(".")
-    arranged = Arranged(layer, arrangement).eval()
-    twin.module.get_submodule(parent)._modules[name] = arranged
+    if use > structure.uses[path]:
+        raise LayerError(f"{twin.name} uses {path!r} {structure.uses[path]} times; there is no {name!r}.")
+    arranged = Arranged(layer, arrangement, use).eval()
+    for part in list(twin.module.modules()):
+        for key, child in part._modules.items():
+            if child is layer and part is not arranged:
+                part._modules[key] = arranged
+    twin.module.register_forward_pre_hook(arranged.begin)
     return arranged.point
 
 

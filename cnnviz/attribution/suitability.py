@@ -58,6 +58,7 @@ class Structure:
         chain: whether every step has one predecessor: no sums of two branches, nothing concatenated.
         classes: how many logits there are.
         activations: how many numbers the modules give for one image of the network's own size.
+        uses: how often modules, by name, run.
         maps: how modules by name arrange feature maps of more than one position, in the order they end in.
     """
 
@@ -67,6 +68,7 @@ class Structure:
     chain: bool
     classes: int
     activations: int
+    uses: Mapping[str, int]
     maps: Mapping[str, Arrangement]
 
 
@@ -256,6 +258,7 @@ def _followed(network: Network, images: Tensor) -> Structure:
         chain=_is_chain(logits),
         classes=logits.shape[1],
         activations=watched.activations,
+        uses={watched.names[part]: times for part, times in watched.calls.items()},
         maps={name: arrangement for name, arrangement in watched.maps.items() if name},
     )
 

@@ -65,11 +65,23 @@ class Activated:
     module: nn.Module
 
 
-Point = nn.Module | Activated
+@dataclass(frozen=True)
+class Use:
+    """What a module gives where it is used again: for the time of that number, counted from 1."""
+
+    module: nn.Module
+    number: int
+
+
+Point = nn.Module | Activated | Use
 
 
 def module_of(point: Point) -> nn.Module:
-    return point.module if isinstance(point, Activated) else point
+    return point.module if isinstance(point, Activated | Use) else point
+
+
+def point_of(module: nn.Module, use: int) -> Point:
+    return module if use == 1 else Use(module, use)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Activations of chosen layers, by forward hooks that never outlive one call."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError
-from cnnviz.networks.activated import Activated, Activation, Following, Point, module_of
+from cnnviz.networks.activated import Activated, Activation, Following, Point, Use, module_of, point_of
 from cnnviz.networks.arrangements import Arrangement, ChannelAxes, Grid
 from cnnviz.networks.forward import as_rows
+from cnnviz.networks.layer_names import split_use
 from cnnviz.networks.network import Network, check_logits, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
@@ -24,8 +26,8 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
     """What chosen layers give for a batch of images.
 
     The network itself is not hooked, so threads may share it; a twin of it runs, no further than the last of these
-    layers to run. A module that is used more than once gives its
-    first output. Outputs are safe from in-place operations behind the layer, and carry gradients where `images` does.
+    layers to run. A module that is used more than once gives its first output, or as ``relu@2`` its second. Outputs are
+    safe from in-place operations behind the layer, and carry gradients where `images` does.
 
     Args:
         images: (N, C, H, W) in [0, 1], on any device.
@@ -46,9 +48,9 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
 
     def captured() -> dict[str, Tensor]:
         twin = network.twin()
-        modules = {layer: twin.layers[name] for layer, name in names.items()}
-        outputs = capture(twin, images.to(network.device), {module: layer for layer, module in modules.items()})
-        kept = {layer: outputs[module] for layer, module in modules.items()}
+        points = {layer: point_of(twin.layers[name], split_use(layer)[1]) for layer, name in names.items()}
+        outputs = capture(twin, images.to(network.device), {point: layer for layer, point in points.items()})
+        kept = {layer: outputs[point] for layer, point in points.items()}
         return kept if torch.is_grad_enabled() else {layer: output.detach() for layer, output in kept.items()}
 
     return network.completed(captured, f"layer {', '.join(layers)}")
@@ -77,7 +79,7 @@ def layer_maps(
 
     def captured() -> dict[str, Tensor]:
         twin, given = network.twin(), images.detach().to(network.device)
-        points: dict[str, Point] = {layer: twin.layers[name] for layer, name in names.items()}
+        points = {layer: point_of(twin.layers[name], split_use(layer)[1]) for layer, name in names.items()}
         if activated:
             points = {layer: Activated(module_of(point)) for layer, point in points.items()}
         with ChannelAxes(given) as axes:
@@ -177,31 +179,32 @@ def capture(
     following = Following(found, instead)
 
     def keep(module: nn.Module, _: object, output: object) -> Tensor | None:
-        if module in seen:
+        seen[module] += 1
+        point = point_of(module, seen[module])
+        if point not in names and not (module in followed and seen[module] == 1):
             return None
-        seen.add(module)
         if module is network.module:
             check_logits(as_rows(output, len(images)), len(images), network.name)
         if not isinstance(output, Tensor):
-            name, kind = names.get(module) or followed[module], type(output).__name__
+            name, kind = names.get(point) or followed[module], type(output).__name__
             raise LayerError(f"layer {name!r} gives a {kind}, not a tensor; choose a layer inside it.")
-        if module in followed:
+        if module in followed and seen[module] == 1:
             following.follow(module, output)
-        if module not in names:
+        if point not in names:
             return None
         if len(outputs) + 1 == len(names):
-            add(module, output)
+            add(point, output)
         # What follows may write into what it is given, as F.relu(x, inplace=True) does, or into what the layer was
         # given, which is the same tensor behind nn.Dropout. The kept one is in between, for gradients to reach it.
-        add(module, output.clone())
-        passed: Tensor = outputs[module].clone()
+        add(point, output.clone())
+        passed: Tensor = outputs[point].clone()
         return passed
 
     def stop(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         outputs[module] = arguments[0]
         raise _AllSeen
 
-    seen: set[nn.Module] = set()
+    seen: Counter[nn.Module] = Counter()
     hooked = dict.fromkeys(map(module_of, names))
     handles = [module.register_forward_hook(keep) for module in hooked if module is not before]
     handles += [before.register_forward_pre_hook(stop)] if before else []
@@ -214,10 +217,12 @@ def capture(
     finally:
         for handle in handles:
             handle.remove()
-    known = set(map(module_of, outputs))
-    for module in hooked:
-        if module not in known:
-            name = names.get(module) or followed[module]
+    for point, name in names.items():
+        if isinstance(point, Use) and point not in outputs and seen[point.module]:
+            raise LayerError(
+                f"{network.name} uses {split_use(name)[0]!r} {seen[point.module]} times; there is no {name!r}."
+            )
+        if point not in outputs:
             raise LayerError(
                 f"layer {name!r} of {network.name} does not run for an image, or only by its forward(), past hooks;"
                 " choose another layer, or have the network call it."

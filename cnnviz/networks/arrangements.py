@@ -60,14 +60,25 @@ class Arrangement:
 
 
 class Arranged(nn.Module):
-    """A layer whose maps (N, C, H, W) can be hooked into, at `point`, whatever its own arrangement is."""
+    """A layer whose maps (N, C, H, W) can be hooked into, at `point`, whatever its own arrangement is.
 
-    def __init__(self, layer: nn.Module, arrangement: Arrangement) -> None:
+    Args:
+        use: which of its uses in a pass is meant, counted from 1; `begin` begins a pass.
+    """
+
+    def __init__(self, layer: nn.Module, arrangement: Arrangement, use: int = 1) -> None:
         super().__init__()
         self.layer, self.arrangement, self.point = layer, arrangement, nn.Identity()
+        self.use, self.calls = use, 0
+
+    def begin(self, *_: object) -> None:
+        self.calls = 0
 
     def forward(self, *given: Any, **named: Any) -> Tensor:
         whole: Tensor = self.layer(*given, **named)
+        self.calls += 1
+        if self.calls != self.use:
+            return whole
         return self.arrangement.output(self.point(self.arrangement.maps(whole)), whole)
 
     def __getattr__(self, name: str) -> Any:

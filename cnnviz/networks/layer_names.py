@@ -37,6 +37,12 @@ class LayerName:
         return self.name.endswith(PRE)
 
 
+def split_use(layer: str) -> tuple[str, int]:
+    """A layer's name and which of its uses is meant: ("relu", 2) of "relu@2"; the first, if none is said."""
+    name, at, number = layer.rpartition("@")
+    return (name, int(number)) if at and number.isdecimal() and int(number) > 0 else (layer, 1)
+
+
 def layer_names(module: nn.Module) -> dict[str, LayerName]:
     """The names of a network's layers by themselves; empty where no family knows the network."""
     families = ({name.name: name for name in family(module)} for family in FAMILIES)

@@ -29,7 +29,7 @@ from cnnviz.errors import (
     translated,
 )
 from cnnviz.networks.forward import as_rows, run
-from cnnviz.networks.layer_names import PRE, LayerName, layer_names
+from cnnviz.networks.layer_names import PRE, LayerName, layer_names, split_use
 from cnnviz.networks.missing_weights import MissingWeightsError, guard, missing_weights
 from cnnviz.networks.module_copies import frozen_copy, structural_copy, unwrapped
 from cnnviz.networks.outputs import Ends, Outputs, check_outputs, noticed
@@ -232,9 +232,12 @@ class Network(nn.Module):
     def qualified(self, layer: str) -> str:
         """PyTorch's name of a layer that may be given by any of its names, ``block4-conv2`` included.
 
+        With ``@2`` at its end, as in ``relu@2``, it is the same layer, where it is used for the second time.
+
         Raises:
             UnknownNameError: if there is none of that name; says which are close.
         """
+        layer, _ = split_use(layer)
         known = self.names.get(layer.replace("-", "_"))
         if known:
             return known.module
