@@ -25,7 +25,7 @@ from cnnviz.attribution.pointing_game import CHANCE, CONFIDENCE, Example, exampl
 from cnnviz.attribution.suitability import able
 from cnnviz.errors import PictureError
 from cnnviz.networks.inputs import check_side
-from cnnviz.networks.network import Network
+from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.predictions import check_labels
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import Pixels
@@ -225,6 +225,7 @@ def compare_methods(
         PictureError: if there are no two pictures of different classes that the network is sure of.
         UnknownNameError, ModelError, ShapeError: as `attribute` and `examples`.
     """
+    check_network(network)
     named, ready = methods_named(methods), explainer(network)
     names = able(ready.structure) if named is None else named
     check_labels(network, ready.structure.classes)

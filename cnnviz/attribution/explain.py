@@ -28,7 +28,7 @@ from cnnviz.attribution.methods import CHECKS, DEFAULT, METHODS, methods_named, 
 from cnnviz.attribution.suitability import able, layer_for
 from cnnviz.errors import ShapeError, choose
 from cnnviz.networks.inputs import Fit, Source, show
-from cnnviz.networks.network import Network
+from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.outputs import probabilities_of
 from cnnviz.networks.predictions import check_labels, class_index
 
@@ -70,6 +70,7 @@ def explain(
     Raises:
         UnknownNameError, ShapeError, ModelError, LayerError, PictureError: as `attribute`, `class_index` and `show`.
     """
+    check_network(network)
     for check in checks:
         choose(check, CHECKS, "check")
     named = methods_named(methods)

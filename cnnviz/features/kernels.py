@@ -6,7 +6,7 @@ from torch import nn
 
 from cnnviz.errors import LayerError
 from cnnviz.networks.layers import layer_table
-from cnnviz.networks.network import Network
+from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import drawable
 from cnnviz.pictures.sheets import Sheet, Tile, sheet
@@ -25,6 +25,7 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
         LayerError: if there is no convolution, or one over more than three channels, whose weights are no colours, or
             one whose weights are not finite.
     """
+    check_network(network)
     name = _convolution(network, layer)
     shown = layer or network.name_of(name).plain
     convolution = network.layers[name]

@@ -9,7 +9,7 @@ from cnnviz.galleries.engines import Engine, InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, joined
 from cnnviz.galleries.store import Store
 from cnnviz.networks.devices import LOG
-from cnnviz.networks.network import Network
+from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.progress import Progress
 from cnnviz.synthesis.recipes import Preset
 from cnnviz.synthesis.settings import Precision
@@ -94,6 +94,7 @@ def build_gallery(
         UnknownNameError, LayerError, ShapeError: if a layer, a filter or a setting does not fit the network.
         OutputError: if the folder cannot be written, or somebody else writes it.
     """
+    check_network(network)
     store = Store(folder)
     wanted = None if filters is None else tuple(operator.index(number) for number in filters)
     numbers = {"steps": steps, "batch": batch, "seed": seed}

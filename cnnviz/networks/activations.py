@@ -14,7 +14,7 @@ from cnnviz.networks.activated import Activated, Activation, Following, Point, U
 from cnnviz.networks.arrangements import Arrangement, ChannelAxes, Grid
 from cnnviz.networks.forward import as_rows
 from cnnviz.networks.layer_names import split_use
-from cnnviz.networks.network import Network, check_logits, forward_pass
+from cnnviz.networks.network import Network, check_logits, check_network, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
 
@@ -42,6 +42,7 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
         LayerError: if a layer gives no tensor or does not run.
         WeightsError: if a layer needs weights that are missing and cannot be had.
     """
+    check_network(network)
     if isinstance(layers, str) or not isinstance(images, Tensor):
         raise TypeError("activations() takes a tensor of images and a list of layer names")
     names = {layer: network.qualified(layer) for layer in layers}

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from cnnviz.errors import FORWARD_ERRORS, LayerError
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.layer_names import LayerName
-from cnnviz.networks.network import Network, count_parameters, forward_pass
+from cnnviz.networks.network import Network, check_network, count_parameters, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
 
@@ -60,6 +60,7 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
     Raises:
         ShapeError: if the network does not take pictures of that size.
     """
+    check_network(network)
     height, width = input_size or network.input_size
     check_side(max(height, width))
     shape = (1, network.channels, height, width)

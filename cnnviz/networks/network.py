@@ -222,6 +222,8 @@ class Network(nn.Module):
         Raises:
             UnknownNameError: as `qualified`.
         """
+        if not isinstance(layer, str):
+            self.qualified(layer)
         if layer.endswith(PRE) and layer.replace("-", "_") not in self.names:  # any layer has something before
             own = self.filters_of(layer.removesuffix(PRE))
             return replace(own, name=own.plain + PRE)
@@ -237,6 +239,10 @@ class Network(nn.Module):
         Raises:
             UnknownNameError: if there is none of that name; says which are close.
         """
+        if not isinstance(layer, str):
+            example = next(iter(self.layers), "features")
+            kind = type(layer).__name__
+            raise UnknownNameError(f"a layer is given by its name, such as {example!r}, not as a {kind}.")
         layer, _ = split_use(layer)
         known = self.names.get(layer.replace("-", "_"))
         if known:
@@ -449,6 +455,16 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
 
     with translated(fault):
         yield
+
+
+def check_network(network: object) -> None:
+    """Notice a module, or anything else, where a `Network` is wanted: sizes, colours and names must be known.
+
+    Raises:
+        ModelError: says how to make one.
+    """
+    if not isinstance(network, Network):
+        raise ModelError(f"a {type(network).__name__} has to become a network of cnnviz's first, by cnnviz.wrap().")
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
 from cnnviz.networks.inputs import Fit, Source, show
-from cnnviz.networks.network import Network, check_logits, forward_pass
+from cnnviz.networks.network import Network, check_logits, check_network, forward_pass
 from cnnviz.networks.outputs import probabilities_of
 
 SHOWN = 8  # how many of several matching names an error lists
@@ -50,6 +50,7 @@ def class_index(network: Network, name: str | int) -> int:
         ShapeError: if there is no class of that number.
         UnknownNameError: if no class has that name, which then says what is close; or if several might be meant.
     """
+    check_network(network)
     text = str(name).strip().lower()
     if text.lstrip("-").isdecimal():
         return _by_number(network, int(text))
@@ -106,6 +107,7 @@ def predict(
         PictureError, ShapeError: if the picture cannot be read or shown to the network.
         ModelError: if the network's output is not one row of finite logits, one for each label.
     """
+    check_network(network)
     if top < 1:
         raise ShapeError(f"the number of classes to show must be at least 1, not {top}.")
     images = show(network, picture, fit=fit).images

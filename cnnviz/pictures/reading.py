@@ -82,6 +82,8 @@ def read_picture(path: str | Path) -> Picture:
     Raises:
         PictureError: if the file is missing, is no picture, is damaged, or is larger than Pillow thinks safe.
     """
+    if not isinstance(path, str | Path):
+        raise PictureError(f"a picture is read from a file; give its path, not a {type(path).__name__}.")
     path = Path(path)
     content = content_of(path)
     if not content:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from cnnviz.networks.activations import activations
 from cnnviz.networks.inputs import Shown, Source, show, unseen_dimmed
-from cnnviz.networks.network import Network, forward_pass
+from cnnviz.networks.network import Network, check_network, forward_pass
 from cnnviz.synthesis.ascent import Augmentation, ascend
 from cnnviz.synthesis.jobs import seed_of
 from cnnviz.synthesis.judgement import as_shown
@@ -52,6 +52,7 @@ def dream(
     References:
         Mordvintsev, Olah and Tyka (2015), *Inceptionism: Going Deeper into Neural Networks*.
     """
+    check_network(network)
     check_number("steps", steps)
     if size is None and network.takes_any_size and not isinstance(picture, Tensor):
         size = DREAM_SIZE * min(network.input_size)
@@ -102,6 +103,7 @@ def invert(
         Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*; the parametrisation
         is that of Olah et al. (2017).
     """
+    check_network(network)
     shown = show(network, picture, size=size)
     images = shown.images[:1]
     with torch.no_grad(), forward_pass(network, images):

@@ -13,9 +13,9 @@ from typing import Unpack
 
 from torch import Tensor
 
-from cnnviz.errors import LayerError, ModelError, ShapeError
+from cnnviz.errors import LayerError, ShapeError
 from cnnviz.networks.layer_names import PRE
-from cnnviz.networks.network import Network
+from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.predictions import class_index
 from cnnviz.synthesis.filter_objectives import filter_objective, from_function, recipe_for, term_objective
 from cnnviz.synthesis.jobs import Job, SynthesisProgress, seed_of
@@ -49,7 +49,7 @@ def maximize(
         UnknownNameError, LayerError, ShapeError: if a name, a layer, a channel or a size does not fit the network.
         PictureError: if the folder of references has no picture.
     """
-    _check(network)
+    check_network(network)
     if isinstance(objective, str):
         if start is not None or len(seeds or [0]) != 1:
             raise ShapeError("an objective in words is for one image from noise; for others, make an Objective.")
@@ -130,7 +130,7 @@ def filter_job(
     **settings: Unpack[Settings],
 ) -> Job:
     """The job of `filter_images`, not yet run; without `filters` it is for the first ones, if it is said how many."""
-    _check(network)
+    check_network(network)
     check_number("diverse", diverse)
     own = network.filters_of(layer)
     size, response = canvas(network, own.module, side_pair(settings.get("size")))
@@ -174,7 +174,7 @@ def objective_job(network: Network, text: str, *, seed: int = 0, **settings: Unp
         UnknownNameError, LayerError, ShapeError: if the text is no objective, or a layer, filter or position does not
             exist.
     """
-    _check(network)
+    check_network(network)
     terms, given = parse_objective(text), side_pair(settings.get("size"))
     sizes = [canvas(network, network.filters_of(term.layer).module, given)[0] for term in terms]
     size = settings["size"] = max(sizes)
@@ -215,7 +215,7 @@ def class_job(
     **settings: Unpack[Settings],
 ) -> Job:
     """The job of `class_images`, not yet run."""
-    _check(network)
+    check_network(network)
     numbers = [class_index(network, name) for name in ([classes] if isinstance(classes, str | int) else classes)]
     seeds = [seed_of(seed, "logits", number) for number in numbers]
     objective = logit(numbers, outputs=network.outputs)
@@ -228,12 +228,6 @@ def class_job(
     climbed = "logit" if alone else "logit less half the runner-up's"
     record = {"command": "classimage", "objective": climbed, "classes": numbers, "seed": seed, "alone": alone}
     return prepare(network, objective, seeds, labels, title, record, **settings)
-
-
-def _check(network: Network) -> None:
-    """Not everything that is a module can be climbed: sizes and colours must be known."""
-    if not isinstance(network, Network):
-        raise ModelError(f"a {type(network).__name__} has to become a network of cnnviz's first, by cnnviz.wrap().")
 
 
 def finished(job: Job) -> Synthesis:

@@ -19,7 +19,7 @@ from cnnviz.attribution.methods import method_named
 from cnnviz.errors import OutputError
 from cnnviz.files import whole_file
 from cnnviz.networks.inputs import show
-from cnnviz.networks.network import Network
+from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.predictions import predict
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.reading import read_picture
@@ -88,6 +88,7 @@ def make_report(
         ModelError: if the network is no classifier, or its logits are not finite.
         LayerError: if it gives values that are not finite.
     """
+    check_network(network)
     check_number("filters", filters)
     check_number("steps", 1 if steps is None else steps)
     names = list(dict.fromkeys(method_named(name) for name in methods))
