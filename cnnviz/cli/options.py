@@ -204,7 +204,7 @@ network = gathered(
             help="A name from `cnnviz models`; or file.py:factory or package.module:factory of yours,"
             " which runs that code.",
         ),
-        click.option("--weights", help="A .pth or .safetensors file; 'random'; or torchvision's, as IMAGENET1K_V1."),
+        click.option("--weights", help="A .pth or .safetensors file, 'random', or a torchvision name: IMAGENET1K_V1."),
         choice("--device", ["auto", "cpu", "cuda", "mps"], "auto"),
         click.option("--input-size", type=values.size, help="Of your own network: a side, or HEIGHTxWIDTH, in pixels."),
         click.option("--mean", type=values.numbers, help="Of your own network: subtracted from pixels in [0, 1]."),

@@ -4,6 +4,7 @@
     load("resnet50")                    a network of torchvision's, with its pretrained weights
     load("vgg16-mini")                  the small VGG16 that cnnviz carries with it
     load("vgg16", weights="random")     no training, seed 0
+    load("resnet50", weights="IMAGENET1K_V1")    other pretrained weights of torchvision's, by name
     load("net.py:Net", weights="net.pth", input_size=28, mean=0.13, std=0.38)
 
 To add a kind of network, write a function that returns a `Network` and name it in `load`.
@@ -17,7 +18,8 @@ import torch
 
 from cnnviz.errors import ModelError
 from cnnviz.models import builtin, custom, vgg16, zoo
-from cnnviz.networks.network import RANDOM, Network
+from cnnviz.networks.network import Network
+from cnnviz.networks.outputs import Outputs
 
 
 def load(
@@ -29,6 +31,7 @@ def load(
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     labels: Sequence[str] | None = None,
+    outputs: Outputs | None = None,
     progress: bool = True,
 ) -> Network:
     """A network ready to be looked into.
@@ -37,9 +40,10 @@ def load(
         name: "vgg16" or "vgg16-mini", which are built in, another classification model of torchvision's, or a
             factory of a user's own as "package.module:factory" or "file.py:factory" (whose code is then run).
         weights: None for the network's own, pretrained where there are any; "random" for untrained ones (seed 0);
-            or a file, .pth (read with ``weights_only=True``) or .safetensors.
+            a name of torchvision's for pretrained weights of the network, such as "IMAGENET1K_V1"; or a file, .pth
+            (read with ``weights_only=True``) or .safetensors.
         device: where to put the network; the CPU by default.
-        input_size, mean, std, labels: as for `wrap`; for a user's own network.
+        input_size, mean, std, labels, outputs: as for `wrap`; for a user's own network.
         progress: whether a download draws a progress bar on stderr.
 
     Raises:
@@ -48,7 +52,7 @@ def load(
         ModelError: if a user's factory cannot be found or makes no network, or settings of a user's own network are
             given for another.
     """
-    own = {"input_size": input_size, "mean": mean, "std": std, "labels": labels}
+    own = {"input_size": input_size, "mean": mean, "std": std, "labels": labels, "outputs": outputs}
     network = _built(name, weights, progress=progress, **own)
     if network.device.type == "meta":
         raise ModelError(f"{name} is on the device 'meta', which keeps no numbers; give it weights in its factory.")
@@ -60,16 +64,16 @@ def outline(name: str, *, weights: str | Path | None = None, **own: Any) -> Netw
 
     Nothing is downloaded, and a network of torchvision's holds no numbers at all, unless `weights` is a file.
     """
-    if ":" in name or name == builtin.NAME or weights not in (None, RANDOM):
+    if ":" in name or name == builtin.NAME:
         return _built(name, weights, **own)
     _refuse(name, own)
-    return zoo.outline(name)
+    return zoo.outline(name, weights)
 
 
 def _built(name: str, weights: str | Path | None, *, progress: bool = True, **own: Any) -> Network:
     _refuse(name, own)
     if ":" in name:
-        settings = dict.fromkeys(("input_size", "mean", "std", "labels")) | own
+        settings = dict.fromkeys(("input_size", "mean", "std", "labels", "outputs")) | own
         return custom.build(name, weights, **settings)
     if name == builtin.NAME:
         return builtin.build(weights)

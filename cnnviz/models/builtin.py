@@ -111,7 +111,9 @@ def build(weights: str | Path | None) -> Network:
         wnids=tuple(classes),
         weights="built in" if weights is None else source,
         crop=Crop(resize=SIDE, side=SIDE, interpolation="BILINEAR"),
+        channels=3,
         any_size=True,
+        outputs="logits",
     )
 
 

@@ -22,6 +22,7 @@ from cnnviz.isolation import seeded
 from cnnviz.models.weights import SEED, fill
 from cnnviz.networks.inputs import LARGEST
 from cnnviz.networks.network import RANDOM, Network, wrap
+from cnnviz.networks.outputs import Outputs
 
 
 def build(
@@ -32,6 +33,7 @@ def build(
     mean: float | Sequence[float] | None,
     std: float | Sequence[float] | None,
     labels: Sequence[str] | None,
+    outputs: Outputs | None = None,
 ) -> Network:
     """Call the factory, put the weights in, wrap. Without `weights` the network stays as the factory made it.
 
@@ -42,7 +44,7 @@ def build(
         raise ModelError(f"{name} makes its own weights; leave out --weights, or give a file.")
     product = _product(name)
     if isinstance(product, Network):
-        own = {"input size": input_size, "mean": mean, "std": std, "labels": labels}
+        own = {"input size": input_size, "mean": mean, "std": std, "labels": labels, "outputs": outputs}
         given = [key for key, value in own.items() if value is not None]
         if given:
             raise ModelError(f"{name} returns a Network, which has its own {given[0]}; leave it out.")
@@ -65,6 +67,7 @@ def build(
         std=std if std is not None else 1.0,
         labels=labels,
         weights=source,
+        outputs=outputs,
     )
 
 

@@ -183,7 +183,7 @@ class Run:
         if state["seed"] != self.seed:
             raise click.UsageError(f"{self.out} holds a run with --seed {state['seed']}.")
         self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["model"])  # the name under which `read_weights` looks for weights
+        self.average.load_state_dict(state["model"])  # of two state dicts that fit, the one of this name is taken
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch = state["epoch"]
         console.print(f"continuing after epoch {self.epoch}")

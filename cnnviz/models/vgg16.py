@@ -81,7 +81,9 @@ def build(*, progress: bool) -> Network:
         labels=class_names(),
         weights=PUBLISHED if whole else BUILT_IN,
         crop=Crop(RESIZE, SIDE, "BILINEAR"),
+        channels=3,
         any_size=True,
+        outputs="logits",
     )
     network.fetch = partial(_complete, progress=progress)
     return network

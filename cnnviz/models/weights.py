@@ -1,30 +1,29 @@
 """Weights into a network: random ones, a file's, or a download through torch hub's cache.
 
-Nothing here ever runs code from a file: ``.pth`` files are read with ``weights_only=True``. What a file is, its first
-bytes say, whatever its name.
+Nothing here ever runs code from a file (see `cnnviz.models.checkpoints`). What a file is, its first bytes say, whatever
+its name.
 """
 
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import WeightsError, out_of_memory
-from cnnviz.isolation import quiet
+from cnnviz.models.checkpoints import read_pth, refused
+from cnnviz.models.state_dicts import Match, Prepare, matches, state_dicts
 from cnnviz.networks.network import RANDOM
 
 SEED = 0  # of weights that are drawn: the same every time
-Prepare = Callable[[str, dict[str, Tensor]], dict[str, Tensor]]
 
 
-def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = lambda _, tensors: tensors) -> str:
+def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = dict) -> str:
     """Put weights into a network that was just built; returns where they came from, for people.
 
     Args:
         weights: "random", which keeps what `module` was built with, `SEED` having been set, or a file.
-        prepare: changes the tensors of a file, given the network's name, before they are put in.
+        prepare: changes the tensors of a state dict before they are put in.
 
     Raises:
         WeightsError: if the file cannot be read or does not fit; names missing and extra keys.
@@ -32,26 +31,22 @@ def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = l
     if weights == RANDOM:
         return f"random, seed {SEED}"
     path = Path(weights)
-    fit(module, prepare(name, read_weights(path)), name, path.name)
+    fit(module, read_weights(path), name, path.name, prepare=prepare)
     return path.name
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or a ``.pth`` state dict, by name.
-
-    A checkpoint that keeps its state dict under ``state_dict`` or ``model`` is understood.
+def read_weights(path: Path) -> Any:
+    """What a ``.safetensors`` or ``.pth`` file holds: a state dict, or mappings and lists with state dicts inside.
 
     Raises:
         WeightsError: if there is no such file, or it is something else; says what, if that can be told.
     """
     start = _start_of(path)
     try:
-        content = _read_safetensors(path) if start[8:9] == b"{" else _read_pth(path)
+        content = _read_safetensors(path) if start[8:9] == b"{" else read_pth(path)
     except Exception as error:  # damaged files make the parsers raise almost anything
         raise WeightsError(f"{path.name} cannot be read as weights: {_why_not(start, error)}.") from error
-    for key in ("state_dict", "model"):
-        content = content[key] if isinstance(content, Mapping) and isinstance(content.get(key), Mapping) else content
-    if not isinstance(content, dict) or not content or not all(map(_is_entry, content.items())):
+    if next(state_dicts(content), None) is None:
         raise WeightsError(f"{path.name} holds no state dict; save `model.state_dict()` and give that file.")
     return content
 
@@ -77,62 +72,78 @@ def _why_not(start: bytes, error: Exception) -> str:
         return "it only says where Git LFS keeps the weights; run `git lfs pull`"
     if out_of_memory(error):
         return "there is not enough memory for what it says it holds"
-    return "it is damaged, no .pth or .safetensors file, or holds more than tensors (save `model.state_dict()`)"
+    more = f": {kind}, which cnnviz does not open" if (kind := refused(error)) else ""
+    return f"it is damaged, no .pth or .safetensors file, or holds more than tensors{more} (save `model.state_dict()`)"
 
 
-def _is_entry(entry: tuple[object, object]) -> bool:
-    """Whether this is the name of a tensor that has numbers, one for each place."""
-    name, tensor = entry
-    if not isinstance(name, str) or not isinstance(tensor, Tensor):
-        return False
-    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+def fit(
+    module: nn.Module,
+    content: object,
+    name: str,
+    source: str,
+    *,
+    prepare: Prepare = dict,
+    whole: bool = False,
+) -> None:
+    """Put the state dict in `content` that fits the module into it, by name, as ``load_state_dict`` does.
 
-
-def fit(module: nn.Module, tensors: dict[str, Tensor], name: str, source: str, *, whole: bool = False) -> None:
-    """Put tensors into the module, by name, as ``load_state_dict`` does.
-
-    The ``module.`` prefixes that data parallel training leaves are understood. What the file does not hold has no
-    numbers afterwards, and says so when it is to run (see `cnnviz.networks.missing_weights`).
+    Prefixes that all names have, and those that training leaves in names, are understood; which of several state dicts
+    is taken, `cnnviz.models.state_dicts` says. What the file does not hold has no numbers afterwards, and says so when
+    it is to run (see `cnnviz.networks.missing_weights`).
 
     Args:
+        content: as `read_weights` gives it.
+        prepare: changes the tensors of a state dict first.
         whole: whether all weights must be there.
 
     Raises:
         WeightsError: unless names, shapes and kinds of numbers agree (whole numbers are no weights; more or fewer
-            digits are understood); names what is missing, what is extra, and what has another shape or kind.
+            digits are understood); names what is missing, what is extra, and what has another shape or kind. Or if
+            several state dicts fit and it cannot be told which is meant; says where they are.
     """
-    own = module.state_dict()
-    if not set(own) & set(tensors) and all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    both = [key for key in own if key in tensors]
-    other = [key for key in both if own[key].shape != tensors[key].shape]
-    faults = {
-        "extra": [key for key in tensors if key not in own],
-        "of another shape": other,
-        "no real numbers": [key for key in both if key not in other and not _converts(tensors[key], own[key])],
-    }
-    missing = sorted(_missing(own, both))
-    if any(faults.values()) or not both or (whole and missing):
-        listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in {"missing": missing, **faults}.items() if keys)
+    state = module.state_dict()
+    own = {key: tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
+    match, *others = matches(own, content, prepare)
+    if others:
+        places = _some([".".join(each.place) for each in (match, *others)])
         raise WeightsError(
-            f"{source} does not fit {name}: {listed}; give weights of this network, or name their network."
+            f"{source} holds several state dicts that fit {name}: {places};"
+            " save the one that you mean to a file of its own."
         )
+    if not match.fits or (whole and match.missing):
+        raise WeightsError(f"{source} does not fit {name}: {_misfit(match, name)}.")
     if any(tensor.is_meta for tensor in own.values()):  # of a network that was built without numbers
-        converted = {key: tensors[key].to(own[key].dtype) for key in both}
+        converted = {key: tensor.to(own[key].dtype) for key, tensor in match.tensors.items()}
         module.load_state_dict(converted, strict=False, assign=True)
     else:
+        tensors = OrderedDict(match.tensors)
+        tensors._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # names and shapes are this version's
         module.load_state_dict(tensors, strict=False)
-    for key in missing:
+    for key in match.missing:
         _take_out(module, key)
 
 
-def _missing(own: Mapping[str, Tensor], both: Sequence[str]) -> Iterator[str]:
-    """What gets no numbers: neither by its own name, nor as another name of what does, nor as a count for training."""
-    filled = {own[key].data_ptr() for key in both if not own[key].is_meta}
-    for key, tensor in own.items():
-        shared = not tensor.is_meta and tensor.numel() > 0 and tensor.data_ptr() in filled
-        if key not in both and not shared and not key.endswith("num_batches_tracked"):
-            yield key
+def _misfit(match: Match, name: str) -> str:
+    """What keeps a state dict from fitting a network, and what to do."""
+    faults = {"missing": match.missing, **match.faults}
+    listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
+    if match.classes is None:
+        return f"{listed}; give weights of this network, or name their network"
+    count, own = match.classes
+    classes = "1 class" if count == 1 else f"{count} classes"
+    return f"{listed}; its last layer has {classes}, not {own}: {_other_head(name, count)}"
+
+
+def _other_head(name: str, classes: int) -> str:
+    """How to have a network with another number of classes."""
+    if ":" in name:
+        return f"have {name} make a network with as many"
+    call = f"torchvision.models.{name}(num_classes={classes})"
+    if name == "vgg16-mini":
+        call = f"cnnviz.models.builtin.vgg16_mini(classes={classes})"
+    return (
+        f"write a factory, def net(): return {call}, and give --model file.py:net, with --input-size, --mean and --std"
+    )
 
 
 def _take_out(module: nn.Module, key: str) -> None:
@@ -146,25 +157,10 @@ def _take_out(module: nn.Module, key: str) -> None:
         part._buffers[name] = buffer.to("meta")
 
 
-def _converts(given: Tensor, own: Tensor) -> bool:
-    """Whether numbers keep their meaning in the place of these: scaled ones, as int8 weights are, do not."""
-    return not given.is_complex() and (given.is_floating_point() or not own.is_floating_point())
-
-
 def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 
     return load_file(path)
-
-
-def _read_pth(path: Path) -> object:
-    """What a file holds that ``torch.save`` wrote; nothing in it is run."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                raise ValueError("torch.save does not compress: this is made to fill the memory")
-    with quiet(), path.open("rb") as file:  # by its name, PyTorch would take a file for something else
-        return torch.load(file, map_location="cpu", weights_only=True)  # odd pickles are either read or refused
 
 
 def _some(keys: list[str]) -> str:

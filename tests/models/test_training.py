@@ -127,7 +127,7 @@ def test_what_is_trained_is_exported_again_without_training(
     assert [path.name for path in (tmp_path / "again").iterdir()] == ["vgg16-mini.safetensors"]
     trained, again = (read_weights(tmp_path / name / "vgg16-mini.safetensors") for name in ("run", "again"))
     assert all(torch.equal(trained[key], again[key]) for key in trained)
-    averaged, last = read_weights(checkpoint), torch.load(checkpoint, weights_only=True)["network"]
+    averaged, last = read_weights(checkpoint)["model"], torch.load(checkpoint, weights_only=True)["network"]
     assert not torch.equal(averaged["features.0.weight"], last["features.0.weight"])
 
 
