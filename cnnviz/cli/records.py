@@ -97,7 +97,7 @@ def _as_recorded(chosen: Chosen, record: Mapping[str, Any]) -> Chosen:
     """The network of a record, but for what the command line says of it."""
     from cnnviz.cli.rerun import check_record
     from cnnviz.networks.network import RANDOM
-    from cnnviz.networks.provenance import given_weights
+    from cnnviz.networks.provenance import NAMED, given_weights
 
     check_record(record)
     network = record["network"]
@@ -109,7 +109,7 @@ def _as_recorded(chosen: Chosen, record: Mapping[str, Any]) -> Chosen:
             f"its record names a network of somebody's own, {name}, whose code would be run; name it with --model if"
             " you trust it."
         )
-    if chosen.weights is None and weights not in (None, RANDOM):
+    if chosen.weights is None and weights not in (None, RANDOM) and NAMED not in str(weights):
         raise click.UsageError(f"{name} had the weights of {weights}; say where that file is with --weights PATH.")
     recorded = replace(chosen, model=chosen.model or name, weights=chosen.weights or weights)
     if ":" in name:

@@ -19,6 +19,8 @@ from cnnviz.pictures.records import versions
 
 _sources = Lock()  # Python's parser, of which `inspect.getsource` makes use, is for one thread at a time
 
+NAMED = "_Weights."  # in the names that torchvision has for weights
+
 
 def record(
     command: str,
@@ -75,11 +77,23 @@ def model_words(described: Mapping[str, Any]) -> list[str]:
 
 
 def given_weights(described: Mapping[str, Any]) -> str | None:
-    """What was given as weights: "random", the base name of a file, or nothing."""
+    """What was given as weights: "random", a name of torchvision's, the base name of a file, or nothing."""
     weights = str(described.get("weights", ""))
     if weights.startswith(RANDOM):
         return RANDOM
+    if NAMED in weights:
+        return weights if weights != _default_weights(str(described["name"])) else None
     return weights if weights.endswith((".pth", ".pt", ".safetensors")) else None
+
+
+def _default_weights(name: str) -> str | None:
+    """The weights that torchvision takes for a network, unless others are named."""
+    from torchvision.models import get_model_weights
+
+    try:
+        return str(get_model_weights(name).DEFAULT)  # type: ignore[attr-defined]
+    except ValueError:  # a name that torchvision does not know
+        return None
 
 
 def _source(kind: type) -> str:
