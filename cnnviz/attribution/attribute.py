@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.attribution.baselines import baseline_for, check_baseline
+from cnnviz.attribution.cases import Case
 from cnnviz.attribution.explainer import Explainer, Scores, Target, explainer
-from cnnviz.attribution.methods import DEFAULT, METHODS, Case, Method, method_named, settings_of
+from cnnviz.attribution.methods import DEFAULT, METHODS, Method, method_named, settings_of
 from cnnviz.attribution.suitability import Structure, check, layer_for
 from cnnviz.attribution.superpixels import superpixels
 from cnnviz.errors import CnnvizError, LayerError, ModelError, ShapeError, translated

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cnnviz.attribution.methods import Case
+    from cnnviz.attribution.cases import Case
 
 
 def grad_cam_plus_plus(case: "Case") -> "Tensor":

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cnnviz.attribution.cases import Case
 from cnnviz.attribution.explainer import Explainer, Scores, Target, rows_of
-from cnnviz.attribution.methods import Case, Method
+from cnnviz.attribution.methods import Method
 from cnnviz.attribution.superpixels import superpixels
 from cnnviz.isolation import seeded
 from cnnviz.networks.module_copies import structural_copy

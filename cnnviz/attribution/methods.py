@@ -11,41 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from cnnviz.attribution.cases import Case
 from cnnviz.errors import ShapeError, UnknownNameError, choose
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it for the predicted class
 STEPS = (50, 100, 200, 400)  # of integrated gradients, until it is complete
 LASSO, LASSO_OF_SPREAD = 0.01, 0.05  # LIME's alpha: captum's, and at most so much of the scores' standard deviation
 ROUNDING = 1e-6  # of the largest score: variation that is none
 LEAST_OVERLAPPING = 8  # images at a time, where parts of the steps overlap by one
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image to explain, and all that a method may want to know.
-
-    Attributes:
-        model: normalised images (N, C, H, W) to scores (N, 1), float32; its leaf modules are the network's.
-        inputs: (1, C, H, W), normalised.
-        baseline: (1, C, H, W), normalised: what stands for nothing to be seen.
-        patches: gives (H, W), int64: for each pixel the number of its patch; so many patches as asked for.
-        layer: the module that methods of a layer look at.
-        batch: images the network sees at a time.
-        predicted: whether the score is the logit of the class that the network finds most probable.
-        options: the method's, by name.
-    """
-
-    model: "nn.Module"
-    inputs: "Tensor"
-    baseline: "Tensor"
-    patches: "Callable[[int], Tensor]"
-    layer: "nn.Module | None"
-    batch: int
-    predicted: "Callable[[], bool]"
-    options: Mapping[str, Any]
 
 
 def saliency(case: Case) -> "Tensor":

@@ -80,7 +80,7 @@ def _inside(module: nn.Module) -> nn.Module | None:
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         wrapped: nn.Module = module.module
         return wrapped
-    compiled = vars(module).get("_modules", {}).get("_orig_mod")
+    compiled = getattr(module, "_orig_mod", None)
     return compiled if isinstance(compiled, nn.Module) else None
 
 

@@ -268,7 +268,7 @@ class Network(nn.Module):
     def _noticed_outputs(self) -> Outputs:
         draws = torch.Generator().manual_seed(0)
         image = torch.rand(1, self.channels, *self.input_size, generator=draws).to(self.device)
-        with Ends() as ends:
+        with forward_pass(self, image), Ends() as ends:
             rows = self.twin()(image)
             return noticed(check_logits(rows, 1, self.name), ends)
 
@@ -287,15 +287,13 @@ class Network(nn.Module):
         images[1] *= 0.1
         try:
             twin = self.twin()
-            together, alone = twin(images)[:1], twin(images[:1])
+            together, alone = twin(images)[:1].float(), twin(images[:1]).float()
+            largest = float(alone.abs().amax())
+            return not math.isfinite(largest) or torch.allclose(together, alone, rtol=1e-3, atol=1e-3 * largest)
         except FORWARD_ERRORS as error:
             if fault_of_machine(error) or isinstance(error, MissingWeightsError):
                 raise
             return True  # whatever is wrong is told by whoever needs the output
-        largest = float(alone.abs().amax())
-        return not math.isfinite(largest) or torch.allclose(
-            together.float(), alone.float(), rtol=1e-3, atol=1e-3 * largest
-        )
 
     @property
     def takes_any_size(self) -> bool:

@@ -88,7 +88,8 @@ def planes(values: Values, channels: int, name: str) -> list[Image.Image]:
 def _scaled(pixels: NDArray[Any], full: float, name: str) -> Values:
     values = pixels.reshape(*pixels.shape[:2], -1)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > full:
-        raise PictureError(f"{name} has values outside 0 to {full:g}; scale it to that range, or save it as 8 bits.")
+        kind = "grey values" if values.shape[2] == 1 else "values"
+        raise PictureError(f"{name} has {kind} outside 0 to {full:g}; scale it to that range, or save it as 8 bits.")
     return (values / full).astype(np.float32)
 
 

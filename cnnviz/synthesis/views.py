@@ -18,6 +18,7 @@ from cnnviz.networks.activated import Activated, Activation, Call, Point, module
 from cnnviz.networks.activations import capture
 from cnnviz.networks.arrangements import Arrangement, ChannelAxes
 from cnnviz.networks.fast_copies import fastest
+from cnnviz.networks.forward import as_rows
 from cnnviz.networks.network import Network, forward_pass
 
 LOGITS = "(logits)"  # the name by which objectives ask for the network's output
@@ -259,6 +260,8 @@ class Viewer:
         with forward_pass(self._network, images):
             outputs = capture(self._network, given, names, before=self._last, instead=self._instead)
         maps = {name: self._arranged(name, outputs[point]) for point, name in names.items() if point is not self._last}
+        if LOGITS in maps:
+            maps[LOGITS] = as_rows(maps[LOGITS], len(images))
         if self._last is None:
             return View(images, rows, maps)
         last = DeferredConvolution(self._last, outputs[self._last], [names[self._last]], self._path, self._kernels)
