@@ -89,7 +89,7 @@ def attribute(
     images = images.clone() if images.is_inference() else images
     ready, chosen = explainer(network), METHODS[name]
     settings = settings_of(name, options)
-    check(network, ready.structure, name)
+    check(ready.twin, ready.structure, name)
     wanted = _targets(network, targets, len(images), ready.structure.classes)
     looked_at, twin = layer_for(network, ready.structure, chosen, layer), ready.twin.twin()  # captum hooks into it
     stands, _ = baseline_for(network, images, baseline)

@@ -76,12 +76,10 @@ def _maps_and_gradients(case: "Case") -> "tuple[Tensor, Tensor]":
 
 
 def _maps_and_score(case: "Case") -> "tuple[Tensor, Tensor]":
-    """A layer's maps, the first time that it runs, and the score that comes of them."""
+    """A layer's maps, and the score that comes of them."""
     kept: list[Tensor] = []
 
-    def keep(_module: object, _given: object, output: "Tensor") -> "Tensor | None":
-        if kept:
-            return None
+    def keep(_module: object, _given: object, output: "Tensor") -> "Tensor":
         kept.append(output)
         return output.clone()  # what follows may write into it
 

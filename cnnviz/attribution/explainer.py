@@ -72,13 +72,10 @@ class Explainer:
         twin: a float32 copy of the network in the fastest layout.
         structure: what it is made of.
         memory: of its device.
-        outputs: what the network's outputs are.
-        independent: whether an image's logits depend on it alone; otherwise the network sees one at a time.
     """
 
     def __init__(self, network: Network) -> None:
-        self.structure, self.memory, self.outputs = structure_of(network), MemoryLimit(), network.outputs
-        self.independent = network.independent
+        self.structure, self.memory = structure_of(network), MemoryLimit()
         self.twin, self.layout = fastest(network, torch.float32, _tried, "the output")
 
     def normalised(self, images: Tensor) -> Tensor:
@@ -105,11 +102,14 @@ class Explainer:
 
     def probabilities(self, images: Tensor) -> Tensor:
         """(N, classes), in [0, 1]; of a network that gives values, these."""
-        return probabilities_of(self.logits(images), self.outputs)
+        return probabilities_of(self.logits(images), self.twin.outputs)
 
     def batch(self, images: Tensor) -> int:
-        """How many such images at a time keep caches, or a graphics card, full but not overfull."""
-        if not self.independent:
+        """How many such images at a time keep caches, or a graphics card, full but not overfull.
+
+        One where neighbours matter.
+        """
+        if not self.twin.independent:
             return 1
         height, width = self.twin.input_size
         ratio = images.shape[2] * images.shape[3] / (height * width)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from cnnviz.attribution.cams import eigen_cam, grad_cam_plus_plus, layer_cam, score_cam
 from cnnviz.attribution.cases import Case
 from cnnviz.errors import ShapeError, UnknownNameError, choose
 
@@ -98,18 +99,6 @@ def grad_cam(case: Case) -> "Tensor":
 
     assert case.layer is not None
     return LayerGradCam(case.model, case.layer).attribute(case.inputs, 0, relu_attributions=True)
-
-
-def of_maps(name: str) -> "Callable[[Case], Tensor]":
-    """One of `cnnviz.attribution.cams`."""
-
-    def run(case: Case) -> "Tensor":
-        from cnnviz.attribution import cams
-
-        values: Tensor = getattr(cams, name)(case)
-        return values
-
-    return run
 
 
 def guided_grad_cam(case: Case) -> "Tensor":
@@ -364,16 +353,12 @@ METHODS: dict[str, Method] = {
         "deconvolution", "Zeiler and Fergus 2014", "one pass", deconvolution, False, needs="relu modules"
     ),
     "grad-cam": Method("Grad-CAM", "Selvaraju et al. 2017", "one pass", grad_cam, False, layer=True),
-    "grad-cam++": Method(
-        "Grad-CAM++", "Chattopadhay et al. 2018", "one pass", of_maps("grad_cam_plus_plus"), False, layer=True
-    ),
-    "layer-cam": Method("Layer-CAM", "Jiang et al. 2021", "one pass", of_maps("layer_cam"), False, layer=True),
+    "grad-cam++": Method("Grad-CAM++", "Chattopadhay et al. 2018", "one pass", grad_cam_plus_plus, False, layer=True),
+    "layer-cam": Method("Layer-CAM", "Jiang et al. 2021", "one pass", layer_cam, False, layer=True),
     "score-cam": Method(
-        "Score-CAM", "Wang et al. 2020", "hundreds of passes", of_maps("score_cam"), False, baseline=True, layer=True
+        "Score-CAM", "Wang et al. 2020", "hundreds of passes", score_cam, False, baseline=True, layer=True
     ),
-    "eigen-cam": Method(
-        "Eigen-CAM, of no class", "Muhammad and Yeasin 2020", "one pass", of_maps("eigen_cam"), False, layer=True
-    ),
+    "eigen-cam": Method("Eigen-CAM, of no class", "Muhammad and Yeasin 2020", "one pass", eigen_cam, False, layer=True),
     "guided-grad-cam": Method(
         "guided Grad-CAM",
         "Selvaraju et al. 2017",

@@ -190,7 +190,7 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
     `module` is a copy of our own and keeps the hooks.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, axes: ChannelAxes) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names = {part: name for name, part in module.named_modules()}
         self.inside: list[nn.Module] = []
@@ -198,7 +198,7 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: Counter[nn.Module] = Counter()
         self.activations = 0
         self.maps: dict[str, Arrangement] = {}
-        self.axes: ChannelAxes | None = None
+        self.axes = axes
         for part in self.names:
             part.register_forward_pre_hook(self._begin)
             part.register_forward_hook(self._end)
@@ -217,12 +217,12 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls[module] += 1
         if isinstance(output, Tensor) and _is_leaf(module):
             self.activations += output.numel()
-        if isinstance(output, Tensor) and self.axes is not None:
-            self._note_maps(self.names[module], output, self.axes)
+        if isinstance(output, Tensor):
+            self._note_maps(self.names[module], output)
 
-    def _note_maps(self, name: str, output: Tensor, axes: ChannelAxes) -> None:
+    def _note_maps(self, name: str, output: Tensor) -> None:
         try:
-            arrangement = axes.arrangement(output, name, 1)
+            arrangement = self.axes.arrangement(output, name, 1)
         except LayerError:
             return
         if arrangement.positions(output.shape) > 1:
@@ -246,9 +246,10 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _followed(network: Network, images: Tensor) -> Structure:
-    watched = _Watched(network.module)
     given = images.requires_grad_()
-    with watched, ChannelAxes(given) as watched.axes, torch.enable_grad():
+    axes = ChannelAxes(given)
+    watched = _Watched(network.module, axes)
+    with watched, axes, torch.enable_grad():
         logits = network(given)
     check_logits(logits, 1, network.name)
     return Structure(

@@ -49,12 +49,17 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
 
     def captured() -> dict[str, Tensor]:
         twin = network.twin()
-        points = {layer: point_of(twin.layers[name], split_use(layer)[1]) for layer, name in names.items()}
+        points = _points(twin, names)
         outputs = capture(twin, images.to(network.device), {point: layer for layer, point in points.items()})
         kept = {layer: outputs[point] for layer, point in points.items()}
         return kept if torch.is_grad_enabled() else {layer: output.detach() for layer, output in kept.items()}
 
     return network.completed(captured, f"layer {', '.join(layers)}")
+
+
+def _points(twin: Network, names: Mapping[str, str]) -> dict[str, Point]:
+    """Where to look for layers that were asked for by name; `names` are PyTorch's."""
+    return {layer: point_of(twin.layers[name], split_use(layer)[1]) for layer, name in names.items()}
 
 
 @torch.no_grad()
@@ -80,7 +85,7 @@ def layer_maps(
 
     def captured() -> dict[str, Tensor]:
         twin, given = network.twin(), images.detach().to(network.device)
-        points = {layer: point_of(twin.layers[name], split_use(layer)[1]) for layer, name in names.items()}
+        points = _points(twin, names)
         if activated:
             points = {layer: Activated(module_of(point)) for layer, point in points.items()}
         with ChannelAxes(given) as axes:

@@ -6,16 +6,16 @@ hands on which axis has the channels.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from cnnviz.errors import LayerError
+from cnnviz.networks.watching import Watching
 
 Grid = tuple[int, int]
 MOST_EXTRA = 8  # tokens that stand for no position: of the class, of distillation, registers
@@ -89,7 +89,7 @@ class Arranged(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
 
-class ChannelAxes(TorchFunctionMode):
+class ChannelAxes(Watching):
     """While active, keeps the axis of the channels of every tensor for which it is known.
 
     Attributes:
@@ -110,21 +110,12 @@ class ChannelAxes(TorchFunctionMode):
         """The arrangement of what a layer gives for so many images; errors as `arranged`."""
         return arranged(output.shape, self.of(output), layer, images, grid or self.grid)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "").partition(".")[0].strip("_")
+    def note(self, name: str, result: Any, given: Sequence[Any]) -> None:
         for output in result if isinstance(result, tuple | list) else [result]:
             if isinstance(output, Tensor) and output.ndim > 1:
-                self._note(name, output, args, kwargs or {})
-        return result
+                self._note_output(name, output, given)
 
-    def _note(self, name: str, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _note_output(self, name: str, output: Tensor, given: Sequence[Any]) -> None:
         if name in SECOND:
             self._axes[output] = 1
             if name == "conv2d" and output.ndim == 4:
@@ -133,18 +124,16 @@ class ChannelAxes(TorchFunctionMode):
         if name in LAST:
             self._axes[output] = output.ndim - 1
             return
-        sources = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        sources = [value for value in given if isinstance(value, Tensor)]
         known = next((source for source in sources if source in self._axes), None)
-        axis = None if known is None else _handed_on(name, known, self._axes[known], output, args, kwargs)
+        axis = None if known is None else _handed_on(name, known, self._axes[known], output, given)
         if axis is not None:
             self._axes[output] = axis
 
 
-def _handed_on(
-    name: str, source: Tensor, axis: int, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> int | None:
+def _handed_on(name: str, source: Tensor, axis: int, output: Tensor, given: Sequence[Any]) -> int | None:
     """The axis of the channels behind a function, or nothing where it is not known."""
-    order = _order(name, source.ndim, args, kwargs)
+    order = _order(name, source.ndim, given[1:])
     if order is not None:
         return order.index(axis)
     moved = output.ndim != source.ndim or name in ("view", "reshape", "unflatten")
@@ -155,9 +144,8 @@ def _handed_on(
     return axis if axis < output.ndim and output.shape[: axis + 1] == source.shape[: axis + 1] else None
 
 
-def _order(name: str, ndim: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int] | None:
+def _order(name: str, ndim: int, given: Sequence[Any]) -> list[int] | None:
     """Which axes of its source a function puts one after the other; None if it is none that does."""
-    given = [*args[1:], *kwargs.values()]
     if name == "permute":
         listed = given[0] if isinstance(given[0], Sequence) else given
         return [axis % ndim for axis in listed]

@@ -223,8 +223,7 @@ class Network(nn.Module):
         Raises:
             UnknownNameError: as `qualified`.
         """
-        if not isinstance(layer, str):
-            self.qualified(layer)
+        self._check_name(layer)
         if layer.endswith(PRE) and layer.replace("-", "_") not in self.names:  # any layer has something before
             own = self.filters_of(layer.removesuffix(PRE))
             return replace(own, name=own.plain + PRE)
@@ -240,10 +239,7 @@ class Network(nn.Module):
         Raises:
             UnknownNameError: if there is none of that name; says which are close.
         """
-        if not isinstance(layer, str):
-            example = next(iter(self.layers), "features")
-            kind = type(layer).__name__
-            raise UnknownNameError(f"a layer is given by its name, such as {example!r}, not as a {kind}.")
+        self._check_name(layer)
         layer, _ = split_use(layer)
         known = self.names.get(layer.replace("-", "_"))
         if known:
@@ -254,6 +250,11 @@ class Network(nn.Module):
         raise UnknownNameError(
             f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers`, or network.layers in Python, lists them."
         )
+
+    def _check_name(self, layer: object) -> None:
+        if not isinstance(layer, str):
+            example, kind = next(iter(self.layers), "features"), type(layer).__name__
+            raise UnknownNameError(f"a layer is given by its name, such as {example!r}, not as a {kind}.")
 
     @property
     def outputs(self) -> Outputs:

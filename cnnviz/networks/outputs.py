@@ -1,13 +1,13 @@
 """What a network's outputs are: logits, probabilities, logits of labels that do not exclude each other, or values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from cnnviz.errors import choose
+from cnnviz.networks.watching import Watching
 
 Outputs = Literal["logits", "probabilities", "multilabel", "value"]
 SUMS_TO_ONE = 1e-3  # how far rows of probabilities may miss it
@@ -49,7 +49,7 @@ def noticed(rows: Tensor, ends: "Ends") -> Outputs:
     return "logits" if rows.shape[1] > 1 else "value"
 
 
-class Ends(TorchFunctionMode):
+class Ends(Watching):
     """While active, remembers which tensors a softmax or sigmoid has given, also in another shape."""
 
     def __init__(self) -> None:
@@ -60,16 +60,7 @@ class Ends(TorchFunctionMode):
         """Whether this is such a tensor."""
         return id(output) in self._kept
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "").partition(".")[0].strip("_")
-        passed = name in PASSING and len(args) > 0 and id(args[0]) in self._kept
+    def note(self, name: str, result: Any, given: Sequence[Any]) -> None:
+        passed = name in PASSING and len(given) > 0 and id(given[0]) in self._kept
         if isinstance(result, Tensor) and (name in PROBABLE or passed):
             self._kept[id(result)] = result  # kept, or its id would be another's
-        return result
