@@ -12,16 +12,18 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cnnviz.attribution.baselines import baseline_for, check_baseline
+from cnnviz.attribution.cams import mean_over_layers
 from cnnviz.attribution.cases import Case
 from cnnviz.attribution.explainer import Explainer, Scores, Target, explainer
 from cnnviz.attribution.methods import DEFAULT, METHODS, Method, method_named, settings_of
+from cnnviz.attribution.regions import Region, over_region, region_sum
 from cnnviz.attribution.suitability import Structure, check, layer_for
 from cnnviz.attribution.superpixels import superpixels
 from cnnviz.errors import CnnvizError, LayerError, ModelError, ShapeError, translated
@@ -39,7 +41,8 @@ def attribute(
     targets: int | Target | Sequence[int | Target],
     *,
     method: str = DEFAULT,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
+    region: Region | None = None,
     baseline: str | Path | Tensor = "mean",
     seed: int = 0,
     batch: int | None = None,
@@ -54,7 +57,12 @@ def attribute(
         targets: a class by number, or N of them; or `Target`, for a class against another.
         method: one of `cnnviz.attribution.methods.METHODS`.
         layer: for methods of a layer; the last one with feature maps by default. Of one that is used several times it
-            is the first use; ``relu@2`` asks for the second.
+            is the first use; ``relu@2`` asks for the second. Class activation maps take a list of several: the mean of
+            their maps, each over its maximum, of the finest one's size.
+        region: of segmentation networks, whose outputs are maps (N, C, H', W'), alone or as "out" of a dictionary: the
+            part of the images whose class is explained. A box (left, top, right, bottom) in pixels, the last two not
+            included; or a boolean mask (h, w) in the images' proportions, laid over them. The score is the sum of the
+            class's map over the pixels of the output whose centres lie in the region.
         baseline: "mean", "black", "white", "blur", a picture's path or a tensor in [0, 1]; see
             `cnnviz.attribution.baselines`.
         seed: of methods that draw random numbers; every image gets the same draws, whatever its neighbours.
@@ -69,10 +77,11 @@ def attribute(
     Raises:
         UnknownNameError: if there is no such method, option, layer or baseline.
         ModelError: if captum would be wrong about this network with that method; says which methods are right.
-        ShapeError: if the network has no such class or takes no such images.
-        LayerError: if the layer gives no feature maps.
+        ShapeError: if the network has no such class or takes no such images; or the region is none of them.
+        LayerError: if the layer gives no feature maps; or several are given, and the method is no class activation map.
     """
-    name = method_named(method)
+    name, layers = method_named(method), layers_of(layer)
+    check_layers(name, layers)
     check_baseline(baseline)
     if images.ndim != 4 or not len(images):
         given = " x ".join(map(str, images.shape))
@@ -87,11 +96,18 @@ def attribute(
     else:
         check_range(images)
     images = images.clone() if images.is_inference() else images
+    if region is not None:
+        size, whole = images.shape[2:], (0, 0, images.shape[3], images.shape[2])
+        network = over_region(network, region_sum(region, size, whole), images).network
+    if len(layers) > 1:
+        kept: dict[str, Any] = {"baseline": baseline, "seed": seed, "batch": batch, "passed": passed, **options}
+        one_by_one = [attribute(network, images, targets, method=name, layer=one, **kept) for one in layers]
+        return mean_over_layers(one_by_one)
     ready, chosen = explainer(network), METHODS[name]
     settings = settings_of(name, options)
     check(ready.twin, ready.structure, name)
     wanted = _targets(network, targets, len(images), ready.structure.classes)
-    looked_at, twin = layer_for(network, ready.structure, chosen, layer), ready.twin.twin()  # captum hooks into it
+    looked_at, twin = layer_for(network, ready.structure, chosen, layers[0]), ready.twin.twin()  # captum hooks into it
     stands, _ = baseline_for(network, images, baseline)
     inputs, empty = ready.normalised(images), ready.normalised(stands)
     attributions = []
@@ -137,16 +153,42 @@ def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
         return method.run(replace(case, batch=batch)).detach()
 
 
-def check_methods(ready: Explainer, methods: Sequence[str], layer: str | None) -> None:
+def layers_of(layer: str | Sequence[str] | None) -> list[str | None]:
+    """The layers to look at, at least one; None stands for the default.
+
+    Raises:
+        LayerError: if there is none in a list.
+    """
+    listed: list[str | None] = list(layer) if isinstance(layer, list | tuple) else [cast("str | None", layer)]
+    if not listed:
+        raise LayerError("this list of layers is empty; name at least one, or leave it out.")
+    return listed
+
+
+def check_layers(name: str, layers: Sequence[str | None]) -> None:
+    """Notice several layers where only one can be looked at.
+
+    Raises:
+        LayerError: says which methods take several.
+    """
+    if len(layers) > 1 and not METHODS[name].cam:
+        others = ", ".join(other for other, method in METHODS.items() if method.cam)
+        raise LayerError(f"{METHODS[name].title} gives no maps of several layers to take the mean of; {others} do.")
+
+
+def check_methods(ready: Explainer, methods: Sequence[str], layer: str | Sequence[str] | None) -> None:
     """Notice before any work what could not be done.
 
     Raises:
         ModelError: if captum would be wrong about the network with one of these methods.
-        UnknownNameError, LayerError: if there is no such layer, or it has no feature maps.
+        UnknownNameError, LayerError: if there is no such layer, it has no feature maps, or is one too many.
     """
+    layers = layers_of(layer)
     for name in methods:
         check(ready.twin, ready.structure, name)
-        layer_for(ready.twin, ready.structure, METHODS[name], layer)
+        check_layers(name, layers)
+        for one in layers:
+            layer_for(ready.twin, ready.structure, METHODS[name], one)
 
 
 @contextmanager

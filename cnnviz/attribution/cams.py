@@ -1,8 +1,9 @@
-"""Class activation maps beside Grad-CAM: what a layer's maps are worth, weighed in other ways.
+"""Class activation maps beside Grad-CAM: what a layer's maps are worth, weighed in other ways; of several layers too.
 
 `A` are the maps (1, C, H, W) of a layer, `g` the gradient of the score with respect to them.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,6 +62,23 @@ def score_cam(case: "Case") -> "Tensor":
         gains = torch.cat([case.model(images)[:, 0] for images in seen]) - case.model(case.baseline)[:, 0]
     weighed: Tensor = (gains.softmax(0).view(1, -1, 1, 1) * maps).sum(1, keepdim=True).relu()
     return weighed
+
+
+def mean_over_layers(maps: "Sequence[Tensor]") -> "Tensor":
+    """(N, 1, H, W): the mean of several layers' maps (N, 1, H', W'), without negative values, each over its maximum.
+
+    They are enlarged linearly to as many rows and columns as the finest of them have. A map of zeros stays one. So
+    pytorch-grad-cam (Gildenblat et al. 2021) does it, but that it also takes each map's minimum off.
+    """
+    import torch
+    from torch.nn import functional
+
+    size = max(values.shape[2] for values in maps), max(values.shape[3] for values in maps)
+    scaled = (
+        values.relu() / values.amax((2, 3), keepdim=True).clamp(min=torch.finfo(values.dtype).tiny) for values in maps
+    )
+    finest = [functional.interpolate(values, size, mode="bilinear", align_corners=False) for values in scaled]
+    return torch.stack(finest).mean(0)
 
 
 def _maps(case: "Case") -> "Tensor":

@@ -21,7 +21,16 @@ from cnnviz.attribution.evidence import mean_of, sanity, unmoved
 from cnnviz.attribution.explainer import explainer
 from cnnviz.attribution.heatmaps import heat
 from cnnviz.attribution.methods import METHODS, methods_named
-from cnnviz.attribution.pointing_game import CHANCE, CONFIDENCE, Example, examples, pairs, pointing_game
+from cnnviz.attribution.pointing_game import (
+    CELLS,
+    CONFIDENCE,
+    Cells,
+    Example,
+    check_cells,
+    examples,
+    grids_of,
+    pointing_game,
+)
 from cnnviz.attribution.suitability import able
 from cnnviz.errors import PictureError
 from cnnviz.networks.inputs import check_side
@@ -47,8 +56,8 @@ class Compared:
     """What was measured of one method.
 
     Attributes:
-        shares: of its positive attribution, how much fell on the right half of each grid, in [0, 1], float64 (grids,),
-            without grids where nothing was positive.
+        shares: of its positive attribution, how much fell on the correct image of each grid, in [0, 1], float64
+            (grids,), without grids where nothing was positive.
         correlations: by lowest random layer, the rank correlation of every picture's map with that of the randomized
             network, float64 (pictures,), NaN where one of the maps is flat; the last layer is the lowest of all.
     """
@@ -104,8 +113,9 @@ class Comparison:
     Attributes:
         network: that was explained.
         methods: what was measured, by method.
-        grids, pictures: how many pairs of pictures were shown, and on how many pictures the network was randomized.
+        grids, pictures: how many grids of pictures were shown, and on how many pictures the network was randomized.
         settings: what was asked for.
+        cells: (rows, columns) of a grid.
     """
 
     network: Network
@@ -113,6 +123,7 @@ class Comparison:
     grids: int
     pictures: int
     settings: Mapping[str, object] = field(default_factory=dict)
+    cells: Cells = CELLS
 
     def rows(self) -> list[dict[str, object]]:
         """A plain dictionary for each method."""
@@ -124,7 +135,7 @@ class Comparison:
         Maps that are flat are left out of the means; "flat" stands where all are.
         """
         layers = next(iter(self.methods.values())).correlations
-        rows = [["method", "on the right half", "grids", *layers]]
+        rows = [["method", "on the correct image", "grids", *layers]]
         rows.append(["---"] * len(rows[0]))
         for name, compared in self.methods.items():
             share, within = ("-" if value is None else f"{value:.1%}" for value in (compared.share, compared.within))
@@ -170,11 +181,14 @@ def _shares(axes: "Axes", comparison: Comparison, names: list[str]) -> None:
     shares = [100 * (comparison.methods[name].share or 0) for name in names]
     within = [100 * (comparison.methods[name].within or 0) for name in names]
     axes.barh(range(len(names)), shares, xerr=within, color=BARS, ecolor="black", capsize=2)
-    axes.axvline(100 * CHANCE, color="black", linestyle="--", linewidth=1)
+    rows, columns = comparison.cells
+    axes.axvline(100 / (rows * columns), color="black", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(names)), [METHODS[name].title for name in names])
     axes.set_xlim(0, 100)
-    axes.set_title("Does the heat fall on the right one of two pictures?", fontsize=10)
-    axes.set_xlabel(f"% of positive attribution; dashed: knowing nothing\n{comparison.grids} pairs, 95 % intervals")
+    axes.set_title("Does the attribution fall on the correct image of a grid?", fontsize=10)
+    axes.set_xlabel(
+        f"% of positive attribution; dashed: chance\n{comparison.grids} grids of {rows} x {columns}, 95 % intervals"
+    )
 
 
 def _correlations(axes: "Axes", comparison: Comparison, names: list[str]) -> None:
@@ -203,6 +217,7 @@ def compare_methods(
     *,
     methods: str | Sequence[str] = "all",
     grids: int = 250,
+    cells: Cells = CELLS,
     pictures: int = 50,
     confidence: float = CONFIDENCE,
     size: int | None = None,
@@ -214,7 +229,8 @@ def compare_methods(
     Args:
         folder: of pictures, as `cnnviz.attribution.pointing_game.examples` takes it.
         methods: one or more of `cnnviz.attribution.methods.METHODS`, or "all" that are right about this network.
-        grids: pairs of pictures that are shown; fewer if the folder has not so many.
+        grids: grids of pictures that are shown; fewer if the folder has not enough pictures.
+        cells: (rows, columns) of a grid, each cell a picture of another class; (3, 3) in Boehle et al. (2021).
         pictures: on which the maps of the network and of the randomized one are compared; none if 0.
         confidence: the least probability of the right class, in [0, 1], for a picture to take part.
         size: short side, in pixels, of each picture as the network sees it; the network's own by default.
@@ -222,39 +238,45 @@ def compare_methods(
         watch: called with what is being done, and the share of it that is done.
 
     Raises:
-        PictureError: if there are no two pictures of different classes that the network is sure of.
+        PictureError: if there are not as many pictures of different classes that the network is sure of as cells.
+        ShapeError: if the network takes no images of the size of a grid.
         UnknownNameError, ModelError, ShapeError: as `attribute` and `examples`.
     """
     check_network(network)
+    check_cells(cells)
     named, ready = methods_named(methods), explainer(network)
     names = able(ready.structure) if named is None else named
     check_labels(network, ready.structure.classes)
     check_methods(ready, names, None)
-    side = min(network.input_size) if size is None else size
-    check_side(side)
-    ready.logits(torch.zeros(1, network.channels, side, 2 * side, device=network.device))
+    height, width = network.input_size if size is None else (size, size)
+    grid_height, grid_width = cells[0] * height, cells[1] * width
+    check_side(min(height, width))
+    check_side(max(grid_height, grid_width))
+    ready.logits(torch.zeros(1, network.channels, grid_height, grid_width, device=network.device))
     recognised: list[Example] = []
     stream = _kept(examples(network, folder, confidence=confidence, size=size, seed=seed), recognised, watch)
-    chosen = list(islice(pairs(stream), grids))
+    count = cells[0] * cells[1]
+    chosen = list(islice(grids_of(stream, count), grids))
     shown = [*recognised, *islice(stream, max(0, pictures - len(recognised)))][:pictures]
     if not chosen:
         raise PictureError(
             f"{network.name} is right about {len(recognised)} pictures in {Path(folder).name} with at least"
-            f" {confidence:.0%}; two of different classes are needed. Lower the confidence or give more pictures."
+            f" {confidence:.0%}; {count} of different classes are needed. Lower the confidence or give more pictures."
         )
-    shares = pointing_game(network, chosen, names, seed=seed, watch=watch)
+    shares = pointing_game(network, chosen, names, cells=cells, seed=seed, watch=watch)
     correlations = _randomized(network, shown, names, seed, watch)
     settings = {
         "folder": Path(folder).resolve().name,
         "methods": names,
         "grids": grids,
+        "cells": list(cells),
         "pictures": pictures,
         "confidence": confidence,
         "size": size,
         "seed": seed,
     }
     compared = {name: Compared(shares[name][~shares[name].isnan()], correlations[name]) for name in names}
-    return Comparison(network, compared, len(chosen), len(shown), settings)
+    return Comparison(network, compared, len(chosen), len(shown), settings, cells)
 
 
 def _kept(stream: Iterator[Example], recognised: list[Example], watch: Watch | None) -> Iterator[Example]:

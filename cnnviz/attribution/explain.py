@@ -1,6 +1,6 @@
 """Why a class came out of a picture, with evidence: `explain`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz.attribution.attribute import attribute, check_methods, check_targets
+from cnnviz.attribution.attribute import attribute, check_methods, check_targets, layers_of
 from cnnviz.attribution.baselines import BASELINES, baseline_for, check_baseline
 from cnnviz.attribution.evidence import (
+    RANDOM_ORDERS,
+    Reference,
     completeness_gap,
     contributions,
     deletion_insertion,
@@ -24,7 +26,17 @@ from cnnviz.attribution.evidence import (
 from cnnviz.attribution.explainer import Explainer, Target, explainer
 from cnnviz.attribution.explanations import Attribution, Evidence, Explanation
 from cnnviz.attribution.heatmaps import heat
-from cnnviz.attribution.methods import CHECKS, DEFAULT, METHODS, methods_named, settings_of, share_out
+from cnnviz.attribution.methods import (
+    CHECKS,
+    DEFAULT,
+    METHODS,
+    Method,
+    methods_named,
+    quick_options,
+    settings_of,
+    share_out,
+)
+from cnnviz.attribution.regions import Region, outlined, over_region, recorded, region_sum
 from cnnviz.attribution.suitability import able, layer_for
 from cnnviz.errors import ShapeError, choose
 from cnnviz.networks.inputs import Fit, Source, show
@@ -41,12 +53,14 @@ def explain(
     methods: str | Sequence[str] = DEFAULT,
     top: int = 1,
     versus: str | int | None = None,
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
+    region: Region | None = None,
     baseline: str | Path = "mean",
     fit: Fit = "whole",
     size: int | None = None,
     seed: int = 0,
     checks: Sequence[str] = ("curves",),
+    precise: bool = False,
     watch: Callable[[str, float], None] | None = None,
     **options: float | None,
 ) -> Explanation:
@@ -57,13 +71,19 @@ def explain(
         classes: by label, number or WordNet id; the `top` most probable ones by default.
         methods: one or more of `cnnviz.attribution.methods.METHODS`, or "all" that are right about this network.
         versus: a class to hold the others against: what speaks for them rather than for it.
-        layer: for methods of a layer; the last one with feature maps by default.
+        layer: for methods of a layer; the last one with feature maps by default. Class activation maps take a list of
+            several: the mean of their maps, each over its maximum.
+        region: of segmentation networks: the part of the picture whose class is explained, as for `attribute`, in the
+            picture's own pixels. The classes are those with the largest output in most of its pixels by default.
         baseline: "mean", "black", "white", "blur" or a picture's path.
         fit, size: see `cnnviz.networks.inputs`.
         seed: of methods that draw random numbers.
         checks: which of `cnnviz.attribution.methods.CHECKS` to gather as evidence besides completeness: "curves"
             (deletion and insertion, whose removed pixels are the baseline's), "rise" (the same, but insertion begins
             from the blurred image, as Petsiuk et al. 2018 have it), "sanity", "infidelity", "sensitivity".
+        precise: whether to take the time that exact numbers need, some ten times as much: as many steps of integrated
+            gradients as make it complete to 1 % (16 otherwise), all 64 steps of deletion and insertion (otherwise those
+            where the curve bends, about 8), and of the order from the centre outwards (otherwise left out).
         watch: called with what is being done, and the share of the attributions that are done.
         options: of methods, such as ``steps=100``; each goes to the methods that have it.
 
@@ -75,25 +95,38 @@ def explain(
         choose(check, CHECKS, "check")
     named = methods_named(methods)
     check_baseline(baseline)
-    shown, ready = show(network, picture, fit=fit, size=size), explainer(network)
+    shown, whole, summed = show(network, picture, fit=fit, size=size), network, None
     if len(shown.images) != 1:
         raise ShapeError(f"one picture is explained at a time; this is a batch of {len(shown.images)}.")
+    if region is not None:
+        summing = region_sum(region, shown.pictures[0].shape[:2], shown.seen)
+        summed = over_region(network, summing, shown.images)
+        network, shown = summed.network, replace(shown, pictures=(outlined(shown, summing),))
+        top = min(top, int(summed.largest.count_nonzero()))
+    ready = explainer(network)
     image, logits = shown.images, ready.logits(shown.images)
     names = able(ready.structure) if named is None else named
-    targets = _chosen_targets(network, logits, classes, top, versus)
+    ranked = logits if summed is None else summed.largest[None]
+    targets = _chosen_targets(network, ranked, classes, top, versus)
     check_labels(network, ready.structure.classes)
     check_methods(ready, names, layer)
-    own: Mapping[str, Mapping[str, Any]] = share_out(options, names)
+    own: dict[str, dict[str, Any]] = share_out(options, names)
+    if not precise:
+        own = {name: quick_options(name) | given for name, given in own.items()}
     baseline_image, called = baseline_for(network, image, baseline)
     tell = watch or (lambda *_: None)
     pairs = [(target, name) for target in targets for name in names]
-    references, start = {}, None
+    references: dict[Target, Reference] = {}
+    start = None
     if "rise" in checks:
         start, _ = baseline_for(network, image, "blur")
     if {"curves", "rise"} & set(checks):
-        tell("deletion and insertion in orders that know nothing of the network", 0)
-        references = {target: reference(ready, image, baseline_image, target, seed, start) for target in targets}
-    given = _Given(ready, image, baseline_image, start, checks)
+        for target in targets:
+            counted = _orders_counter(tell)
+            references[target] = reference(
+                ready, image, baseline_image, target, seed, start, precise=precise, watch=counted
+            )
+    given = _Given(ready, image, baseline_image, start, checks, precise)
     attributions, map_makers = [], []
     for number, (target, name) in enumerate(pairs):
         method: Callable[..., Tensor] = partial(
@@ -112,9 +145,10 @@ def explain(
             values=values[0].cpu(),
             contributions=shared[0].cpu(),
             heat=heat(values, name, image.shape[2:])[0].cpu(),
-            layer=layer_for(ready.twin, ready.structure, METHODS[name], layer),
+            layers=_looked_at(ready, METHODS[name], layer),
             evidence=Evidence(reference=references.get(target)),
         )
+        tell(f"evidence for {METHODS[name].title}", (number + 1) / len(pairs))
         attributions.append(_with_evidence(attribution, given, partial(method, network)))
         map_makers.append(partial(_map, method, name, image))
     if "sanity" in checks:
@@ -128,12 +162,19 @@ def explain(
         "classes": [target.index for target in targets],
         "versus": targets[0].versus,
         "layer": layer,
+        "region": None if region is None else recorded(region),
         "baseline": str(baseline) if baseline in BASELINES else Path(baseline).name,
         "seed": seed,
         "checks": list(checks),
+        "precise": precise,
         "options": options,
     }
-    return Explanation(network, shown, tuple(attributions), called, settings)
+    text = "" if summed is None else summed.text
+    return Explanation(whole, shown, tuple(attributions), called, settings, text)
+
+
+def _looked_at(ready: Explainer, method: Method, layer: str | Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(filter(None, (layer_for(ready.twin, ready.structure, method, one) for one in layers_of(layer))))
 
 
 def _map(method: Callable[..., Tensor], name: str, image: Tensor, network: Network) -> Tensor:
@@ -153,6 +194,10 @@ def _counter(tell: Callable[[str, float], None], text: str, share: float) -> Cal
     return passed
 
 
+def _orders_counter(tell: Callable[[str, float], None]) -> Callable[[int], None]:
+    return lambda number: tell(f"deletion in random orders, {number} of {RANDOM_ORDERS}", 0)
+
+
 def _with(attribution: Attribution, **evidence: Any) -> Attribution:
     """The same with more evidence."""
     return replace(attribution, evidence=replace(attribution.evidence, **evidence))
@@ -165,7 +210,7 @@ class _Given:
     Attributes:
         image, baseline: (1, C, H, W) in [0, 1].
         start: the image into which pixels are inserted, if not `baseline`.
-        checks: as `explain` takes them.
+        checks, precise: as `explain` takes them.
     """
 
     ready: Explainer
@@ -173,6 +218,7 @@ class _Given:
     baseline: Tensor
     start: Tensor | None
     checks: Sequence[str]
+    precise: bool
 
 
 def _with_evidence(attribution: Attribution, given: _Given, method: Callable[[Tensor], Tensor]) -> Attribution:
@@ -182,7 +228,9 @@ def _with_evidence(attribution: Attribution, given: _Given, method: Callable[[Te
     evidence: dict[str, Any] = {}
     if {"curves", "rise"} & set(given.checks):
         order = attribution.heat.to(image.device)
-        evidence["curves"] = deletion_insertion(ready, image, given.baseline, target, order, given.start)
+        evidence["curves"] = deletion_insertion(
+            ready, image, given.baseline, target, order, given.start, precise=given.precise
+        )
         evidence["blurred"] = given.start is not None
     if kind.complete and (attribution.layer is None or is_bottleneck(ready, attribution.layer, image)):
         evidence["gap"] = completeness_gap(ready, image, given.baseline, target, values)

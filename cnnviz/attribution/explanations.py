@@ -17,6 +17,7 @@ from cnnviz.attribution.explainer import Target
 from cnnviz.attribution.heatmaps import full_scale, overlaid, placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.networks.inputs import Shown, unseen_dimmed
+from cnnviz.networks.layer_names import split_use
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import said
 from cnnviz.networks.provenance import record
@@ -69,7 +70,7 @@ class Evidence:
                 numbers[name] = getattr(self.curves, name)
                 numbers[f"{name}_random"] = self.reference.random[place]
                 numbers[f"{name}_random_spread"] = self.reference.spread[place]
-                numbers[f"{name}_centre"] = self.reference.centre[place]
+                numbers[f"{name}_centre"] = self.reference.centre and self.reference.centre[place]
             numbers["insertion_from"] = "blurred image" if self.blurred else "baseline"
         return {name: value for name, value in numbers.items() if value is not None}
 
@@ -81,14 +82,14 @@ class Attribution:
     Attributes:
         method: a key of `cnnviz.attribution.methods.METHODS`.
         target: the class, and the one it is held against, if any.
-        probability: of the class, in [0, 1]; None where outputs are values, which have none.
-        score: what is attributed: its logit, or the difference of two.
+        probability: of the class, in [0, 1]; None where outputs are values, or summed over a region, which have none.
+        score: what is attributed: its logit, or the sum of its logits over a region; or the difference of two.
         values: as captum gives them, float32, on the CPU: (C, H, W), or (1, H', W') of a layer.
         contributions: the same shape; what each value contributes, so that they add up. They are `values` but for
             occlusion, feature ablation, LIME and KernelSHAP, which repeat the effect of a whole region at each of its
             values; see `cnnviz.attribution.evidence.contributions`. Completeness and infidelity are theirs.
         heat: (H, W), a map of what the network saw, in units of `values`; see `cnnviz.attribution.heatmaps.heat`.
-        layer: that the method looked at, if it looks at attribution.
+        layers: that the method looked at: one, several whose maps have been averaged, or none.
         evidence: how far to believe it.
     """
 
@@ -99,8 +100,13 @@ class Attribution:
     values: Tensor
     contributions: Tensor
     heat: Tensor
-    layer: str | None
+    layers: tuple[str, ...]
     evidence: Evidence
+
+    @property
+    def layer(self) -> str | None:
+        """The layer that was looked at; None where it was none or several."""
+        return self.layers[0] if len(self.layers) == 1 else None
 
     @property
     def scale(self) -> float:
@@ -127,6 +133,7 @@ class Explanation:
         attributions: class by class, method by method.
         baseline: what stood for nothing to be seen, in words.
         settings: what was asked for.
+        region: over how much of the network's output scores are summed, in words; empty where there is no region.
     """
 
     network: Network
@@ -134,6 +141,7 @@ class Explanation:
     attributions: tuple[Attribution, ...]
     baseline: str
     settings: Mapping[str, object] = field(default_factory=dict)
+    region: str = ""
 
     def sheet(self) -> Sheet:
         """Map and overlay of every attribution, its evidence beneath; with the picture where there is only one."""
@@ -163,6 +171,9 @@ class Explanation:
                 "probability": attribution.probability,
                 "score": attribution.score,
                 "layer": attribution.layer,
+                "use": attribution.layer and split_use(attribution.layer)[1],
+                "uses": attribution.layer and self.network.uses(attribution.layer),
+                "layers": list(attribution.layers),
                 "sum": attribution.total,
                 "scale": attribution.scale,
                 "flat": attribution.flat,
@@ -271,8 +282,12 @@ def _evidence(attribution: Attribution) -> list[str]:
         for number, name in enumerate(("deletion", "insertion")):
             own = getattr(evidence.curves, f"{name}_auc")
             random, spread = evidence.reference.random[number], evidence.reference.spread[number]
-            centre = evidence.reference.centre[number]
-            lines.append(f"{name} AUC {own:.1%} (random {100 * random:.1f} ± {spread:.1%}, centre {centre:.1%})")
+            values = attribution.probability is None
+            chance = f"random {random:.4g} ± {spread:.2g}" if values else f"random {100 * random:.1f} ± {spread:.1%}"
+            if evidence.reference.centre is not None:
+                centre = evidence.reference.centre[number]
+                chance += f", centre {centre:.4g}" if values else f", centre {centre:.1%}"
+            lines.append(f"{name} AUC {own:.4g} ({chance})" if values else f"{name} AUC {own:.1%} ({chance})")
     if evidence.gap is not None:
         lines.append(f"sums up to the score but for {evidence.gap:.1%}")
     if evidence.sanity:
@@ -303,7 +318,7 @@ def _lines(explanation: Explanation) -> list[str]:
         explanation.shown.how, explanation.shown.how
     )
     height, width = explanation.shown.images.shape[2:]
-    layers = dict.fromkeys(attribution.layer for attribution in explanation.attributions if attribution.layer)
+    layers = dict.fromkeys(layer for attribution in explanation.attributions for layer in attribution.layers)
     compared = any(
         METHODS[attribution.method].baseline or attribution.evidence.curves for attribution in explanation.attributions
     )
@@ -312,17 +327,22 @@ def _lines(explanation: Explanation) -> list[str]:
         f"{explanation.shown.names[0]}, {part}, shown to {explanation.network.name} ({explanation.network.weights})"
         f" at {width} x {height} px",
     ]
+    if explanation.region:
+        lines.append(f"score: sum of the class's outputs over the outlined region, {explanation.region}")
     if compared or layers:
         parts = [f"nothing to be seen is: {explanation.baseline}"] if compared else []
-        parts += [f"layer: {', '.join(layers)}"] if layers else []
+        title = "layer" if len(layers) == 1 else "mean over layers"
+        parts += [f"{title}: {', '.join(map(explanation.network.titled, layers))}"] if layers else []
         lines.append("; ".join(parts))
     curves = [attribution.evidence for attribution in explanation.attributions if attribution.evidence.curves]
     if curves:
         start = "the blurred image (RISE)" if curves[0].blurred else "the baseline"
+        precise = explanation.settings.get("precise")
+        steps, centre = (f"{STEPS} steps", ", centre first") if precise else (f"up to {STEPS} steps", "")
         lines += [
-            f"deletion AUC: most important pixels removed first, {STEPS} steps (lower is better)",
+            f"deletion AUC: most important pixels removed first, {steps} (lower is better)",
             f"insertion AUC: inserted into {start} (higher is better)",
-            f"baselines: random order (mean ± standard deviation of {RANDOM_ORDERS}), centre first",
+            f"baselines: random order (mean ± standard deviation of {RANDOM_ORDERS}){centre}",
         ]
     return lines
 

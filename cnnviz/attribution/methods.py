@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it for the predicted class
 STEPS = (50, 100, 200, 400)  # of integrated gradients, until it is complete
+QUICK_STEPS = 16  # of integrated gradients, for a look
 LASSO, LASSO_OF_SPREAD = 0.01, 0.05  # LIME's alpha: captum's, and at most so much of the scores' standard deviation
 ROUNDING = 1e-6  # of the largest score: variation that is none
 LEAST_OVERLAPPING = 8  # images at a time, where parts of the steps overlap by one
@@ -248,12 +249,14 @@ class Option:
         default: None where the method chooses by itself.
         least, most: what it can be.
         whole: whether it is a whole number.
+        quick: what `cnnviz.explain` takes where it need not be precise; None for the default.
     """
 
     default: float | None
     least: float = 1
     most: float = 100_000
     whole: bool = True
+    quick: float | None = None
 
     def check(self, name: str, value: float | None) -> None:
         """Notice a number that it cannot be.
@@ -270,8 +273,8 @@ class Option:
             raise ShapeError(f"{name} can be {self.most} at most, not {value:g}.")
 
 
-def _steps(default: int | None) -> Option:
-    return Option(default, most=4096)  # captum weighs the steps by a matrix of that many rows and columns
+def _steps(default: int | None, quick: int | None = None) -> Option:
+    return Option(default, most=4096, quick=quick)  # captum weighs steps by a matrix of that many rows and columns
 
 
 def _share(default: float) -> Option:
@@ -293,6 +296,7 @@ class Method:
         needs: what the network must be made of for captum to be right.
         baseline: whether it compares with a baseline.
         layer: whether it looks at a layer.
+        cam: whether its maps are a layer's, weighed and without sign, so that those of several layers have a mean.
         complete: whether its values promise to add up to the difference of scores between image and baseline; those of
             a layer only where all paths through the network meet in it.
         regions: for methods that give the effect of a whole region (a window, a superpixel) at each of its values, in
@@ -309,6 +313,7 @@ class Method:
     needs: Need | None = None
     baseline: bool = False
     layer: bool = False
+    cam: bool = False
     complete: bool = False
     regions: "Callable[[Case], Tensor] | None" = None
     draws: bool = False
@@ -334,7 +339,7 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         integrated_gradients,
         True,
-        {"steps": _steps(None)},
+        {"steps": _steps(None, QUICK_STEPS)},
         baseline=True,
         complete=True,
     ),
@@ -352,13 +357,17 @@ METHODS: dict[str, Method] = {
     "deconvolution": Method(
         "deconvolution", "Zeiler and Fergus 2014", "one pass", deconvolution, False, needs="relu modules"
     ),
-    "grad-cam": Method("Grad-CAM", "Selvaraju et al. 2017", "one pass", grad_cam, False, layer=True),
-    "grad-cam++": Method("Grad-CAM++", "Chattopadhay et al. 2018", "one pass", grad_cam_plus_plus, False, layer=True),
-    "layer-cam": Method("Layer-CAM", "Jiang et al. 2021", "one pass", layer_cam, False, layer=True),
-    "score-cam": Method(
-        "Score-CAM", "Wang et al. 2020", "hundreds of passes", score_cam, False, baseline=True, layer=True
+    "grad-cam": Method("Grad-CAM", "Selvaraju et al. 2017", "one pass", grad_cam, False, layer=True, cam=True),
+    "grad-cam++": Method(
+        "Grad-CAM++", "Chattopadhay et al. 2018", "one pass", grad_cam_plus_plus, False, layer=True, cam=True
     ),
-    "eigen-cam": Method("Eigen-CAM, of no class", "Muhammad and Yeasin 2020", "one pass", eigen_cam, False, layer=True),
+    "layer-cam": Method("Layer-CAM", "Jiang et al. 2021", "one pass", layer_cam, False, layer=True, cam=True),
+    "score-cam": Method(
+        "Score-CAM", "Wang et al. 2020", "hundreds of passes", score_cam, False, baseline=True, layer=True, cam=True
+    ),
+    "eigen-cam": Method(
+        "Eigen-CAM, of no class", "Muhammad and Yeasin 2020", "one pass", eigen_cam, False, layer=True, cam=True
+    ),
     "guided-grad-cam": Method(
         "guided Grad-CAM",
         "Selvaraju et al. 2017",
@@ -483,6 +492,11 @@ def settings_of(name: str, options: Mapping[str, float | None]) -> dict[str, flo
             raise UnknownNameError(f"{name} has no option {option!r}; {known}.")
         own[option].check(option, value)
     return {option: options.get(option, each.default) for option, each in own.items()}
+
+
+def quick_options(name: str) -> dict[str, float | None]:
+    """Options with which a method takes less time than by default."""
+    return {option: each.quick for option, each in METHODS[name].options.items() if each.quick is not None}
 
 
 def share_out(options: Mapping[str, float | None], methods: Sequence[str]) -> dict[str, dict[str, float | None]]:

@@ -1,7 +1,11 @@
 """The grid pointing game (Boehle et al. 2021): a truth for attributions that needs nobody's eye.
 
-Two pictures of different classes stand side by side, and a method is asked why one of the classes came out. What speaks
-for it is in that class's half; a method that knows nothing puts 50 % of its heat there.
+Pictures of different classes stand in a grid, and a method is asked why one of the classes came out. What increases its
+score is in that class's cell: the score is the sum of positive attribution in the cell, divided by that in the whole
+grid. A method that knows nothing scores 1 / cells: 25 % in a grid of 2 x 2.
+
+References:
+    Boehle et al. (2021), *Convolutional Dynamic Alignment Networks for Interpretable Classifications*.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +19,7 @@ from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.explainer import Explainer, explainer
 from cnnviz.attribution.heatmaps import heat
 from cnnviz.attribution.methods import METHODS
-from cnnviz.errors import PictureError
+from cnnviz.errors import PictureError, ShapeError
 from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import class_index
@@ -84,34 +88,48 @@ def _recognised(ready: Explainer, network: Network, path: Path, size: int | None
     return Example(path, image.cpu(), int(index), probability.item())
 
 
-CHANCE = 0.5
-Pair = tuple[Example, Example]
+Cells = tuple[int, int]  # rows and columns of a grid
+CELLS: Cells = (2, 2)
+Grid = tuple[Example, ...]  # row by row
 
 
-def pairs(examples: Iterable[Example]) -> Iterator[Pair]:
-    """Pairs of different classes as they are found; no picture is in two of them."""
-    waiting: list[Example] = []  # all of one class
+def check_cells(cells: Cells) -> None:
+    """Notice a grid in which nothing can be told apart.
+
+    Raises:
+        ShapeError: if there are not at least two cells.
+    """
+    if min(cells) < 1 or cells[0] * cells[1] < 2:
+        raise ShapeError(f"a grid has at least two cells, such as 2 x 2 or 1 x 2; not {cells[0]} x {cells[1]}.")
+
+
+def grids_of(examples: Iterable[Example], count: int) -> Iterator[Grid]:
+    """Grids of `count` pictures, all of different classes, as they are found; no picture is in two of them."""
+    waiting: dict[int, list[Example]] = {}  # by class; of fewer classes than a grid has cells
     for example in examples:
-        if waiting and waiting[0].index != example.index:
-            yield waiting.pop(0), example
-        else:
-            waiting.append(example)
+        waiting.setdefault(example.index, []).append(example)
+        if len(waiting) == count:
+            yield tuple(own.pop(0) for own in waiting.values())
+            waiting = {index: own for index, own in waiting.items() if own}
 
 
 def pointing_game(
     network: Network,
-    grids: Sequence[Pair],
+    grids: Sequence[Grid],
     methods: Sequence[str],
     *,
+    cells: Cells = CELLS,
     seed: int = 0,
     watch: Callable[[str, float], None] | None = None,
 ) -> dict[str, Tensor]:
-    """For each method the share of positive attribution on the right half, in [0, 1].
+    """For each method the share of positive attribution in the cell of the class that is asked for, in [0, 1].
 
-    Every second grid asks for the class on the left, the others for the one on the right.
+    One class is asked for in each grid, that of the first cell, the second and so on in turn: unlike those of all
+    classes of one grid, which Boehle et al. (2021) take, such shares are independent of each other.
 
     Args:
-        grids: pairs of pictures, all of one size.
+        grids: pictures, all of one size, as many in each grid as it has cells.
+        cells: (rows, columns) of a grid.
         methods: keys of `cnnviz.attribution.methods.METHODS`.
         watch: called with what is being done, and the share of it that is done.
 
@@ -120,19 +138,24 @@ def pointing_game(
         zero counts.
 
     Raises:
-        ShapeError: if the network does not take images that are twice as wide.
+        ShapeError: if the network does not take images of the size of a grid.
         ModelError: as `attribute`.
     """
     shares: dict[str, list[float]] = {name: [] for name in methods}
     for number, grid in enumerate(grids):
-        side = number % 2
-        image = torch.cat([example.image for example in grid], 3)
-        width = image.shape[3]
-        half = slice(side * width // 2, (side + 1) * width // 2)
-        for row, name in enumerate(methods):
+        asked, image = number % len(grid), _side_by_side(grid, cells[1])
+        for place, name in enumerate(methods):
             if watch:
-                watch(f"two pictures, {METHODS[name].title}", (number + row / len(methods)) / len(grids))
-            values = attribute(network, image.to(network.device), grid[side].index, method=name, seed=seed)
-            warm = heat(values, name, image.shape[2:])[0].cpu().double().clamp(min=0)
-            shares[name].append((warm[:, half].sum() / warm.sum()).item())
+                watch(f"a grid of pictures, {METHODS[name].title}", (number + place / len(methods)) / len(grids))
+            values = attribute(network, image.to(network.device), grid[asked].index, method=name, seed=seed)
+            positive = heat(values, name, image.shape[2:])[0].cpu().double().clamp(min=0)
+            row, column = divmod(asked, cells[1])
+            own = positive.tensor_split(cells[0], 0)[row].tensor_split(cells[1], 1)[column]
+            shares[name].append((own.sum() / positive.sum()).item())
     return {name: torch.tensor(values, dtype=torch.float64) for name, values in shares.items()}
+
+
+def _side_by_side(grid: Grid, columns: int) -> Tensor:
+    """(1, C, rows * H, columns * W)."""
+    rows = [grid[start : start + columns] for start in range(0, len(grid), columns)]
+    return torch.cat([torch.cat([example.image for example in row], 3) for row in rows], 2)

@@ -5,8 +5,8 @@ by functions of its own passes them unseen, and the result is wrong without a wo
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnviz.attribution.methods import METHODS, Method, Need
+from cnnviz.attribution.regions import RegionSum, gives_maps, maps_in
 from cnnviz.errors import FORWARD_ERRORS, LayerError, ModelError
 from cnnviz.networks.arrangements import Arrangement, ChannelAxes
 from cnnviz.networks.network import Network, check_logits, forward_pass
@@ -25,8 +26,9 @@ BY_NUMBER = "a factor"  # what stands for a product or a quotient of a tensor an
 MOVING = frozenset(
     [
         *("alias", "as_strided", "cat", "clone", "contiguous", "copy", "detach", "empty", "expand", "flatten"),
-        *("permute", "pixel_shuffle", "reshape", "reshape_alias", "select", "slice", "split", "split_with_sizes"),
-        *("squeeze", "stack", "t", "to_copy", "transpose", "unbind", "unsafe_view", "unsqueeze", "view"),
+        *("lift_fresh", "permute", "pixel_shuffle", "reshape", "reshape_alias", "select", "slice", "split"),
+        *("split_with_sizes", "squeeze", "stack", "t", "to_copy", "transpose", "unbind", "unsafe_view", "unsqueeze"),
+        "view",
     ]
 )
 # What is linear in the image besides, so that attributions pass through it as they are:
@@ -60,6 +62,9 @@ class Structure:
         activations: how many numbers the modules give for one image of the network's own size.
         uses: how often modules, by name, run.
         maps: how modules by name arrange feature maps of more than one position, in the order they end in.
+        features: those of `maps` among which the last one is looked at if none is named. Where scores are sums over a
+            region, these are what the scores come of, less what has a map for each class.
+        region: whether scores are sums over a region; see `cnnviz.attribution.regions`.
     """
 
     operations: frozenset[tuple[str, Kind]]
@@ -70,6 +75,8 @@ class Structure:
     activations: int
     uses: Mapping[str, int]
     maps: Mapping[str, Arrangement]
+    features: tuple[str, ...]
+    region: bool
 
 
 def structure_of(network: Network) -> Structure:
@@ -78,12 +85,16 @@ def structure_of(network: Network) -> Structure:
     Raises:
         ModelError, ShapeError: if it does not give a row of logits for an image of its own size.
     """
+    images = torch.full((1, network.channels, *network.input_size), 0.5, device=network.device)
     try:
-        return _followed(network.on_meta(), torch.empty(1, network.channels, *network.input_size, device="meta"))
+        structure = _followed(network.on_meta(), torch.empty_like(images, device="meta"))
     except FORWARD_ERRORS:  # a forward that looks at values
-        images = torch.full((1, network.channels, *network.input_size), 0.5, device=network.device)
         with forward_pass(network, images):
-            return _followed(network.twin(), images)
+            structure = _followed(network.twin(), images)
+    if structure.features and structure.maps[structure.features[-1]].extra:
+        with forward_pass(network, images):
+            return replace(structure, features=_with_gradients(network.twin(), images, structure))
+    return structure
 
 
 def check(network: Network, structure: Structure, name: str) -> None:
@@ -118,7 +129,7 @@ def layer_for(network: Network, structure: Structure, method: Method, layer: str
         if network.qualified(layer) not in structure.maps:
             raise LayerError(f"layer {layer!r} gives no feature maps that {method.title} could weigh; take another.")
         return layer
-    mapped = (name for name in structure.maps if not isinstance(network.layers[name], NO_DEFAULT))
+    mapped = (name for name in structure.features if not isinstance(network.layers[name], NO_DEFAULT))
     chosen = network.convolutions or list(mapped)
     if chosen:
         return chosen[-1]
@@ -142,6 +153,8 @@ def _rescaled_modules(structure: Structure) -> str:
 
 
 def _chain(structure: Structure) -> str:
+    if structure.region:
+        return "its scores are sums over a region, which captum does not share out among the pixels"
     if not structure.chain:
         return "its layers are no chain (sums or concatenations of branches), for which captum's rules do not hold"
     ruled = PROPAGATED | PASSED_ON
@@ -198,6 +211,7 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls: Counter[nn.Module] = Counter()
         self.activations = 0
         self.maps: dict[str, Arrangement] = {}
+        self.outputs: dict[str, tuple[int, Any]] = {}  # channels, and the step of the graph, of each of `maps`
         self.axes = axes
         for part in self.names:
             part.register_forward_pre_hook(self._begin)
@@ -228,6 +242,7 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if arrangement.positions(output.shape) > 1:
             self.maps.pop(name, None)  # the last time a module ends counts for its place
             self.maps[name] = arrangement
+            self.outputs[name] = output.shape[arrangement.channels], output.grad_fn
 
 
 def _operation(name: str, function: Any, args: Sequence[Any]) -> str:
@@ -251,7 +266,16 @@ def _followed(network: Network, images: Tensor) -> Structure:
     watched = _Watched(network.module, axes)
     with watched, axes, torch.enable_grad():
         logits = network(given)
+    if gives_maps(logits):
+        output = maps_in(logits)
+        text = f"{str(output.dtype).removeprefix('torch.')} of shape {' x '.join(map(str, output.shape))}"
+        raise ModelError(
+            f"{network.name} gives no single row of logits but {text}, a map for each class: `cnnviz saliency`"
+            " explains a part of them, by --target-mask or --target-box (region= in Python)."
+        )
     check_logits(logits, 1, network.name)
+    region = any(isinstance(hook, RegionSum) for hook in network.module._forward_hooks.values())
+    maps = {name: arrangement for name, arrangement in watched.maps.items() if name}
     return Structure(
         operations=frozenset(watched.operations),
         leaves=frozenset(type(part) for part in watched.names if _is_leaf(part)),
@@ -260,8 +284,54 @@ def _followed(network: Network, images: Tensor) -> Structure:
         classes=logits.shape[1],
         activations=watched.activations,
         uses={watched.names[part]: times for part, times in watched.calls.items()},
-        maps={name: arrangement for name, arrangement in watched.maps.items() if name},
+        maps=maps,
+        features=tuple(_features(maps, watched, logits) if region else maps),
+        region=region,
     )
+
+
+def _features(maps: Mapping[str, Arrangement], watched: _Watched, logits: Tensor) -> Iterator[str]:
+    """Of modules with maps those that the logits come of, and that have not a map for each class."""
+    steps: set[Any] = set()
+    waiting = [logits.grad_fn]
+    while waiting:
+        step = waiting.pop()
+        if step is not None and step not in steps:
+            steps.add(step)
+            waiting += [before for before, _ in step.next_functions]
+    for name in maps:
+        channels, step = watched.outputs[name]
+        if step in steps and channels != logits.shape[1]:
+            yield name
+
+
+def _with_gradients(network: Network, images: Tensor, structure: Structure) -> tuple[str, ...]:
+    """Of a structure's features those as wide as the last, of whose positions the logits depend on any; or else all.
+
+    Where classes are read off a token of their own, no other one counts behind the last attention. `network` is a copy
+    of our own and keeps the hooks.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> Tensor:
+        outputs[name] = output
+        return output.clone()  # what follows may write into it
+
+    for name in structure.features:
+        network.layers[name].register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+    with torch.enable_grad():
+        score = network(images.detach().requires_grad_())[:, 0].sum()
+    names = [name for name in structure.features if outputs[name].requires_grad]
+    gradients = torch.autograd.grad(score, [outputs[name] for name in names], allow_unused=True)
+    widths = {name: outputs[name].shape[structure.maps[name].channels] for name in structure.features}
+    counting = (
+        name
+        for name, gradient in zip(names, gradients, strict=True)
+        if gradient is not None
+        and widths[name] == widths[structure.features[-1]]
+        and structure.maps[name].maps(gradient).any()
+    )
+    return tuple(counting) or structure.features
 
 
 def _is_chain(logits: Tensor) -> bool:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cnnviz.cli import options
+from cnnviz.cli import options, values
 from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import check_sheet, sheet_file
 from cnnviz.cli.progress import waiting
@@ -15,7 +15,15 @@ from cnnviz.cli.values import Finite
 @click.command()
 @click.argument("folder", type=options.A_FOLDER)
 @options.methods("all")
-@click.option("--grids", type=options.AT_LEAST_ONE, default=250, show_default=True, help="Pairs of pictures to show.")
+@click.option("--grids", type=options.AT_LEAST_ONE, default=250, show_default=True, help="Grids of pictures to show.")
+@click.option(
+    "--cells",
+    type=values.size,
+    metavar="ROWSxCOLUMNS",
+    default="2x2",
+    show_default=True,
+    help="Of a grid, each cell a picture; 3x3 in Boehle et al. (2021), 1x2 for pairs.",
+)
 @click.option(
     "--pictures",
     type=click.IntRange(min=0),
@@ -40,6 +48,7 @@ def evidence(
     folder: Path,
     methods: list[str],
     grids: int,
+    cells: tuple[int, int],
     pictures: int,
     confidence: float,
     size: int | None,
@@ -51,15 +60,15 @@ def evidence(
 ) -> None:
     """Compare methods of attribution on the pictures of FOLDER, by two measures that need nobody's eye.
 
-    The grid pointing game: two pictures of different classes stand side by side, and a method is asked about one of
-    them. How much of what speaks for the class lies on that picture? Knowing nothing gives 50 %.
+    The grid pointing game (Boehle et al. 2021): pictures of different classes stand in a grid, and a method is asked
+    about one of them. What share of its positive attribution lies on that picture? Chance is 25 % in a grid of 2 x 2.
 
     The randomization check: the network's weights are drawn anew, layer by layer from the top. How far do maps stay the
     same? What stays the same does not explain the network.
 
     Pictures lie in folders named after their classes (label, number or WordNet id), or right in FOLDER. Only those that
-    the network is right and sure about take part. With all methods and the default numbers, vgg16-mini takes about an
-    hour without a graphics card.
+    the network is right and sure about take part. All methods together take many hours
+    without a graphics card: name some, or ask for fewer --grids.
 
     \b
     Example:
@@ -75,6 +84,7 @@ def evidence(
             folder,
             methods=methods,
             grids=grids,
+            cells=cells,
             pictures=pictures,
             confidence=confidence,
             size=size,
@@ -83,10 +93,10 @@ def evidence(
         )
     file = comparison.save(output or sheet_file(folder.resolve().name, network.name, "evidence"))
     if as_json:
-        counts = {"grids": comparison.grids, "pictures": comparison.pictures}
+        counts = {"grids": comparison.grids, "cells": list(cells), "pictures": comparison.pictures}
         say_json({"file": str(file), **counts, "methods": comparison.rows()})
     elif not quiet:
         for line in comparison.table().splitlines():
             echo(line)
         echo()
-        echo(f"{file}: {comparison.grids} pairs of pictures, {network.name}, {network.weights}")
+        echo(f"{file}: {comparison.grids} grids of {cells[0]} x {cells[1]} pictures, {network.name}, {network.weights}")

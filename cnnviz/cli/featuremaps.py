@@ -156,15 +156,21 @@ def _key(picture: Path, layer: str, pictures: tuple[Path, ...]) -> str:
 
 
 def _row(picture: Path, maps: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:
+    from cnnviz.networks.layer_names import split_use
+
     network = {"name": maps.network.name, "weights": maps.network.weights}
     channels = list(drawn) if drawn is not None else list(range(maps.maps.shape[1]))
     head = {"picture": str(picture), "network": network, "layer": maps.layer}
-    return head | maps.statistics() | {"channels": channels, "file": str(file)}
+    use = {"use": split_use(maps.layer)[1], "uses": maps.network.uses(maps.layer)}
+    return head | use | maps.statistics() | {"channels": channels, "file": str(file)}
 
 
 def _summary(row: dict[str, Any]) -> str:
+    from cnnviz.networks.layer_names import with_use
+
     count, height, width = row["shape"]
+    layer = with_use(row["layer"], row["uses"])
     return (
-        f"{row['file']}: {row['layer']} of {row['network']['name']}, {count} maps of {width} x {height},"
+        f"{row['file']}: {layer} of {row['network']['name']}, {count} maps of {width} x {height},"
         f" {row['silent']} silent, values {row['min']:.3g} to {row['max']:.3g}"
     )

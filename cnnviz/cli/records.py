@@ -45,6 +45,9 @@ def inspect(file: Path, as_json: bool) -> None:
 @file_argument
 @click.option("--picture", type=options.A_FILE, help="The picture that FILE is about: its record keeps no path.")
 @click.option(
+    "--target-mask", "mask", type=options.A_FILE, help="The mask of a region, of which its record keeps a hash only."
+)
+@click.option(
     "--folder", type=options.A_FOLDER, help="The folder of pictures that took part, as references or in evidence."
 )
 @options.output
@@ -57,6 +60,7 @@ def rerun(
     file: Path,
     picture: Path | None,
     folder: Path | None,
+    mask: Path | None,
     output: Path | None,
     chosen: Chosen,
     as_json: bool,
@@ -81,7 +85,7 @@ def rerun(
     record, pixels = read_made(file)
     network = _as_recorded(chosen, record).load(quiet=quiet)
     with waiting(f"{record.get('command')} again", quiet=quiet):
-        again = remake(record, network, Supplied(picture, folder))
+        again = remake(record, network, Supplied(picture, folder, mask))
     verdict = compared(record, pixels, again)
     if output is not None:
         again.save(output)
@@ -116,6 +120,7 @@ def _as_recorded(chosen: Chosen, record: Mapping[str, Any]) -> Chosen:
         size, mean, std = (tuple(network[setting]) for setting in ("input_size", "mean", "std"))
         recorded = replace(recorded, input_size=chosen.input_size or (size[0], size[1]))
         recorded = replace(recorded, mean=chosen.mean or mean, std=chosen.std or std)
+        recorded = replace(recorded, kind_of_outputs=chosen.kind_of_outputs or network.get("outputs"))
     return recorded
 
 

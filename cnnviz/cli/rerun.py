@@ -15,11 +15,13 @@ import torch
 from cnnviz.attribution.baselines import BASELINES
 from cnnviz.attribution.comparison import compare_methods
 from cnnviz.attribution.explain import explain
+from cnnviz.attribution.regions import Region, read_mask, recorded
 from cnnviz.errors import CnnvizError, PictureError, translated
 from cnnviz.features.kernels import kernel_sheet
 from cnnviz.features.maps import feature_maps
 from cnnviz.files import is_list, is_real, is_text, is_whole
 from cnnviz.networks.network import Network
+from cnnviz.networks.provenance import fingerprint_in
 from cnnviz.pictures.colours import Pixels, drawable
 from cnnviz.pictures.reading import Picture, read_picture
 from cnnviz.pictures.sheets import Sheet
@@ -36,10 +38,11 @@ PARTS = {"command": str, "network": dict, "settings": dict, "versions": dict, "r
 
 @dataclass(frozen=True)
 class Supplied:
-    """What a record does not hold: the user's picture, and the folder of other pictures that took part."""
+    """What a record does not hold: the user's picture, the mask of its region, the folder of others that took part."""
 
     picture: Path | None = None
     folder: Path | None = None
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def remake(record: Mapping[str, Any], network: Network, supplied: Supplied) -> S
             picture supplied is another one.
     """
     check_record(record)
-    own = _Own(network, record["settings"], _picture(record, supplied.picture), supplied.folder)
+    own = _Own(network, record["settings"], _picture(record, supplied.picture), supplied.folder, supplied.mask)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(record.get("threads", before))  # sums over other parts would round otherwise
@@ -91,6 +94,7 @@ def check_record(record: Mapping[str, Any]) -> None:
         raise PictureError(f"pictures by {command!r} cannot be made again from their record: run what made them.")
     odd = [name for name, value in record["results"].items() if not is_list(value, _is_number)]
     odd += [name for name in ("name", "weights") if not is_text(network.get(name))]
+    odd += [] if is_text(network.get("outputs") or "") else ["outputs"]
     odd += [name for name in ("mean", "std") if not is_list(network.get(name), is_real)]
     odd += [] if is_list(network.get("input_size"), lambda side: is_whole(side, 1), 2) else ["input_size"]
     odd += [] if is_whole(record.get("threads", 1), 1, MOST_THREADS + 1) else ["threads"]
@@ -127,7 +131,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> float | No
 
 def _reasons(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     reasons = []
-    if before["network"].get("sha256") != now["network"]["sha256"]:
+    if fingerprint_in(before["network"]) != fingerprint_in(now["network"]):
         reasons.append("the network has other weights")
     elif before["network"].get("structure") != now["network"]["structure"]:
         reasons.append("the network computes otherwise with the same weights")
@@ -170,6 +174,7 @@ class _Own:
     settings: Mapping[str, Any]
     supplied: Picture | None
     folder: Path | None
+    mask: Path | None
 
     @property
     def picture(self) -> Picture:
@@ -186,6 +191,20 @@ class _Own:
                 f"this was made with {name!r}; give that folder, or the one it lies in, as --folder PATH."
             )
         return self.folder
+
+    def region(self) -> Region | None:
+        """The region whose class was explained: of a mask the record keeps the sha256 only."""
+        region = self.settings.get("region")
+        if not isinstance(region, str):
+            return cast("Region | None", region)
+        if self.mask is None:
+            raise PictureError(
+                "this was made with a mask, which its record does not hold; give it as --target-mask PATH."
+            )
+        mask = read_mask(self.mask)
+        if recorded(mask) != region:
+            raise PictureError(f"{self.mask} is not the mask that this was made with: its sha256 is another.")
+        return mask
 
     def filters_layer(self) -> str:
         """The layer whose filters were drawn."""
@@ -253,7 +272,14 @@ def _saliency(own: _Own) -> Sheet:
     name = settings["baseline"]
     baseline = name if name in BASELINES else own.pictures(name) / Path(name).name  # in that folder and nowhere else
     explanation = explain(
-        own.network, own.picture, settings["classes"], baseline=baseline, **kept, **settings["options"]
+        own.network,
+        own.picture,
+        settings["classes"],
+        region=own.region(),
+        baseline=baseline,
+        precise=settings.get("precise", True),  # as all earlier ones were
+        **kept,
+        **settings["options"],
     )
     return explanation.sheet() if settings.get("overlay") is None else explanation.overlay(settings["overlay"])
 
@@ -261,7 +287,8 @@ def _saliency(own: _Own) -> Sheet:
 def _evidence(own: _Own) -> Sheet:
     settings = own.settings
     kept = {name: settings[name] for name in ("methods", "grids", "pictures", "confidence", "size", "seed")}
-    return compare_methods(own.network, own.pictures(settings["folder"]), **kept).sheet()
+    cells = tuple(settings.get("cells", (1, 2)))  # earlier grids were pairs
+    return compare_methods(own.network, own.pictures(settings["folder"]), cells=cells, **kept).sheet()
 
 
 MAKERS: Mapping[str, Callable[[_Own], Sheet]] = {

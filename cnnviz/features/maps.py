@@ -237,7 +237,7 @@ def _lines(features: FeatureMaps, channels: Sequence[int], image: int) -> list[s
     how = features.shown.how
     hatched = ", drawn hatched" if features.silent[image, list(channels)].any() else ""
     return [
-        f"{features.layer} of {features.network.name}: what {number} channels see",
+        f"{features.network.titled(features.layer)} of {features.network.name}: what {number} channels see",
         f"{features.shown.names[image]}, {picture_width} x {picture_height} px, shown to the network {how} as"
         f" {seen_width} x {seen_height}",
         f"maps of {width} x {height}; {silent} of the layer's {count} are silent: zero everywhere{hatched}",

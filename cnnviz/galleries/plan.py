@@ -19,14 +19,14 @@ from cnnviz.galleries.costs import step_cost
 from cnnviz.galleries.wiring import Wiring
 from cnnviz.networks.layers import Layer, all_convolutions, layer_table
 from cnnviz.networks.network import Network
-from cnnviz.networks.provenance import describe
+from cnnviz.networks.provenance import describe, fingerprint_in
 from cnnviz.synthesis.maximization import filter_job, recorded_layer
 from cnnviz.synthesis.settings import canvas
 
 FORMAT = 1  # of the folder
 MOST_FILTERS = 10**6  # of a layer
 LEAST_CHUNK = 16  # filters at a time: what fails among them is made again together
-COMPUTED = ("sha256", "structure", "mean", "std")  # what of a network determines what it computes
+COMPUTED = ("structure", "mean", "std")  # what of a network determines what it computes, beside its weights
 SETTINGS = ("seed", "recipe", "steps", "size", "batch", "precision", "tries", "objective")
 
 
@@ -65,13 +65,23 @@ class Plan:
 
     def key(self, layer: LayerPlan, number: int) -> str:
         """What identifies the picture of a filter: the sha256 of all that determines it."""
-        shown = {name: self.network[name] for name in COMPUTED}
-        return digest({"network": shown, "layer": layer.layer, "filter": number, "settings": dict(layer.settings)})
+        return digest(
+            {
+                "network": self._computing(COMPUTED),
+                "layer": layer.layer,
+                "filter": number,
+                "settings": dict(layer.settings),
+            }
+        )
 
     @property
     def seen(self) -> str:
         """What identifies what the network makes of a picture: the sha256 of all that determines it."""
-        return digest({name: self.network[name] for name in (*COMPUTED, "input_size")})
+        return digest(self._computing((*COMPUTED, "input_size")))
+
+    def _computing(self, names: Iterable[str]) -> dict[str, Any]:
+        """What of the network keys are made of; its fingerprint by its first name, or galleries would be drawn anew."""
+        return {"sha256": self.network["fingerprint"]} | {name: self.network[name] for name in names}
 
     @property
     def count(self) -> int:
@@ -248,7 +258,10 @@ def _in_order(layers: Iterable[LayerPlan]) -> tuple[LayerPlan, ...]:
 
 
 def _network_from(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    texts = all(is_text(data[name]) for name in ("name", "weights", "sha256", "structure"))
+    kept = {name: value for name, value in data.items() if name != "sha256"} | {"fingerprint": fingerprint_in(data)}
+    data = {"weights_sha256": None, "outputs": None} | kept  # earlier galleries have neither
+    texts = all(is_text(data[name]) for name in ("name", "weights", "fingerprint", "structure"))
+    texts = texts and all(is_text(data[name] or "") for name in ("weights_sha256", "outputs"))
     sides = is_list(data["input_size"], lambda side: is_whole(side, 1), 2)
     if not (texts and sides and all(is_list(data[name], is_real) for name in ("mean", "std"))):
         raise ValueError("its network makes no sense")

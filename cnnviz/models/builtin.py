@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cnnviz.files import whole_file
 from cnnviz.isolation import seeded
-from cnnviz.models.weights import SEED, fill
+from cnnviz.models.weights import SEED, Origin, fill, fit, read_weights
 from cnnviz.networks.network import Crop, Network, count_parameters, wrap
 
 NAME = "vgg16-mini"
@@ -100,8 +100,12 @@ def build(weights: str | Path | None) -> Network:
     classes = class_names()
     with seeded(SEED):
         module = vgg16_mini()
-    source = fill(module, FILE if weights is None else weights, NAME)
-    return wrap(
+    origin = Origin("built in", None)
+    if weights is None:
+        fit(module, read_weights(FILE), NAME, FILE.name)
+    else:
+        origin = fill(module, weights, NAME)
+    network = wrap(
         module,
         name=NAME,
         input_size=SIDE,
@@ -109,12 +113,14 @@ def build(weights: str | Path | None) -> Network:
         std=STD,
         labels=tuple(classes.values()),
         wnids=tuple(classes),
-        weights="built in" if weights is None else source,
+        weights=origin.source,
         crop=Crop(resize=SIDE, side=SIDE, interpolation="BILINEAR"),
         channels=3,
         any_size=True,
         outputs="logits",
     )
+    network.weights_sha256 = origin.sha256
+    return network
 
 
 def describe() -> dict[str, Any]:

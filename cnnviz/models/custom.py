@@ -19,7 +19,7 @@ from torch import nn
 
 from cnnviz.errors import CnnvizError, ModelError, did_you_mean
 from cnnviz.isolation import seeded
-from cnnviz.models.weights import SEED, fill
+from cnnviz.models.weights import SEED, Origin, fill
 from cnnviz.networks.inputs import LARGEST
 from cnnviz.networks.network import RANDOM, Network, wrap
 from cnnviz.networks.outputs import Outputs
@@ -49,7 +49,7 @@ def build(
         if given:
             raise ModelError(f"{name} returns a Network, which has its own {given[0]}; leave it out.")
         if weights is not None:
-            product.weights = fill(product.module, weights, name)
+            product.weights, product.weights_sha256 = fill(product.module, weights, name)
         return product
     if not isinstance(product, nn.Module):
         kind = type(product).__name__
@@ -58,17 +58,20 @@ def build(
         raise ModelError(f"say how large the pictures of {name} are, as with --input-size 224 (or input_size=224).")
     if max([input_size] if isinstance(input_size, int) else input_size) > LARGEST:
         raise ModelError(f"the input size of {name} can be {LARGEST} pixels at most; more would fill the memory.")
-    source = "as its factory made them" if weights is None else fill(product, weights, name)
-    return wrap(
+    made = Origin("as its factory made them", None)
+    origin = made if weights is None else fill(product, weights, name)
+    network = wrap(
         product,
         name=re.sub(r".*[/\\]", "", name),
         input_size=input_size,
         mean=mean if mean is not None else 0.0,
         std=std if std is not None else 1.0,
         labels=labels,
-        weights=source,
+        weights=origin.source,
         outputs=outputs,
     )
+    network.weights_sha256 = origin.sha256
+    return network
 
 
 def _product(name: str) -> object:

@@ -4,9 +4,10 @@ Nothing here ever runs code from a file (see `cnnviz.models.checkpoints`). What 
 its name.
 """
 
+import hashlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -18,8 +19,15 @@ from cnnviz.networks.network import RANDOM
 SEED = 0  # of weights that are drawn: the same every time
 
 
-def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = dict) -> str:
-    """Put weights into a network that was just built; returns where they came from, for people.
+class Origin(NamedTuple):
+    """Where weights came from, for people, and the sha256 of their file, in hexadecimal; None if there is no file."""
+
+    source: str
+    sha256: str | None
+
+
+def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = dict) -> Origin:
+    """Put weights into a network that was just built; returns where they came from.
 
     Args:
         weights: "random", which keeps what `module` was built with, `SEED` having been set, or a file.
@@ -29,10 +37,16 @@ def fill(module: nn.Module, weights: str | Path, name: str, prepare: Prepare = d
         WeightsError: if the file cannot be read or does not fit; names missing and extra keys.
     """
     if weights == RANDOM:
-        return f"random, seed {SEED}"
+        return Origin(f"random, seed {SEED}", None)
     path = Path(weights)
     fit(module, read_weights(path), name, path.name, prepare=prepare)
-    return path.name
+    return Origin(path.name, file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file, in hexadecimal, as ``sha256sum`` gives it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path) -> Any:
@@ -72,8 +86,11 @@ def _why_not(start: bytes, error: Exception) -> str:
         return "it only says where Git LFS keeps the weights; run `git lfs pull`"
     if out_of_memory(error):
         return "there is not enough memory for what it says it holds"
-    more = f": {kind}, which cnnviz does not open" if (kind := refused(error)) else ""
-    return f"it is damaged, no .pth or .safetensors file, or holds more than tensors{more} (save `model.state_dict()`)"
+    if kind := refused(error):
+        return (
+            f"it holds {kind}, which cnnviz does not open, or is damaged. Save `model.state_dict()` and give that file"
+        )
+    return "it is damaged, no .pth or .safetensors file, or holds more than tensors (save `model.state_dict()`)"
 
 
 def fit(

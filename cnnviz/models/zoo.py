@@ -5,7 +5,6 @@ checked when they arrive, all by torch hub itself. Preprocessing and labels are 
 come from a file: a published one is known by its hash.
 """
 
-import hashlib
 import io
 import os
 import re
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from cnnviz.errors import UnknownNameError, WeightsError, did_you_mean
 from cnnviz.isolation import seeded
 from cnnviz.models.state_dicts import state_dicts
-from cnnviz.models.weights import SEED, fill, fit, read_weights
+from cnnviz.models.weights import SEED, Origin, file_sha256, fill, fit, read_weights
 from cnnviz.networks.network import RANDOM, Crop, Network, wrap
 
 if TYPE_CHECKING:
@@ -104,11 +103,13 @@ def build(name: str, weights: str | Path | None, *, progress: bool) -> Network:
     if chosen is not None:
         tensors = download(name, chosen, progress=progress)
         fit(module, tensors, name, cache_file(name, chosen).name, prepare=prepare)
-        source = str(chosen)
+        origin = Origin(str(chosen), None)
     else:
         assert weights is not None
-        source = fill(module, weights, name, prepare)
-    return _as_published(name, module, source, known)
+        origin = fill(module, weights, name, prepare)
+    network = _as_published(name, module, origin.source, known)
+    network.weights_sha256 = origin.sha256
+    return network
 
 
 def skeleton(name: str, known: "WeightsEnum | None" = None) -> nn.Module:
@@ -164,8 +165,7 @@ def _held_by(name: str, weights: str | Path | None) -> "WeightsEnum | None":
 def _sha256(path: Path) -> str:
     """Of a file, in hexadecimal; of one that may not be read, nothing."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 

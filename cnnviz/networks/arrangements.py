@@ -8,6 +8,7 @@ hands on which axis has the channels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -124,7 +125,8 @@ class ChannelAxes(Watching):
         if name in LAST:
             self._axes[output] = output.ndim - 1
             return
-        sources = [value for value in given if isinstance(value, Tensor)]
+        listed = (value if isinstance(value, tuple | list) else [value] for value in given)  # torch.cat is given a list
+        sources = [value for value in chain.from_iterable(listed) if isinstance(value, Tensor)]
         known = next((source for source in sources if source in self._axes), None)
         axis = None if known is None else _handed_on(name, known, self._axes[known], output, given)
         if axis is not None:
@@ -190,8 +192,9 @@ def arranged(shape: Sequence[int], channels: int | None, layer: str, images: int
         if grid is not None and axis in (1, 2) and 0 <= extra <= MOST_EXTRA:
             return Arrangement(axis, grid, extra)
         side = math.isqrt(shape[3 - axis])
-        for extra in (0, 1):
-            if axis in (1, 2) and side > 1 and side * side + extra == shape[3 - axis]:
-                return Arrangement(axis, (side, side), extra)
+        extra = shape[3 - axis] - side * side
+        most = 1 if grid is not None else MOST_EXTRA  # behind no convolution, there is nothing else to know tokens by
+        if axis in (1, 2) and side > 1 and extra <= most:
+            return Arrangement(axis, (side, side), extra)
     text = " x ".join(map(str, shape[1:]))
     raise LayerError(f"layer {layer!r} gives no feature maps but {text} numbers; choose a convolution, ReLU or pool.")

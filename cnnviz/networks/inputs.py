@@ -2,6 +2,7 @@
 
 By default the whole of it, its aspect kept, its short side at the network's size; squeezed to that size where the
 network takes no other. ``fit="crop"`` is the network's published preprocessing, the one its accuracy was measured with.
+Both resize with the interpolation that the network was published with, bilinear where none is known.
 """
 
 from collections.abc import Mapping
@@ -165,8 +166,11 @@ def _whole(network: Network, image: Image.Image, size: int | None) -> tuple[Imag
     if network.takes_any_size:
         factor = (size or min(height, width)) / min(image.size)
         height, width = (max(1, round(side * factor)) for side in (image.height, image.width))
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return resized, (0, 0, image.width, image.height)
+    return image.resize((width, height), _interpolation(network)), (0, 0, image.width, image.height)
+
+
+def _interpolation(network: Network) -> Image.Resampling:
+    return Image.Resampling[network.crop.interpolation if network.crop else "BILINEAR"]
 
 
 def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image.Image, Seen]:
@@ -177,13 +181,13 @@ def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image
 
     target = (size, size) if size else network.input_size
     factor = max(target[0] / image.height, target[1] / image.width)
-    resize, interpolation = round(factor * min(image.size)), Image.Resampling.BILINEAR
+    resize = round(factor * min(image.size))
     if network.crop:
         resize = round(network.crop.resize * min(target) / network.crop.side)
-        interpolation = Image.Resampling[network.crop.interpolation]
     while min(np.subtract(_resized(image, resize), target)) < 0:  # rounding left a side short: it would be black
         resize += 1
-    resized = published.resize(image, resize, published.InterpolationMode(interpolation.name.lower()))
+    interpolation = published.InterpolationMode(_interpolation(network).name.lower())
+    resized = published.resize(image, resize, interpolation)
     scale = image.width / resized.width, image.height / resized.height
     top, left = (round((side - cut) / 2) for side, cut in zip(resized.size[::-1], target, strict=True))
     seen = (left * scale[0], top * scale[1], (left + target[1]) * scale[0], (top + target[0]) * scale[1])
@@ -199,8 +203,8 @@ def _resized(image: Image.Image, short: int) -> tuple[int, int]:
 def _tensor(layers: list[Image.Image], network: Network) -> Tensor:
     """(1, C, H, W) in [0, 1], of an image of 8 bits, or of one of real numbers for each channel."""
     values: NDArray[np.float32] = np.dstack([np.asarray(layer, dtype=np.float32) for layer in layers])
-    if layers[0].mode != "F":
-        values = values / np.float32(255)
+    # Bicubic interpolation overshoots beside edges; among 8 bits Pillow clips that itself.
+    values = np.clip(values, 0, 1) if layers[0].mode == "F" else values / np.float32(255)
     if network.channels != values.shape[2]:
         raise ShapeError(f"{network.name} takes {network.channels} channels; a file of 8-bit colours cannot give them.")
     return torch.from_numpy(values).permute(2, 0, 1)[None].contiguous().to(network.device)

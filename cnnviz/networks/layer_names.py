@@ -43,6 +43,13 @@ def split_use(layer: str) -> tuple[str, int]:
     return (name, int(number)) if at and number.isdecimal() and int(number) > 0 else (layer, 1)
 
 
+def with_use(layer: str, uses: int) -> str:
+    """A layer's name in a title: "relu (2nd of 3 uses)" of "relu@2", where a network uses it more than once."""
+    name, number = split_use(layer)
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(0 if number % 100 in (11, 12, 13) else number % 10, "th")
+    return f"{name} ({number}{ending} of {uses} uses)" if uses > 1 else layer
+
+
 def layer_names(module: nn.Module) -> dict[str, LayerName]:
     """The names of a network's layers by themselves; empty where no family knows the network."""
     families = ({name.name: name for name in family(module)} for family in FAMILIES)

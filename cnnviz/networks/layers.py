@@ -85,13 +85,15 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
 
 def convolutions(network: Network) -> list[str]:
     """As `all_convolutions`; empty if there is none."""
-    return network.convolutions or [
-        row.name for row in layer_table(network) if isinstance(network.layers[row.name], nn.Conv2d) and row.output
-    ]
+    blocks = {name.module.rpartition(".")[0] for name in network.names.values()}
+    modules = network.module.named_modules()
+    others = {path for path, part in modules if isinstance(part, nn.Conv2d) and path.rpartition(".")[0] not in blocks}
+    rows = layer_table(network) if others else []
+    return network.convolutions + [row.name for row in rows if row.name in others and row.output]
 
 
 def all_convolutions(network: Network) -> list[str]:
-    """The layers that "all" stands for: blockX_convY in the VGG family, elsewhere every convolution that runs.
+    """The layers that "all" stands for: every convolution that runs, in the VGG family blockX_convY and any other.
 
     Raises:
         LayerError: if there is none.

@@ -6,8 +6,9 @@ given away, and names its layers. `wrap` makes one of any ``nn.Module``; `cnnviz
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -30,7 +31,7 @@ from cnnviz.errors import (
     translated,
 )
 from cnnviz.networks.forward import as_rows, run
-from cnnviz.networks.layer_names import PRE, LayerName, layer_names, split_use
+from cnnviz.networks.layer_names import PRE, LayerName, layer_names, split_use, with_use
 from cnnviz.networks.missing_weights import MissingWeightsError, guard, missing_weights
 from cnnviz.networks.module_copies import frozen_copy, structural_copy, unwrapped
 from cnnviz.networks.outputs import Ends, Outputs, check_outputs, noticed
@@ -62,6 +63,8 @@ class Network(nn.Module):
         labels: a name per class, synonyms separated by commas; or None where none are known.
         wnids: a WordNet id per class, where they are known.
         weights: where the weights came from, for people.
+        weights_sha256: of the file of weights that was given, in hexadecimal; None where none was.
+        outputs_told: what its outputs are, where somebody has said it; see `outputs`.
         crop: its published preprocessing, or None where there is none.
         computes_in: the kind of numbers that its module is given, if not that of its first weights.
         fetch: gets the weights that are missing, where there is a way to get them; see `completed`.
@@ -89,12 +92,15 @@ class Network(nn.Module):
         super().__init__()
         self.module, self.channels = module, channels
         self.name, self.input_size, self.weights, self.crop = name, input_size, weights, crop
+        self.weights_sha256: str | None = None
+        self.outputs_told = outputs
         self.computes_in: torch.dtype | None = None
         self.fetch: Fetch | None = None
         self._hashed: tuple[tuple[int, ...], str] | None = None
         # Here from the start: a thread that copies these attributes walks over them.
         self._any_size, self._outputs, self._twin = any_size, outputs, False
         self._independent: bool | None = None
+        self._uses: Counter[str] | None = None
         self._normalisation: tuple[Sequence[float], Sequence[float]] | None = None
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
@@ -277,9 +283,13 @@ class Network(nn.Module):
     def independent(self) -> bool:
         """Whether what it gives for an image depends on that image alone, not on others in the batch; tried once."""
         if self._independent is None:
-            known = type(self.module).__module__.startswith(("torchvision.", "cnnviz."))
-            self._independent = known or self.completed(self._gives_the_same_alone, "the output")
+            self._independent = self._known or self.completed(self._gives_the_same_alone, "the output")
         return self._independent
+
+    @property
+    def _known(self) -> bool:
+        """Whether its code is torchvision's or ours."""
+        return type(self.module).__module__.startswith(("torchvision.", "cnnviz."))
 
     @torch.no_grad()
     def _gives_the_same_alone(self) -> bool:
@@ -319,6 +329,33 @@ class Network(nn.Module):
             return False
         return not isinstance(high, Tensor) or high.shape[:2] == wide.shape[:2]
 
+    def uses(self, layer: str) -> int:
+        """How often a layer runs for an image of the network's own size; counted once for all layers.
+
+        Raises:
+            UnknownNameError: as `qualified`.
+        """
+        path = self.qualified(layer)
+        if self._uses is None:
+            vgg = self._known and self.names  # its layers are known to run once; a pass of it is slow
+            self._uses = Counter[str]() if vgg else self._counted_uses()
+        return max(self._uses[path], split_use(layer)[1])
+
+    @torch.no_grad()
+    def _counted_uses(self) -> Counter[str]:
+        """By PyTorch's name; what stands behind a fault, such as weights that are missing, is not counted."""
+        twin, counts = self.twin(), Counter[str]()
+        for path, part in twin.module.named_modules():
+            part.register_forward_hook(lambda *_, own=path: counts.update([own]))
+        twin.module.register_forward_pre_hook(lambda *_: counts.clear())  # `run` may try it again with gradients
+        with suppress(*FORWARD_ERRORS):
+            twin(torch.full((1, self.channels, *self.input_size), 0.5, device=self.device))
+        return counts
+
+    def titled(self, layer: str) -> str:
+        """A layer's name as titles have it, with which of its uses is meant if there are several; see `uses`."""
+        return with_use(layer, self.uses(layer))
+
     def on_meta(self) -> "Network":
         """The same network without numbers: tensors have shapes only, so a forward pass costs nothing."""
         return self.copy(lambda tensor: tensor.to("meta"))
@@ -336,7 +373,7 @@ class Network(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """sha256, in hexadecimal, of the names and bytes of all weights and buffers as they are now."""
+        """sha256, in hexadecimal, of the names and bytes of all weights and buffers as they are now, not of a file."""
         versions = self.versions
         if self._hashed is None or self._hashed[0] != versions:
             self._hashed = versions, self._hash()

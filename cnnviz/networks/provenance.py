@@ -1,7 +1,7 @@
 """How a picture was made, as JSON inside the picture.
 
-What is recorded makes the picture again: the command and its settings, the network and the sha256 of its weights, the
-sha256 of the user's picture with its base name, and versions. Never a path, a user or a machine.
+What is recorded makes the picture again: the command and its settings, the network and the fingerprint of its weights,
+the sha256 of the user's files with their base names, and versions. Never a path, a user or a machine.
 """
 
 import hashlib
@@ -52,17 +52,28 @@ def record(
 
 
 def describe(network: Network) -> dict[str, object]:
-    """What identifies a network: its name, its weights, and what it does to images before they reach it."""
+    """What identifies a network: its name, its weights, what it does to images before they reach it, and its outputs.
+
+    "fingerprint" is that of the numbers in it (`Network.fingerprint`), "weights_sha256" that of the file they are from,
+    where one was given; "outputs" is what was told of them, or None.
+    """
     mean, std = network.normalisation
     return {
         "name": network.name,
         "weights": network.weights,
-        "sha256": network.fingerprint,
+        "weights_sha256": network.weights_sha256,
+        "fingerprint": network.fingerprint,
         "structure": structure(network),
         "input_size": list(network.input_size),
         "mean": list(mean),
         "std": list(std),
+        "outputs": network.outputs_told,
     }
+
+
+def fingerprint_in(described: Mapping[str, Any]) -> object:
+    """The fingerprint of a network that `describe` has told of; earlier records call it sha256."""
+    return described.get("fingerprint", described.get("sha256"))
 
 
 def model_words(described: Mapping[str, Any]) -> list[str]:
@@ -73,6 +84,7 @@ def model_words(described: Mapping[str, Any]) -> list[str]:
         words += ["--input-size", "x".join(map(str, described["input_size"]))]
         for option in ("mean", "std"):  # as short as float32, which the network normalises in, allows
             words.append(f"--{option}={','.join(str(np.float32(value)) for value in described[option])}")
+        words += ["--outputs", str(described["outputs"])] if described.get("outputs") else []
     return words
 
 

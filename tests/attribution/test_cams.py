@@ -1,12 +1,19 @@
 """Class activation maps against their closed forms, and which use of a layer is looked at."""
 
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import cnnviz
+from cnnviz.attribution import explanations
+from cnnviz.attribution.cams import mean_over_layers
 from cnnviz.errors import LayerError
+from cnnviz.features import maps
 from cnnviz.networks.network import Network
+from tests.support.commands import Run
+from tests.support.paths import CAT
 
 IMAGES = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(4))
 
@@ -117,6 +124,30 @@ def test_all_agree_on_the_use_of_a_layer(use: int) -> None:
         torch.testing.assert_close(found, values.detach(), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("layer", "title", "use", "uses"),
+    [
+        ("act", "act (1st of 3 uses)", 1, 3),
+        ("act@2", "act (2nd of 3 uses)", 2, 3),
+        ("act@3", "act (3rd of 3 uses)", 3, 3),
+        ("second", "second", 1, 1),
+    ],
+)
+def test_sheets_and_json_say_which_use_is_shown(
+    monkeypatch: pytest.MonkeyPatch, layer: str, title: str, use: int, uses: int
+) -> None:
+    network, written = cnnviz.wrap(Reusing().eval(), name="net", input_size=24), []
+    for module in (explanations, maps):
+        monkeypatch.setattr(module, "sheet", lambda _tiles, *, lines, **_: written.append("\n".join(lines)))
+    explanation = cnnviz.explain(network, IMAGES[0], [1], methods=["grad-cam"], layer=layer)
+    explanation.sheet()
+    assert [line for line in written.pop().splitlines() if line.endswith(f"layer: {title}")]
+    (row,) = explanation.rows()
+    assert (row["layer"], row["use"], row["uses"]) == (layer, use, uses)
+    cnnviz.feature_maps(network, IMAGES, layer).sheet()
+    assert written.pop().startswith(f"{title} of net: ")
+
+
 def test_a_use_that_there_is_not_is_told_so() -> None:
     network = cnnviz.wrap(Reusing().eval(), name="net", input_size=24)
     calls = [
@@ -126,3 +157,52 @@ def test_a_use_that_there_is_not_is_told_so() -> None:
     for call in calls:
         with pytest.raises(LayerError, match="net uses 'act' 3 times"):
             call()
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "grad-cam++", "layer-cam", "score-cam", "eigen-cam"])
+def test_the_mean_over_layers(network: Network, method: str) -> None:
+    """Of single maps, each without negative values and over its own maximum, as large as the finest, here the first."""
+    found = cnnviz.attribute(network, IMAGES, 1, method=method, layer=["0", "3"])
+    fine, coarse = (cnnviz.attribute(network, IMAGES, 1, method=method, layer=layer) for layer in ("0", "3"))
+    assert fine.shape[2:] == found.shape[2:] == (10, 10)
+    assert coarse.shape[2:] == (8, 8)
+    for row in range(2):
+        scaled = [maps[row : row + 1].clamp(min=0) / (maps[row].max() or 1) for maps in (fine, coarse)]
+        large = nn.functional.interpolate(scaled[1], (10, 10), mode="bilinear")
+        torch.testing.assert_close(found[row : row + 1], (scaled[0] + large) / 2)
+    alone = cnnviz.attribute(network, IMAGES, 1, method=method, layer=["3"])
+    assert torch.equal(alone, coarse)
+
+
+def test_a_map_of_zeros_counts_as_zeros_in_the_mean() -> None:
+    maps = torch.zeros(1, 1, 2, 3), torch.tensor([[[[4.0, 2.0], [-1.0, 0.0], [1.0, 3.0]]]])
+    mean = mean_over_layers(maps)
+    assert mean.shape == (1, 1, 3, 3)
+    assert mean.amax() == pytest.approx(0.5)
+    assert mean.amin() == 0
+
+
+def test_several_layers_are_for_class_activation_maps(network: Network) -> None:
+    for method in ("conductance", "gradient-x-activation", "saliency"):
+        with pytest.raises(LayerError, match=r"gives no maps of several layers .*; grad-cam, grad-cam\+\+, layer-cam"):
+            cnnviz.explain(network, IMAGES[0], [1], methods=["grad-cam", method], layer=["1", "3"])
+        with pytest.raises(LayerError, match="gives no maps of several layers"):
+            cnnviz.attribute(network, IMAGES, 1, method=method, layer=["1", "3"])
+    with pytest.raises(LayerError, match="this list of layers is empty"):
+        cnnviz.attribute(network, IMAGES, 1, method="grad-cam", layer=[])
+    with pytest.raises(LayerError, match="gives no feature maps"):
+        cnnviz.explain(network, IMAGES[0], [1], methods="grad-cam", layer=["3", "5"])
+
+
+def test_the_command_takes_several_layers(run: Run) -> None:
+    own = ("--model", "vgg16-mini", "--size", "48", "--method", "grad-cam", "-o", "a.png")
+    result = run("saliency", CAT, *own, "--layers", "block3_conv3,block4_conv3", "--json")
+    assert result.exit_code == 0, result.stderr
+    (row,) = json.loads(result.stdout)["attributions"]
+    assert row["layers"] == ["block3_conv3", "block4_conv3"]
+    assert row["layer"] is None
+    assert "identical" in run("rerun", "a.png", "--picture", CAT).stdout
+    result = run("saliency", CAT, *own, "--layers", "block3_conv3", "--layer", "block3_conv3")
+    assert (result.exit_code, "give one of them" in result.stderr) == (2, True)
+    result = run("saliency", CAT, *own, "--layers", ",")
+    assert (result.exit_code, "',' names nothing" in result.stderr) == (2, True)

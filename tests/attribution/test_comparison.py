@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import cnnviz
 from cnnviz.attribution.comparison import Compared, Comparison, compare_methods
 from cnnviz.attribution.evidence import unmoved
-from cnnviz.attribution.pointing_game import Example, examples, pairs, pointing_game
+from cnnviz.attribution.pointing_game import Example, examples, grids_of, pointing_game
 from cnnviz.errors import PictureError, ShapeError, UnknownNameError
 from cnnviz.networks.network import Network, wrap
 from tests.support.commands import Run
@@ -80,25 +80,67 @@ def test_a_folder_that_is_no_class_is_told(colours: Network, photographs: Path) 
         next(examples(colours, photographs))
 
 
-def test_no_picture_is_in_two_pairs_and_classes_differ() -> None:
+@pytest.mark.parametrize(("count", "expected"), [(2, ["03", "14", "25", "68"]), (3, ["034"]), (4, [])])
+def test_no_picture_is_in_two_grids_and_classes_differ(count: int, expected: list[str]) -> None:
+    """By hand: pictures of classes as they come, and those that each grid holds."""
     indices = [0, 0, 0, 1, 2, 2, 2, 2, 0]
     all_of_them = [
         Example(Path(str(number)), torch.zeros(1, 3, 2, 2), index, 1.0) for number, index in enumerate(indices)
     ]
-    grids = list(pairs(all_of_them))
-    used = [example.path for pair in grids for example in pair]
-    assert len(grids) == 4
-    assert len(set(used)) == len(used)
-    assert all(left.index != right.index for left, right in grids)
+    grids = list(grids_of(all_of_them, count))
+    assert ["".join(str(example.path) for example in grid) for grid in grids] == expected
+    assert all(len({example.index for example in grid}) == count for grid in grids)
 
 
-def test_shares_are_what_a_linear_network_must_have(colours: Network, photographs: Path) -> None:
+@pytest.mark.parametrize("cells", [(1, 2), (2, 1), (1, 3)])
+def test_shares_are_what_a_linear_network_must_have(
+    cells: tuple[int, int], colours: Network, photographs: Path
+) -> None:
     """Of red times its weight, all lies on the red picture; the weights alone are the same everywhere."""
-    grids = list(pairs(examples(colours, photographs)))
-    shares = pointing_game(colours, grids, ["input-x-gradient", "occlusion", "saliency"])
+    count = math.prod(cells)
+    grids = list(grids_of(examples(colours, photographs), count))
+    shares = pointing_game(colours, grids, ["input-x-gradient", "occlusion", "saliency"], cells=cells)
     torch.testing.assert_close(shares["input-x-gradient"], torch.ones(len(grids), dtype=torch.float64))
-    torch.testing.assert_close(shares["saliency"], torch.full((len(grids),), 0.5, dtype=torch.float64))
-    assert shares["occlusion"].min() > 0.9
+    torch.testing.assert_close(shares["saliency"], torch.full((len(grids),), 1 / count, dtype=torch.float64))
+    assert shares["occlusion"].min() > 0.9 or count > 2
+
+
+class Weighing(nn.Module):
+    """Logit k is the sum over all pixels of how bright they are in colour k, less `less` times all colours."""
+
+    def __init__(self, classes: int, less: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(classes, classes, 1, bias=False)
+        self.conv.weight = nn.Parameter((torch.eye(classes) - less)[:, :, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images).sum((2, 3))
+
+
+@pytest.mark.parametrize("cells", [(2, 2), (3, 3), (1, 4)])
+def test_the_score_of_a_grid_by_hand(cells: tuple[int, int]) -> None:
+    """Each cell has its class's colour in one pixel, at a brightness of its own; one grid for each cell, asked in turn.
+
+    Input times gradient is, pixel by pixel, (weight of the colour) x (brightness): positive for the asked class's own
+    colour, which also lies, half as bright, in the cell after it; negative elsewhere. Only what is positive counts.
+    """
+    count = math.prod(cells)
+    network = wrap(Weighing(count, 0.1), name="weighing", input_size=5, channels=count)
+    grid = []
+    for index in range(count):
+        image = torch.zeros(1, count, 4, 5)
+        image[0, index, index % 4, 0] = 1 - index / 20
+        image[0, (index - 1) % count, 3 - index % 4, 4] = 0.5
+        grid.append(Example(Path(), image, index, 1.0))
+    shares = pointing_game(network, [tuple(grid)] * count, ["input-x-gradient"], cells=cells)["input-x-gradient"]
+    expected = [(1 - index / 20) / (1 - index / 20 + 0.5) for index in range(count)]
+    torch.testing.assert_close(shares, torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("cells", [(1, 1), (0, 2), (-1, -2)])
+def test_a_grid_without_two_cells_is_refused(cells: tuple[int, int], colours: Network, photographs: Path) -> None:
+    with pytest.raises(ShapeError, match="at least two cells"):
+        compare_methods(colours, photographs, cells=cells)
 
 
 def test_nothing_positive_is_no_share(photographs: Path) -> None:
@@ -106,15 +148,17 @@ def test_nothing_positive_is_no_share(photographs: Path) -> None:
     nn.init.zeros_(module.conv.weight)
     blind = wrap(module, name="blind", input_size=16, labels=["red", "green", "blue"])
     grid = tuple(Example(Path(), torch.rand(1, 3, 16, 16), index, 1.0) for index in (0, 1))
-    (share,) = pointing_game(blind, [grid], ["saliency"])["saliency"]  # type: ignore[list-item]
+    (share,) = pointing_game(blind, [grid], ["saliency"], cells=(1, 2))["saliency"]
     assert share.isnan()
     compared = Compared(torch.tensor([]), {})
     assert compared.row() == {"grids": 0, "share": None, "within": None, "correlations": {}, "flat": 0, "unmoved": None}
 
 
-def test_two_classes_are_needed(colours: Network, photographs: Path) -> None:
-    with pytest.raises(PictureError, match=r"right about 4 pictures in green .* two of different classes"):
-        compare_methods(colours, photographs / "green", methods="saliency", grids=3, pictures=0)
+def test_a_class_for_each_cell_is_needed(colours: Network, photographs: Path) -> None:
+    with pytest.raises(PictureError, match=r"right about 4 pictures in green .* 2 of different classes"):
+        compare_methods(colours, photographs / "green", methods="saliency", grids=3, cells=(1, 2), pictures=0)
+    with pytest.raises(PictureError, match=r"right about 10 pictures .* 4 of different classes are needed"):
+        compare_methods(colours, photographs, methods="saliency", pictures=0)
 
 
 def test_intervals_and_verdicts_by_hand() -> None:
@@ -144,7 +188,9 @@ def test_flat_maps_are_left_out_of_the_means_and_said() -> None:
 def test_the_randomization_check_over_pictures_equals_the_one_of_each(mini: Network, tmp_path: Path) -> None:
     for number, box in enumerate([(0, 0, 200, 200), (50, 50, 300, 300)]):
         cnnviz.read_picture(CAT).image.crop(box).save(tmp_path / f"{number}.png")
-    comparison = compare_methods(mini, tmp_path, methods=METHODS, grids=1, pictures=2, confidence=0, size=64)
+    comparison = compare_methods(
+        mini, tmp_path, methods=METHODS, grids=1, cells=(1, 2), pictures=2, confidence=0, size=64
+    )
     for row, one in enumerate(examples(mini, tmp_path, confidence=0, size=64)):
         alone = cnnviz.explain(
             mini,
@@ -168,16 +214,18 @@ def test_the_command(run: Run, photographs: Path, tmp_path: Path) -> None:
     )
     (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
     own = ("--model", "colours.py:Net", "--input-size", "16", "--labels", "names.txt")
-    asked = ("--method", "input-x-gradient,saliency", "--grids", "3", "--pictures", "2")
+    asked = ("--method", "input-x-gradient,saliency", "--grids", "2", "--cells", "1x3", "--pictures", "2")
     result = run("evidence", photographs, *own, *asked, "-o", "e.png")
     assert result.exit_code == 0, result.output
-    assert "| input x gradient | 100.0% ± 0.0% | 3 |" in result.stdout
-    assert "| gradient (saliency) | 50.0% ± 0.0% | 3 |" in result.stdout
+    assert "| input x gradient | 100.0% ± 0.0% | 2 |" in result.stdout
+    assert "| gradient (saliency) | 33.3% ± 0.0% | 2 |" in result.stdout
     record = cnnviz.read_record("e.png")
     assert record["command"] == "evidence"
     assert record["settings"]["folder"] == "photographs"  # type: ignore[index]
+    assert record["settings"]["cells"] == [1, 3]  # type: ignore[index]
     output = json.loads(run("evidence", photographs, *own, *asked, "--json", "-o", "e.png").stdout)
-    assert [row["share"] for row in output["methods"]] == pytest.approx([1, 0.5])
+    assert [row["share"] for row in output["methods"]] == pytest.approx([1, 1 / 3])
+    assert output["cells"] == [1, 3]
     assert list(output["methods"][0]["correlations"]) == ["0"]
 
 
@@ -207,12 +255,13 @@ def test_a_network_of_one_size_cannot_play(lenet: LeNet, photographs: Path) -> N
     for network, side in networks:
         two = [Example(Path(), torch.rand(1, network.channels, side, side), index, 1.0) for index in (0, 1)]
         with pytest.raises(ShapeError, match=f"{side * 2} x {side} px"):
-            pointing_game(network, [(two[0], two[1])], ["saliency"])
-        with pytest.raises(ShapeError, match=f"{side * 2} x {side} px"):
+            pointing_game(network, [(two[0], two[1])], ["saliency"], cells=(1, 2))
+        with pytest.raises(ShapeError, match=f"{side * 2} x {side * 2} px"):
             compare_methods(network, photographs)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_pictures_are_looked_for_until_there_are_pairs(seed: int, colours: Network, photographs: Path) -> None:
-    comparison = compare_methods(colours, photographs, methods="saliency", grids=2, pictures=9, seed=seed)
+    asked = {"grids": 2, "cells": (1, 2), "pictures": 9, "seed": seed}
+    comparison = compare_methods(colours, photographs, methods="saliency", **asked)
     assert (comparison.grids, comparison.pictures) == (2, 9)

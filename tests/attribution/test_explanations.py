@@ -2,7 +2,10 @@
 
 import json
 import math
+from collections import Counter
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import captum.metrics
 import numpy as np
@@ -161,6 +164,65 @@ def test_orders_that_lose_the_class_at_once_are_told_apart(pixels: int) -> None:
     assert inserted.insertion_auc == pytest.approx(1 - pixels / 4096, abs=3e-3)
 
 
+@pytest.mark.parametrize("pixels", [1, 4, 40])
+def test_a_quick_look_finds_where_the_class_is_lost(pixels: int) -> None:
+    """With few steps, of which none need be near; what is far off is still told apart from what goes at once."""
+    network = wrap(OnePixel(pixels), name="one", input_size=64, channels=3)
+    image, empty = torch.ones(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    heat = torch.linspace(1, 0, 4096).view(64, 64)
+    later = heat.clone()
+    later.view(-1)[:pixels] -= (pixels + 819.5) / 4095  # after a fifth of the others
+    ready = explainer(network)
+    first, late = (
+        deletion_insertion(ready, image, empty, Target(1), order, precise=False).deletion_auc for order in (heat, later)
+    )
+    assert first < 0.01
+    assert late == pytest.approx(0.2, abs=0.02)
+
+
+class Counted(nn.Module):
+    """Counts the images that pass forwards, and backwards, through a network."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.passes = module, Counter[str]()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Counted":
+        twin = Counted(deepcopy(self.module, memo))
+        twin.passes = self.passes
+        return twin
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes["forwards"] += len(images)
+        logits: Tensor = self.module(images)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: self.passes.update(backwards=len(gradient)))
+        return logits
+
+
+@pytest.mark.parametrize("photograph", ["cat", "coffee", "gravel"])
+def test_a_quick_look_takes_sixty_passes_and_comes_close(photograph: str, mini: Network) -> None:
+    module = Counted(mini.module)
+    network = wrap(module, name="counted", input_size=mini.input_size, mean=mini.mean.flatten(), std=mini.std.flatten())
+    explainer(network).logits(torch.rand(1, 3, 64, 64))
+    looks = {}
+    for precise in (False, True):
+        module.passes.clear()
+        looks[precise] = explain(
+            network, CAT.with_stem(photograph), methods=["grad-cam", "integrated-gradients"], precise=precise
+        )
+        if not precise:
+            assert (module.passes["forwards"] + module.passes["backwards"]) / 2 <= 60
+    for quick, exact in zip(looks[False].rows(), looks[True].rows(), strict=True):
+        if quick["method"] == "grad-cam":  # the same map
+            for name in ("deletion_auc", "insertion_auc"):
+                assert quick[name] == pytest.approx(exact[name], abs=0.02)
+        assert quick["deletion_auc_random"] == pytest.approx(
+            exact["deletion_auc_random"], abs=exact["deletion_auc_random_spread"]
+        )
+    assert exact["completeness_gap"] < 0.01  # type: ignore[operator] # a number
+
+
 def plain_areas(network: Network, image: Tensor, empty: Tensor, seeds: range) -> Tensor:
     """Deletion and insertion in random orders, in 256 equal steps, in plain PyTorch: (orders, 2)."""
     pixels, areas = image[0, 0].numel(), []
@@ -179,6 +241,7 @@ def test_orders_that_know_nothing_by_hand(bright: Network) -> None:
     empty = torch.zeros_like(image)
     areas = reference(ready, image, empty, target, seed=4)
     expected = plain_areas(bright, image, empty, range(100, 120))
+    assert areas.centre is not None
     for side in (0, 1):
         assert areas.random[side] == pytest.approx(expected[:, side].mean().item(), abs=3 * areas.spread[side])
         assert 0.4 < areas.spread[side] / expected[:, side].std().item() < 2.5
@@ -188,6 +251,7 @@ def test_orders_that_know_nothing_by_hand(bright: Network) -> None:
     assert reference(ready, image, empty, target) == reference(ready, image, empty, target, seed=0) != areas
     grey = torch.full_like(image, 0.5)
     rise = reference(ready, image, empty, target, seed=4, start=grey)
+    assert rise.centre is not None
     assert (rise.random[0], rise.centre[0]) == (areas.random[0], areas.centre[0])
     assert rise.random[1] == pytest.approx(plain_areas(bright, image, grey, range(20))[:, 1].mean().item(), rel=0.01)
 
@@ -629,7 +693,7 @@ def test_a_map_is_flagged_above_a_mean_correlation_of_one_half() -> None:
 
 def test_evidence_and_what_is_written(run: Run) -> None:
     methods = ("--method", "grad-cam,integrated-gradients", "--set", "steps=20", "--size", "48")
-    arguments = (*methods, "--sanity", "--infidelity")
+    arguments = (*methods, "--sanity", "--infidelity", "--precise")
     result = run("saliency", CAT, *MINI, *arguments, "--json", "--save-arrays", "a.npz", "--overlay", "over.png")
     assert result.exit_code == 0, result.output
     output = json.loads(result.stdout)

@@ -72,6 +72,7 @@ def test_json_and_arrays_hold_the_librarys_numbers(run: Run, mini: Network) -> N
     maps = cnnviz.feature_maps(mini, CAT, "block3_conv1", fit="crop")
     assert row | maps.statistics() == row
     assert row["channels"] == maps.order("max")[:5]
+    assert (row["layer"], row["use"], row["uses"]) == ("block3_conv1", 1, 1)
     assert (row["file"], row["network"]) == ("a.webp", {"name": "vgg16-mini", "weights": "built in"})
     with np.load("a.npz") as arrays:
         assert set(arrays) == {"image", "block3_conv1"}

@@ -64,7 +64,7 @@ def test_overlays_objectives_gallery_pictures_and_evidence_are_made_again(run: R
         folder = tmp_path / "pictures" / name
         folder.mkdir(parents=True)
         Image.open(ROOT / "gallery" / "photos" / ("cat.jpg", "coffee.jpg")[number]).save(folder / "a.png")
-    options = ["--method", "saliency", "--grids", "1", "--pictures", "1", "--confidence", "0"]
+    options = ["--method", "saliency", "--grids", "1", "--cells", "1x2", "--pictures", "1", "--confidence", "0"]
     result = run("evidence", "pictures", *options, *MINI, "-o", "e.png", "--quiet")
     if result.exit_code == 0:  # the network has to be right about both
         assert "identical" in run("rerun", "e.png", "--folder", "pictures").stdout
@@ -170,6 +170,43 @@ def test_a_network_of_ones_own_is_named_again(run: Run, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "net.py").rename(tmp_path / "elsewhere" / "net.py")
     assert "identical" in run("rerun", "a.png", "--model", "elsewhere/net.py:net").stdout
+
+
+def test_outputs_need_not_be_told_again(run: Run, tmp_path: Path) -> None:
+    """Told apart by the probabilities beneath the sheet's title: of labels that do not exclude each other."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef net():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    own = ["--model", "net.py:net", "--input-size", "24", "--outputs", "multilabel"]
+    run("saliency", CAT, "--method", "saliency", "--class", "2", *own, "-o", "a.png", "--quiet")
+    again = ["rerun", "a.png", "--picture", CAT, "--model", "net.py:net"]
+    assert run(*again).stdout == "a.png: identical, pixel for pixel\n"
+    assert "identical" not in run(*again, "--outputs", "value").stdout
+
+
+@pytest.mark.parametrize("outputs", ["nonsense", ["logits"], 3])
+def test_outputs_of_no_kind_are_told_in_one_line(run: Run, tmp_path: Path, outputs: object) -> None:
+    (tmp_path / "net.py").write_text("from cnnviz.models.builtin import vgg16_mini as net\n")
+    run("kernels", "--model", "net.py:net", "--input-size", "128", "-o", "a.png")
+    made, pixels = read_made("a.png")
+    cnnviz.Sheet(pixels, made | {"network": made["network"] | {"outputs": outputs}}).save("a.png")
+    result = run("rerun", "a.png", "--model", "net.py:net")
+    assert result.exit_code == 1
+    assert "outputs" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_pictures_of_earlier_records_are_made_again(run: Run) -> None:
+    """They call the fingerprint sha256, and say nothing of outputs or of a file."""
+    run("kernels", *MINI, "-o", "a.png")
+    made, pixels = read_made("a.png")
+    network = {name: value for name, value in made["network"].items() if name not in ("outputs", "weights_sha256")}
+    network["sha256"] = network.pop("fingerprint")
+    cnnviz.Sheet(pixels, made | {"network": network}).save("a.png")
+    assert run("rerun", "a.png").stdout == "a.png: identical, pixel for pixel\n"
+    cnnviz.Sheet(pixels, made | {"network": network | {"sha256": "0" * 64}}).save("a.png")
+    assert json.loads(run("rerun", "a.png", "--json").stdout)["reasons"] == ["the network has other weights"]
 
 
 def test_a_record_is_read_only_from_what_cnnviz_wrote(tmp_path: Path) -> None:

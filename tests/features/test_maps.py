@@ -168,7 +168,7 @@ def test_a_notebook_gets_a_png_with_its_record(mini: Network, cat: Path, tmp_pat
     assert record["command"] == "featuremaps"
     network = record["network"]
     assert (network["name"], network["weights"]) == ("vgg16-mini", "built in")
-    assert network["sha256"] == mini.fingerprint
+    assert network["fingerprint"] == mini.fingerprint
     assert network["input_size"] == list(mini.input_size)
     assert network["mean"] == pytest.approx([0.485, 0.456, 0.406])
     assert record["picture"] == {"name": "cat.jpg", "sha256": cnnviz.read_picture(cat).sha256}

@@ -138,7 +138,7 @@ def test_the_same_weights_in_another_network_are_another_network(tmp_path: Path)
     for activation in (nn.ReLU(), nn.Tanh()):
         network = cnnviz.wrap(nn.Sequential(parts[0], activation, parts[1]), name="net", input_size=16)
         plans.append(make_plan(network, Request(("2",), None, {"steps": 1, "seed": 0})))
-    assert plans[0].network["sha256"] == plans[1].network["sha256"]
+    assert plans[0].network["fingerprint"] == plans[1].network["fingerprint"]
     assert plans[0].key(plans[0].layers[0], 0) != plans[1].key(plans[1].layers[0], 0)
     for number, formula in enumerate(("maps.relu()", "maps.sin()")):
         (tmp_path / f"net{number}.py").write_text(

@@ -1,8 +1,11 @@
 """Layers that give anything but (N, C, H, W), against plain hooks."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision import models
 
 import cnnviz
@@ -83,6 +86,99 @@ def test_filters_of_a_layer_with_channels_last(convnext: nn.Module) -> None:
     assert synthesis.synthesized[0].judgement.maximum == pytest.approx(output[0, ..., 5].max().item(), rel=1e-3)
     with pytest.raises(cnnviz.CnnvizError, match="its 384 filters are 0 to 383"):
         cnnviz.filter_images(network, "features.1.0.block.3", [384], steps=2)
+
+
+class Joining(nn.Module):
+    """Puts the maps of two convolutions together, channels last, or two times the same maps as well."""
+
+    def __init__(self, join: Callable[[list[Tensor]], Tensor], channels: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 6, 3, padding=1)
+        self.join, self.joined, self.linear = join, nn.Identity(), nn.Linear(channels, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = [convolution(images).permute(0, 2, 3, 1) for convolution in (self.first, self.second)]
+        output: Tensor = self.linear(self.joined(self.join(maps)).mean((1, 2)))
+        return output
+
+
+@pytest.mark.parametrize(
+    ("join", "channels"),
+    [
+        (lambda maps: torch.cat(maps, -1), 10),
+        (lambda maps: torch.concatenate(tensors=tuple(maps), dim=-1), 10),
+        (lambda maps: torch.cat([maps[0], torch.ones(2, 64, 64, 4)], 1), 4),
+        (lambda maps: torch.stack([maps[1], maps[1]]).mean(0), 6),
+    ],
+)
+def test_channels_are_followed_through_what_is_put_together(
+    join: Callable[[list[Tensor]], Tensor], channels: int
+) -> None:
+    module = Joining(join, channels).eval()
+    output, _ = hooked(module, "joined", IMAGES)
+    maps = cnnviz.feature_maps(cnnviz.wrap(module, name="net", input_size=64), IMAGES, "joined").maps
+    assert maps.shape[1] == channels
+    torch.testing.assert_close(maps, output.permute(0, 3, 1, 2))
+
+
+class ClassToken(nn.Module):
+    """Reads its classes off a token of their own, behind an attention and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, 8, 16, 16), nn.Parameter(torch.ones(1, 1, 8))
+        self.before, self.both, self.norm, self.head = (
+            nn.Linear(8, 8),
+            nn.Linear(8, 16),
+            nn.LayerNorm(8),
+            nn.Linear(8, 4),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        tokens = self.before(torch.cat([self.token.expand(len(images), 1, 8), tokens], 1))
+        keys, values = self.both(tokens).chunk(2, 2)
+        attended = (tokens @ keys.transpose(1, 2)).softmax(2) @ values
+        output: Tensor = self.head(self.norm(tokens + attended)[:, 0])
+        return output
+
+
+def test_grad_cam_looks_where_more_than_the_class_token_counts() -> None:
+    torch.manual_seed(0)
+    module = ClassToken().eval()
+    nn.init.normal_(module.head.weight)
+    output, gradient = hooked(module, "before", IMAGES)
+    weights = gradient[:, 1:].mean(1)[:, :, None, None]
+    expected = (output[:, 1:].transpose(1, 2).reshape(2, 8, 4, 4) * weights).sum(1, keepdim=True).relu()
+    assert expected.any()
+    heat = cnnviz.attribute(cnnviz.wrap(module, name="token", input_size=64), IMAGES, 1, method="grad-cam")
+    torch.testing.assert_close(heat, expected, rtol=1e-3, atol=1e-6)
+
+
+class Registers(nn.Module):
+    """Cuts images into patches without a convolution, and puts four more tokens before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.registers = nn.Linear(3 * 16 * 16, 8), nn.Parameter(torch.ones(1, 4, 8))
+        self.heads, self.norm, self.head = nn.Identity(), nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patches(functional.unfold(images, 16, stride=16).transpose(1, 2))
+        tokens = torch.cat([self.registers.expand(len(images), 4, 8), patches], 1)
+        heads = self.heads(tokens.reshape(len(images), 20, 2, 4).transpose(1, 2))
+        output: Tensor = self.head(self.norm(heads.transpose(1, 2).flatten(2))[:, 4:].mean(1))
+        return output
+
+
+def test_tokens_of_a_network_without_convolutions_become_a_grid() -> None:
+    module = Registers().eval()
+    output, _ = hooked(module, "norm", IMAGES)
+    network = cnnviz.wrap(module, name="registers", input_size=64)
+    maps = output[:, 4:].transpose(1, 2).reshape(2, 8, 4, 4)
+    torch.testing.assert_close(cnnviz.feature_maps(network, IMAGES, "norm").maps, maps)
+    heat = cnnviz.attribute(network, IMAGES, 1, method="grad-cam")
+    torch.testing.assert_close(heat, cnnviz.attribute(network, IMAGES, 1, method="grad-cam", layer="norm"))
 
 
 class Heads(nn.Module):

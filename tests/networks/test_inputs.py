@@ -56,6 +56,28 @@ def test_crop_is_the_published_preprocessing(name: str, size: tuple[int, int], c
     torch.testing.assert_close((shown.images[0] - mean) / std, expected)
 
 
+@pytest.mark.parametrize(("name", "bicubic"), [("vgg16", False), ("efficientnet_b0", True), ("vit_b_16", False)])
+def test_the_whole_is_resized_as_published(name: str, bicubic: bool, cat: Path) -> None:
+    """torchvision's resize, with the interpolation of its own preset, to the size that the whole picture has."""
+    network, interpolation = zoo.outline(name), zoo.published(name).transforms().interpolation
+    assert (interpolation == functional.InterpolationMode.BICUBIC) == bicubic
+    network.mean, network.std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)  # numbers on a device to put images
+    image = Image.open(cat)
+    size = [224, round(224 * 451 / 300)] if network.takes_any_size else [224, 224]
+    expected = functional.to_tensor(functional.resize(image, size, interpolation))
+    assert torch.equal(show(network, image).images[0], expected)
+
+
+def test_values_that_bicubic_interpolation_overshoots_stay_in_range() -> None:
+    crop = cnnviz.networks.network.Crop(64, 64, "BICUBIC")
+    network = cnnviz.wrap(Grey(1), name="net", input_size=64, channels=1, crop=crop)
+    edge = np.zeros((96, 96), np.float32)
+    edge[:, 48:] = 1
+    for fit in ("whole", "crop"):
+        images = show(network, edge, fit=fit).images
+        assert (images.min(), images.max()) == (0, 1)
+
+
 def test_published_weights_and_preprocessing_belong_together() -> None:
     assert zoo.published("vgg16") is VGG16_Weights.IMAGENET1K_V1
     assert zoo.published("resnet18") is ResNet18_Weights.IMAGENET1K_V1

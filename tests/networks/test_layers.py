@@ -173,6 +173,9 @@ def test_all_convolutions_are_those_that_run(small_vgg: SmallVGG, lenet: LeNet) 
     blocks = zip(range(1, 6), (2, 2, 3, 3, 3), strict=True)
     expected = [f"block{block}_conv{number + 1}" for block, count in blocks for number in range(count)]
     assert all_convolutions(cnnviz.wrap(small_vgg, name="small", input_size=32)) == expected
+    small_vgg.pool = nn.Sequential(nn.Conv2d(10, 10, 1), nn.AdaptiveAvgPool2d(1))
+    small_vgg.idle = nn.Conv2d(1, 1, 1)
+    assert all_convolutions(cnnviz.wrap(small_vgg, name="small", input_size=32)) == [*expected, "pool.0"]
     lenet.idle = nn.Conv2d(1, 1, 1)
     assert all_convolutions(cnnviz.wrap(lenet, name="lenet", input_size=28)) == ["conv1", "conv2"]
 

@@ -10,7 +10,7 @@ from torchvision import models
 
 import cnnviz
 from cnnviz.errors import ModelError, ShapeError, UnknownNameError
-from cnnviz.networks.layer_names import layer_names
+from cnnviz.networks.layer_names import layer_names, with_use
 from cnnviz.networks.network import Network
 from tests.support.networks import LeNet, SmallVGG
 
@@ -228,3 +228,51 @@ def test_one_number_does_for_mean_and_std(lenet: LeNet) -> None:
     network = cnnviz.wrap(lenet, name="lenet", input_size=28, mean=0.13, std=0.38)
     images = torch.rand(1, 1, 28, 28)
     torch.testing.assert_close(network(images), lenet((images - 0.13) / 0.38).detach())
+
+
+class Recurrent(nn.Module):
+    """One convolution again and again, a ReLU behind each, and one that is never run."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times, self.first, self.again = times, nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.relu, self.spare, self.linear = nn.ReLU(), nn.Conv2d(3, 4, 3), nn.Linear(4 * 16 * 16, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.relu(self.first(images))
+        for _ in range(self.times):
+            maps = self.relu(self.again(maps))
+        output: torch.Tensor = self.linear(maps.flatten(1))
+        return output
+
+
+@pytest.mark.parametrize(("times", "title"), [(1, "again"), (3, "again (1st of 3 uses)")])
+def test_uses_of_a_layer_are_counted(times: int, title: str) -> None:
+    module = Recurrent(times)
+    network = wrapped(module, input_size=16)
+    counts = {layer: network.uses(layer) for layer in ("first", "again", "relu", "linear", "relu@2")}
+    assert counts == {"first": 1, "again": times, "relu": times + 1, "linear": 1, "relu@2": times + 1}
+    assert network.titled("again") == title
+    assert network.titled("spare") == "spare"
+    assert not any(part._forward_hooks for part in (*module.modules(), *network.modules()))
+
+
+def test_uses_are_those_before_a_fault() -> None:
+    module = Recurrent(2)
+    module.linear = nn.Linear(5, 2)
+    network = wrapped(module, input_size=16)
+    assert (network.uses("relu"), network.uses("linear")) == (3, 1)
+
+
+def test_the_layers_of_known_networks_are_used_as_torchvision_uses_them(mini: Network) -> None:
+    resnet = wrapped(models.resnet18().eval())
+    assert resnet.titled("layer1.0.relu@2") == "layer1.0.relu (2nd of 2 uses)"
+    assert [resnet.titled(layer) for layer in ("relu", "layer2.0.conv1")] == ["relu", "layer2.0.conv1"]
+    assert {mini.uses(layer) for layer in mini.layers} == {1}
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (13, "13th"), (22, "22nd")]
+)
+def test_numbers_of_uses_in_words(number: int, said: str) -> None:
+    assert with_use(f"block.relu@{number}", 30) == f"block.relu ({said} of 30 uses)"

@@ -26,7 +26,7 @@ SETTINGS = {
 NETWORK = {
     "name": "vgg-tiny",
     "weights": "built in",
-    "sha256": "0123456789abcdef" * 4,
+    "fingerprint": "0123456789abcdef" * 4,
     "structure": "fedcba9876543210" * 4,
     "input_size": [32, 32],
     "mean": [0.48500001430511475, 0.5, -0.25],

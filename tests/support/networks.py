@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 from torch.nn import functional
 from torchvision.models.vgg import make_layers
 
@@ -40,3 +40,21 @@ class LeNet(nn.Module):
         maps = functional.max_pool2d(functional.relu(self.conv2(maps)), 2)
         features = functional.relu(self.fc2(functional.relu(self.fc1(maps.view(-1, 16 * 5 * 5)))))
         return self.fc3(features)
+
+
+class SmallUNet(nn.Module):
+    """U-Net's layout, one level deep, for 3 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU())
+        self.pool = nn.MaxPool2d(2)
+        self.deep = nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU())
+        self.up = nn.ConvTranspose2d(8, 6, 2, stride=2)
+        self.merge = nn.Sequential(nn.Conv2d(12, 6, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(6, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        fine = self.down(images)
+        coarse = self.up(self.deep(self.pool(fine)))
+        return self.head(self.merge(cat([fine, coarse], 1)))

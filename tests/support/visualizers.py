@@ -140,7 +140,7 @@ def built(at: Scene) -> bytes:
 
 def compared(at: Scene) -> bytes:
     found = cnnviz.compare_methods(
-        at.network, at.folder, methods=["grad-cam", "smoothgrad"], grids=1, pictures=1, confidence=0
+        at.network, at.folder, methods=["grad-cam", "smoothgrad"], grids=1, cells=(1, 2), pictures=1, confidence=0
     )
     return found.sheet().png() + found.table().encode()
 

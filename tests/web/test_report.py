@@ -194,10 +194,10 @@ def test_statuses_labels_and_sha256_are_the_librarys(page: str, report: Report, 
     text = Reader(page).text
     record = json.loads(re.search(r'"command".*\}', text)[0].join(["{", ""]))  # type: ignore[index]
     assert record["picture"] == {"name": HOSTILE, "sha256": report.shown.sha256}
-    assert record["network"]["sha256"] == network.fingerprint
+    assert record["network"]["fingerprint"] == network.fingerprint
     assert record["settings"]["seed"] == 5
-    for sha256 in (report.shown.sha256, network.fingerprint):
-        assert f"sha256 {str(sha256)[:12]}…" in text
+    assert f"sha256 {str(report.shown.sha256)[:12]}…" in text
+    assert f"fingerprint {network.fingerprint[:12]}…" in text
     for fired in report.fired:
         for channel, status in zip(fired.channels, fired.images.status, strict=True):
             assert re.search(rf"channel {channel} [^|]*? {status}", text)
