@@ -8,7 +8,7 @@ A caller's faults are these, and no others:
     ├── WeightsError       weights that cannot be had, read or fitted to their network
     ├── LayerError         a layer that never ran, or gives no feature maps
     ├── ShapeError         a tensor, size or channel number that does not fit
-    ├── PictureError       a file that is no picture, or one that cannot be used
+    ├── PictureError       a file that is no image, or one that cannot be used
     └── OutputError        a result that cannot be written where it was asked for
 
 Every message says what was given, what was expected and what to do next, on one line: the command line prints it as it
@@ -30,7 +30,7 @@ NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED"
 LOST = ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "CUBLAS_STATUS", "CUSOLVER_STATUS", "HIP error", "MPS error")
 
 FORWARD_ERRORS = (Exception, SystemExit)  # what a forward pass, code of others, may raise: all but an interruption
-USUAL = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)  # for pictures of a size it cannot take
+USUAL = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)  # for images of a size it cannot take
 
 
 class CnnvizError(Exception):

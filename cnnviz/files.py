@@ -1,7 +1,7 @@
 """Files written whole or not at all, and JSON of others read with suspicion.
 
 `whole_file` writes what somebody keeps: whatever interrupts it, there is the old file or the new one. `parsed` and the
-questions below it are asked of all JSON that may have come from somebody else (records in pictures, folders of
+questions below it are asked of all JSON that may have come from somebody else (records in images, folders of
 galleries): it may be damaged, or made to do harm.
 """
 

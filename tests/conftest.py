@@ -1,4 +1,4 @@
-"""Networks and pictures that the tests share."""
+"""Networks and images that the tests share."""
 
 import os
 import shutil

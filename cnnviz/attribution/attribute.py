@@ -63,7 +63,7 @@ def attribute(
             part of the images whose class is explained. A box (left, top, right, bottom) in pixels, the last two not
             included; or a boolean mask (h, w) in the images' proportions, laid over them. The score is the sum of the
             class's map over the pixels of the output whose centres lie in the region.
-        baseline: "mean", "black", "white", "blur", a picture's path or a tensor in [0, 1]; see
+        baseline: "mean", "black", "white", "blur", an image's path or a tensor in [0, 1]; see
             `cnnviz.attribution.baselines`.
         seed: of methods that draw random numbers; every image gets the same draws, whatever its neighbours.
         batch: images the network sees at a time; by default what its device has room for.

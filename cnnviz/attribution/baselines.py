@@ -20,23 +20,23 @@ def check_baseline(baseline: str | Path | Tensor) -> None:
         UnknownNameError: if it is neither a name nor a file.
     """
     if not isinstance(baseline, Tensor) and baseline not in BASELINES and not Path(baseline).is_file():
-        raise UnknownNameError(f"no baseline named {str(baseline)!r}; take {', '.join(BASELINES)} or a picture's path.")
+        raise UnknownNameError(f"no baseline named {str(baseline)!r}; take {', '.join(BASELINES)} or an image's path.")
 
 
 def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor) -> tuple[Tensor, str]:
-    """A baseline for images, and what it is called in pictures.
+    """A baseline for images, and what it is called in images.
 
     Args:
         images: (N, C, H, W) in [0, 1].
         baseline: "mean", the colour that the network's normalisation takes for zero; "black", "white"; "blur", the
-            images themselves out of focus; the path of a picture; or a tensor in [0, 1] that fits the images.
+            images themselves out of focus; the path of an image; or a tensor in [0, 1] that fits the images.
 
     Returns:
         (N, C, H, W) in [0, 1], and its name.
 
     Raises:
         UnknownNameError: if it is neither a name nor a file.
-        PictureError, ShapeError: if the picture cannot be read, or a tensor does not fit.
+        PictureError, ShapeError: if the image cannot be read, or a tensor does not fit.
     """
     check_baseline(baseline)
     if isinstance(baseline, Tensor):
@@ -50,7 +50,7 @@ def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor
     if baseline in ("black", "white"):
         return torch.full_like(images, float(baseline == "white")), str(baseline)
     if baseline == "blur":
-        return _blurred(images), "the picture, blurred"
+        return _blurred(images), "the image, blurred"
     return _pictured(network, images, Path(baseline)), Path(baseline).name
 
 
@@ -63,7 +63,7 @@ def _blurred(images: Tensor) -> Tensor:
 
 
 def _pictured(network: Network, images: Tensor, path: Path) -> Tensor:
-    """A picture, squeezed to the images' size."""
+    """An image, squeezed to the images' size."""
     shown = show(network, path).images
     if shown.shape[1] != images.shape[1]:
         raise PictureError(f"{path.name} has another number of channels than the images.")

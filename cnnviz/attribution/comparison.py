@@ -1,4 +1,4 @@
-"""Methods of attribution compared on pictures where the truth is known: `compare_methods`.
+"""Methods of attribution compared on images where the truth is known: `compare_methods`.
 
 comparison = cnnviz.compare_methods(network, "photographs", methods=["grad-cam", "guided-backprop"])
 print(comparison.table())
@@ -58,7 +58,7 @@ class Compared:
     Attributes:
         shares: of its positive attribution, how much fell on the correct image of each grid, in [0, 1], float64
             (grids,), without grids where nothing was positive.
-        correlations: by lowest random layer, the rank correlation of every picture's map with that of the randomized
+        correlations: by lowest random layer, the rank correlation of every image's map with that of the randomized
             network, float64 (pictures,), NaN where one of the maps is flat; the last layer is the lowest of all.
     """
 
@@ -113,7 +113,7 @@ class Comparison:
     Attributes:
         network: that was explained.
         methods: what was measured, by method.
-        grids, pictures: how many grids of pictures were shown, and on how many pictures the network was randomized.
+        grids, pictures: how many grids of images were shown, and on how many images the network was randomized.
         settings: what was asked for.
         cells: (rows, columns) of a grid.
     """
@@ -207,7 +207,7 @@ def _correlations(axes: "Axes", comparison: Comparison, names: list[str]) -> Non
     axes.set_title("Does the map change when the network is randomized?", fontsize=10)
     flat = ", flat maps left out" * any(comparison.methods[name].flat for name in names)
     axes.set_xlabel(
-        f"random from this layer up; rank correlation of the maps\nmean of {comparison.pictures} pictures{flat}"
+        f"random from this layer up; rank correlation of the maps\nmean of {comparison.pictures} images{flat}"
     )
 
 
@@ -227,18 +227,18 @@ def compare_methods(
     """Play the grid pointing game (`pointing_game`) and randomize the network (`cnnviz.attribution.evidence`).
 
     Args:
-        folder: of pictures, as `cnnviz.attribution.pointing_game.examples` takes it.
+        folder: of images, as `cnnviz.attribution.pointing_game.examples` takes it.
         methods: one or more of `cnnviz.attribution.methods.METHODS`, or "all" that are right about this network.
-        grids: grids of pictures that are shown; fewer if the folder has not enough pictures.
-        cells: (rows, columns) of a grid, each cell a picture of another class; (3, 3) in Boehle et al. (2021).
+        grids: grids of images that are shown; fewer if the folder has not enough images.
+        cells: (rows, columns) of a grid, each cell an image of another class; (3, 3) in Boehle et al. (2021).
         pictures: on which the maps of the network and of the randomized one are compared; none if 0.
-        confidence: the least probability of the right class, in [0, 1], for a picture to take part.
-        size: short side, in pixels, of each picture as the network sees it; the network's own by default.
-        seed: of the choice of pictures, the random networks, and methods that draw random numbers.
+        confidence: the least probability of the right class, in [0, 1], for an image to take part.
+        size: short side, in pixels, of each image as the network sees it; the network's own by default.
+        seed: of the choice of images, the random networks, and methods that draw random numbers.
         watch: called with what is being done, and the share of it that is done.
 
     Raises:
-        PictureError: if there are not as many pictures of different classes that the network is sure of as cells.
+        PictureError: if there are not as many images of different classes that the network is sure of as cells.
         ShapeError: if the network takes no images of the size of a grid.
         UnknownNameError, ModelError, ShapeError: as `attribute` and `examples`.
     """
@@ -260,8 +260,8 @@ def compare_methods(
     shown = [*recognised, *islice(stream, max(0, pictures - len(recognised)))][:pictures]
     if not chosen:
         raise PictureError(
-            f"{network.name} is right about {len(recognised)} pictures in {Path(folder).name} with at least"
-            f" {confidence:.0%}; {count} of different classes are needed. Lower the confidence or give more pictures."
+            f"{network.name} is right about {len(recognised)} images in {Path(folder).name} with at least"
+            f" {confidence:.0%}; {count} of different classes are needed. Lower the confidence or give more images."
         )
     shares = pointing_game(network, chosen, names, cells=cells, seed=seed, watch=watch)
     correlations = _randomized(network, shown, names, seed, watch)
@@ -284,14 +284,14 @@ def _kept(stream: Iterator[Example], recognised: list[Example], watch: Watch | N
     for example in stream:
         recognised.append(example)
         if watch:
-            watch(f"{len(recognised)} pictures that are recognised", 0)
+            watch(f"{len(recognised)} images that are recognised", 0)
         yield example
 
 
 def _randomized(
     network: Network, shown: Sequence[Example], names: Sequence[str], seed: int, watch: Watch | None
 ) -> dict[str, dict[str, Tensor]]:
-    """By method and lowest random layer, a correlation for each picture."""
+    """By method and lowest random layer, a correlation for each image."""
     again = [partial(_map, name, example, seed) for name in names for example in shown]
     stages = sanity(network, [make(network) for make in again], again, seed, watch)
     by_method = {

@@ -1,4 +1,4 @@
-"""Why a class came out of a picture, with evidence: `explain`."""
+"""Why a class came out of an image, with evidence: `explain`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -64,7 +64,7 @@ def explain(
     watch: Callable[[str, float], None] | None = None,
     **options: float | None,
 ) -> Explanation:
-    """Why classes came out of a picture.
+    """Why classes came out of an image.
 
     Args:
         picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) in [0, 1].
@@ -73,9 +73,9 @@ def explain(
         versus: a class to hold the others against: what speaks for them rather than for it.
         layer: for methods of a layer; the last one with feature maps by default. Class activation maps take a list of
             several: the mean of their maps, each over its maximum.
-        region: of segmentation networks: the part of the picture whose class is explained, as for `attribute`, in the
-            picture's own pixels. The classes are those with the largest output in most of its pixels by default.
-        baseline: "mean", "black", "white", "blur" or a picture's path.
+        region: of segmentation networks: the part of the image whose class is explained, as for `attribute`, in the
+            image's own pixels. The classes are those with the largest output in most of its pixels by default.
+        baseline: "mean", "black", "white", "blur" or an image's path.
         fit, size: see `cnnviz.networks.inputs`.
         seed: of methods that draw random numbers.
         checks: which of `cnnviz.attribution.methods.CHECKS` to gather as evidence besides completeness: "curves"
@@ -97,7 +97,7 @@ def explain(
     check_baseline(baseline)
     shown, whole, summed = show(network, picture, fit=fit, size=size), network, None
     if len(shown.images) != 1:
-        raise ShapeError(f"one picture is explained at a time; this is a batch of {len(shown.images)}.")
+        raise ShapeError(f"one image is explained at a time; this is a batch of {len(shown.images)}.")
     if region is not None:
         summing = region_sum(region, shown.pictures[0].shape[:2], shown.seen)
         summed = over_region(network, summing, shown.images)

@@ -1,4 +1,4 @@
-"""Attributions of a picture with their evidence, and how they are shown; `cnnviz.explain` makes them.
+"""Attributions of an image with their evidence, and how they are shown; `cnnviz.explain` makes them.
 
 explanation = cnnviz.explain(network, "cat.jpg", ["tabby"], methods=["grad-cam"])
 explanation.save("why.png")
@@ -24,9 +24,9 @@ from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import Pixels, colours_of, painted
 from cnnviz.pictures.sheets import PAPER, ColourBar, Sheet, Tile, sheet
 
-ALONE, AMONG_OTHERS = 420, 210  # pixels; the long side of a picture
+ALONE, AMONG_OTHERS = 420, 210  # pixels; the long side of an image
 SEAM = 2  # pixels, between a map and its overlay
-NARROWEST = 180  # pixels; of a picture, for the evidence to be legible below two of them
+NARROWEST = 180  # pixels; of an image, for the evidence to be legible below two of them
 ACROSS = 3  # attributions side by side, if they are of one class
 
 
@@ -120,13 +120,13 @@ class Attribution:
 
     @property
     def flat(self) -> bool:
-        """Whether the map is the same everywhere: nothing in the picture mattered more than anything else."""
+        """Whether the map is the same everywhere: nothing in the image mattered more than anything else."""
         return bool((self.heat == self.heat.flatten()[0]).all())
 
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """Attributions of one picture.
+    """Attributions of one image.
 
     Attributes:
         network, shown: the network, and what it saw.
@@ -144,11 +144,11 @@ class Explanation:
     region: str = ""
 
     def sheet(self) -> Sheet:
-        """Map and overlay of every attribution, its evidence beneath; with the picture where there is only one."""
+        """Map and overlay of every attribution, its evidence beneath; with the image where there is only one."""
         return explanation_sheet(self, self._record())
 
     def overlay(self, number: int = 0) -> Sheet:
-        """One map laid over the picture, in the picture's own resolution."""
+        """One map laid over the image, in the image's own resolution."""
         return Sheet(overlay(self, number), self._record(overlay=number))
 
     def save(self, path: str | Path) -> Path:
@@ -212,7 +212,7 @@ def explanation_sheet(explanation: Explanation, made: Mapping[str, object]) -> S
         tiles = [
             Tile(np.asarray(own), explanation.shown.names[0]),
             Tile(heat, METHODS[attribution.method].title, _note(attribution), below=_evidence(attribution)),
-            Tile(over, "laid over the picture"),
+            Tile(over, "laid over the image"),
         ]
         columns = 3
     else:
@@ -243,7 +243,7 @@ def explanation_sheet(explanation: Explanation, made: Mapping[str, object]) -> S
 
 
 def overlay(explanation: Explanation, number: int) -> Pixels:
-    """One map laid over the picture, in the picture's own resolution."""
+    """One map laid over the image, in the image's own resolution."""
     attribution = explanation.attributions[number]
     values = placed(attribution.heat, explanation.shown, explanation.shown.pictures[0].shape[:2])
     return overlaid(explanation.shown, values, attribution.scale, signed=METHODS[attribution.method].signed)

@@ -13,7 +13,7 @@ from cnnviz.networks.inputs import Shown, unseen_dimmed
 from cnnviz.pictures.colours import Pixels, Values, painted
 
 FULL = 0.995  # the share of a map's values, by size, that is not brighter than the last colour
-VIVID = 0.6  # of the full scale: the palest colour that is laid over a picture, where white would mean nothing
+VIVID = 0.6  # of the full scale: the palest colour that is laid over an image, where white would mean nothing
 
 
 def heat(attributions: Tensor, method: str, size: Sequence[int]) -> Tensor:
@@ -37,9 +37,9 @@ def heat(attributions: Tensor, method: str, size: Sequence[int]) -> Tensor:
 
 
 def placed(heat: Tensor, shown: Shown, size: tuple[int, int]) -> Values:
-    """A map (h, w) of what the network saw, in the coordinates of the picture scaled to `size`: (height, width).
+    """A map (h, w) of what the network saw, in the coordinates of the image scaled to `size`: (height, width).
 
-    NaN where the network saw nothing of the picture.
+    NaN where the network saw nothing of the image.
     """
     picture = shown.pictures[0]
     left, top, right, bottom = shown.seen
@@ -67,7 +67,7 @@ def full_scale(heat: Tensor) -> float:
 
 
 def overlaid(shown: Shown, values: Values, scale: float, *, signed: bool) -> Pixels:
-    """The picture in grey, the map's colours laid over it the more densely the larger the values are."""
+    """The image in grey, the map's colours laid over it the more densely the larger the values are."""
     height, width = values.shape
     picture = Image.fromarray(unseen_dimmed(shown, 0)).convert("L").resize((width, height), Image.Resampling.LANCZOS)
     grey = np.asarray(picture, dtype=np.float32)[..., None].repeat(3, 2)

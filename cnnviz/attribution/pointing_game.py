@@ -1,6 +1,6 @@
 """The grid pointing game (Boehle et al. 2021): a truth for attributions that needs nobody's eye.
 
-Pictures of different classes stand in a grid, and a method is asked why one of the classes came out. What increases its
+Images of different classes stand in a grid, and a method is asked why one of the classes came out. What increases its
 score is in that class's cell: the score is the sum of positive attribution in the cell, divided by that in the whole
 grid. A method that knows nothing scores 1 / cells: 25 % in a grid of 2 x 2.
 
@@ -30,7 +30,7 @@ CONFIDENCE = 0.8
 
 @dataclass(frozen=True)
 class Example:
-    """A picture's file, what the network is shown of it (1, C, H, W), its class and that class's probability."""
+    """An image's file, what the network is shown of it (1, C, H, W), its class and that class's probability."""
 
     path: Path
     image: Tensor
@@ -46,18 +46,18 @@ def examples(
     size: int | None = None,
     seed: int = 0,
 ) -> Iterator[Example]:
-    """Pictures of a folder, in an order drawn by `seed`, found as they are asked for.
+    """Images of a folder, in an order drawn by `seed`, found as they are asked for.
 
     Args:
-        folder: pictures in folders named after their classes, by label, number or WordNet id; or right in it, which are
+        folder: images in folders named after their classes, by label, number or WordNet id; or right in it, which are
             then taken for what the network is sure they are. What cannot be read is passed over.
         confidence: the least probability, in [0, 1], that the network must give to the right class, which must be its
-            most probable one, when it sees the middle of the picture.
+            most probable one, when it sees the middle of the image.
         size: of what it sees, in pixels; its own by default.
 
     Raises:
-        PictureError: if there is no picture in the folder.
-        UnknownNameError: if a folder of pictures is named after no class.
+        PictureError: if there is no image in the folder.
+        UnknownNameError: if a folder of images is named after no class.
     """
     folder, ready = Path(folder), explainer(network)
     files = picture_files(folder)
@@ -73,13 +73,13 @@ def examples(
 
 
 def _class_folder(folder: Path, path: Path) -> str:
-    """The name of the folder in `folder` that a picture lies in; empty if it lies right there."""
+    """The name of the folder in `folder` that an image lies in; empty if it lies right there."""
     parts = path.relative_to(folder).parts
     return parts[0] if len(parts) > 1 else ""
 
 
 def _recognised(ready: Explainer, network: Network, path: Path, size: int | None) -> Example | None:
-    """A picture with its most probable class; None if it cannot be read."""
+    """An image with its most probable class; None if it cannot be read."""
     try:
         image = show(network, path, fit="crop", size=size).images
     except PictureError:
@@ -104,7 +104,7 @@ def check_cells(cells: Cells) -> None:
 
 
 def grids_of(examples: Iterable[Example], count: int) -> Iterator[Grid]:
-    """Grids of `count` pictures, all of different classes, as they are found; no picture is in two of them."""
+    """Grids of `count` images, all of different classes, as they are found; no image is in two of them."""
     waiting: dict[int, list[Example]] = {}  # by class; of fewer classes than a grid has cells
     for example in examples:
         waiting.setdefault(example.index, []).append(example)
@@ -128,7 +128,7 @@ def pointing_game(
     classes of one grid, which Boehle et al. (2021) take, such shares are independent of each other.
 
     Args:
-        grids: pictures, all of one size, as many in each grid as it has cells.
+        grids: images, all of one size, as many in each grid as it has cells.
         cells: (rows, columns) of a grid.
         methods: keys of `cnnviz.attribution.methods.METHODS`.
         watch: called with what is being done, and the share of it that is done.
@@ -146,7 +146,7 @@ def pointing_game(
         asked, image = number % len(grid), _side_by_side(grid, cells[1])
         for place, name in enumerate(methods):
             if watch:
-                watch(f"a grid of pictures, {METHODS[name].title}", (number + place / len(methods)) / len(grids))
+                watch(f"a grid of images, {METHODS[name].title}", (number + place / len(methods)) / len(grids))
             values = attribute(network, image.to(network.device), grid[asked].index, method=name, seed=seed)
             positive = heat(values, name, image.shape[2:])[0].cpu().double().clamp(min=0)
             row, column = divmod(asked, cells[1])

@@ -32,7 +32,7 @@ from cnnviz.pictures.reading import content_of, picture_from_bytes
 Box = Sequence[int]  # (left, top, right, bottom), in pixels; right and bottom are the first that lie outside
 Mask = NDArray[np.bool_]
 Region = Box | Mask | Tensor
-OUTLINES = 300  # of them side by side are as long as the picture
+OUTLINES = 300  # of them side by side are as long as the image
 TRANSPARENT = ("PNG", "WEBP", "GIF", "TIFF")  # formats of which parts may be
 BRIGHT = 127  # the grey of a file above which a pixel of a mask belongs to the region
 
@@ -42,8 +42,8 @@ class RegionSum:
     """A forward hook that makes (N, C) of maps (N, C, H, W): their sums over a region.
 
     Attributes:
-        mask: (h, w), laid over the whole picture.
-        seen: (left, top, right, bottom) of what the network sees of it, as shares of the picture's width and height.
+        mask: (h, w), laid over the whole image.
+        seen: (left, top, right, bottom) of what the network sees of it, as shares of the image's width and height.
     """
 
     mask: Mask
@@ -110,7 +110,7 @@ def over_region(network: Network, summing: RegionSum, images: Tensor) -> Summed:
     if not inside.shape[1]:
         raise ShapeError(
             f"the region has the centre of none of the {width} x {height} px that {network.name} gives for what it sees"
-            " of the picture; take a larger region, or one that it sees."
+            " of the image; take a larger region, or one that it sees."
         )
     if isinstance(network.module, GraphModule):
         raise ModelError(f"{network.name} was traced or exported; for a region, give the module that it was made of.")
@@ -142,16 +142,16 @@ def maps_in(output: Any) -> Tensor:
 
 
 def region_sum(region: Region, size: Sequence[int], seen: Seen) -> RegionSum:
-    """The sum over a region of a picture.
+    """The sum over a region of an image.
 
     Args:
-        region: a box (left, top, right, bottom) in the picture's pixels, the last two not included; or a boolean mask
-            (h, w) of any size, which is laid over the whole picture.
-        size: (height, width) of the picture.
+        region: a box (left, top, right, bottom) in the image's pixels, the last two not included; or a boolean mask
+            (h, w) of any size, which is laid over the whole image.
+        size: (height, width) of the image.
         seen: (left, top, right, bottom) in its pixels, that the network sees.
 
     Raises:
-        ShapeError: if it is neither, is empty, or does not fit the picture.
+        ShapeError: if it is neither, is empty, or does not fit the image.
     """
     height, width = size
     left, top, right, bottom = seen
@@ -164,7 +164,7 @@ def _box(box: Box, height: int, width: int) -> Mask:
     if not (whole and 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
         given = ",".join(map(str, box))
         raise ShapeError(
-            f"a box is X0,Y0,X1,Y1 in whole pixels, with X0 < X1 and Y0 < Y1, inside the picture's {width} x {height}"
+            f"a box is X0,Y0,X1,Y1 in whole pixels, with X0 < X1 and Y0 < Y1, inside the image's {width} x {height}"
             f" px; {given} is none."
         )
     mask = np.zeros((height, width), dtype=bool)
@@ -182,7 +182,7 @@ def _mask(given: object, height: int, width: int) -> Mask:
     rows, columns = mask.shape
     if abs(rows * width - columns * height) > max(height, width):  # by more than one of the mask's pixels
         raise ShapeError(
-            f"the mask, {columns} x {rows} px, has not the proportions of the picture, {width} x {height} px, over all"
+            f"the mask, {columns} x {rows} px, has not the proportions of the image, {width} x {height} px, over all"
             " of which it is laid."
         )
     return mask
@@ -197,7 +197,7 @@ def recorded(region: Region) -> list[int] | str:
 
 
 def read_mask(path: str | Path) -> Mask:
-    """A mask (H, W) from a picture's file: what is opaque, if parts are transparent; else what is brighter than half.
+    """A mask (H, W) from an image's file: what is opaque, if parts are transparent; else what is brighter than half.
 
     Raises:
         PictureError: as `cnnviz.pictures.reading.read_picture`.
@@ -211,7 +211,7 @@ def read_mask(path: str | Path) -> Mask:
 
 
 def _opacity(content: bytes) -> Image.Image | None:
-    """How opaque a picture is, upright; None where all of it is, as in formats that know nothing else."""
+    """How opaque an image is, upright; None where all of it is, as in formats that know nothing else."""
     try:
         upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content), formats=TRANSPARENT))
     except UnidentifiedImageError:
@@ -223,7 +223,7 @@ def _opacity(content: bytes) -> Image.Image | None:
 
 
 def outlined(shown: Shown, summing: RegionSum) -> Pixels:
-    """The picture with the region's outline, white inside of a black one."""
+    """The image with the region's outline, white inside of a black one."""
     pixels = shown.pictures[0].copy()
     height, width = pixels.shape[:2]
     inside = torch.from_numpy(RegionSum(summing.mask, (0, 0, 1, 1)).pixels(height, width))

@@ -1,4 +1,4 @@
-"""Superpixels: patches of a picture that are alike in colour and lie together.
+"""Superpixels: patches of an image that are alike in colour and lie together.
 
 After SLIC (Achanta et al. 2012): k-means over places and colours, begun on a grid.
 """

@@ -63,7 +63,7 @@ def _one_line(text: str) -> str:
 def cli() -> None:
     """See inside convolutional networks.
 
-    Start with `cnnviz featuremaps PICTURE --layer block4_conv2`. The network is VGG16 unless --model names another;
+    Start with `cnnviz featuremaps IMAGE --layer block4_conv2`. The network is VGG16 unless --model names another;
     `cnnviz models` lists them, `cnnviz layers` lists what can be looked at.
     """
 

@@ -30,9 +30,9 @@ SETTINGS = {
 @options.browser
 @click.pass_context
 def app(context: click.Context, port: int, browser: bool) -> None:
-    """Look into a network in the browser: drop a picture, click through layers, filters and explanations.
+    """Look into a network in the browser: drop an image, click through layers, filters and explanations.
 
-    For this machine only (127.0.0.1): pictures stay in its memory, and are gone when it ends. Ctrl-C ends it.
+    For this machine only (127.0.0.1): images stay in its memory, and are gone when it ends. Ctrl-C ends it.
 
     \b
     Example:

@@ -26,7 +26,7 @@ image_seed_option = options.seed("Another one gives another image.")
 def dream(
     picture: Path, layer: str, size: int | None, steps: int, seed: int, output: Path | None, chosen: Chosen, quiet: bool
 ) -> None:
-    """Change PICTURE so that a layer sees more and more of what it already sees in it (DeepDream).
+    """Change IMAGE so that a layer sees more and more of what it already sees in it (DeepDream).
 
     \b
     Example:
@@ -62,7 +62,7 @@ def invert(
     chosen: Chosen,
     quiet: bool,
 ) -> None:
-    """Draw what a layer keeps of PICTURE: an image, made from noise, that the layer sees much like it.
+    """Draw what a layer keeps of IMAGE: another one, made from noise, that the layer sees much like it.
 
     The score below is 1 if the layer cannot tell the two apart; what is missed of the maps' energy is taken off.
 
@@ -104,7 +104,7 @@ def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool)
 
 
 def _file(picture: Path, output: Path | None, what: str, layers: str) -> Path:
-    """Where the sheet goes: never onto the picture."""
+    """Where the sheet goes: never onto the image."""
     check_sheet(output)
     file = output or sheet_file(picture.stem, what, layers)
     check_apart(file, picture)

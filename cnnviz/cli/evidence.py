@@ -15,17 +15,19 @@ from cnnviz.cli.values import Finite
 @click.command()
 @click.argument("folder", type=options.A_FOLDER)
 @options.methods("all")
-@click.option("--grids", type=options.AT_LEAST_ONE, default=250, show_default=True, help="Grids of pictures to show.")
+@click.option("--grids", type=options.AT_LEAST_ONE, default=250, show_default=True, help="Grids of images to show.")
 @click.option(
     "--cells",
     type=values.size,
     metavar="ROWSxCOLUMNS",
     default="2x2",
     show_default=True,
-    help="Of a grid, each cell a picture; 3x3 in Boehle et al. (2021), 1x2 for pairs.",
+    help="Of a grid, each cell an image; 3x3 in Boehle et al. (2021), 1x2 for pairs.",
 )
 @click.option(
+    "--images",
     "--pictures",
+    "pictures",
     type=click.IntRange(min=0),
     default=50,
     show_default=True,
@@ -36,10 +38,10 @@ from cnnviz.cli.values import Finite
     type=Finite(0, 1),
     default=0.8,
     show_default=True,
-    help="Least probability of the right class for a picture to take part.",
+    help="Least probability of the right class for an image to take part.",
 )
-@options.size("Side, in pixels, at which the network sees each picture.")
-@options.draws("Of the choice of pictures and all random numbers.")
+@options.size("Side, in pixels, at which the network sees each image.")
+@options.draws("Of the choice of images and all random numbers.")
 @options.output
 @options.network
 @options.json
@@ -58,15 +60,15 @@ def evidence(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare methods of attribution on the pictures of FOLDER, by two measures that need nobody's eye.
+    """Compare methods of attribution on the images of FOLDER, by two measures that need nobody's eye.
 
-    The grid pointing game (Boehle et al. 2021): pictures of different classes stand in a grid, and a method is asked
-    about one of them. What share of its positive attribution lies on that picture? Chance is 25 % in a grid of 2 x 2.
+    The grid pointing game (Boehle et al. 2021): images of different classes stand in a grid, and a method is asked
+    about one of them. What share of its positive attribution lies on that image? Chance is 25 % in a grid of 2 x 2.
 
     The randomization check: the network's weights are drawn anew, layer by layer from the top. How far do maps stay the
     same? What stays the same does not explain the network.
 
-    Pictures lie in folders named after their classes (label, number or WordNet id), or right in FOLDER. Only those that
+    Images lie in folders named after their classes (label, number or WordNet id), or right in FOLDER. Only those that
     the network is right and sure about take part. All methods together take many hours
     without a graphics card: name some, or ask for fewer --grids.
 
@@ -78,7 +80,7 @@ def evidence(
     from cnnviz.attribution.comparison import compare_methods
 
     network = chosen.load(classes=True, quiet=quiet)
-    with waiting("reading pictures", quiet=quiet) as say:
+    with waiting("reading images", quiet=quiet) as say:
         comparison = compare_methods(
             network,
             folder,
@@ -99,4 +101,4 @@ def evidence(
         for line in comparison.table().splitlines():
             echo(line)
         echo()
-        echo(f"{file}: {comparison.grids} grids of {cells[0]} x {cells[1]} pictures, {network.name}, {network.weights}")
+        echo(f"{file}: {comparison.grids} grids of {cells[0]} x {cells[1]} images, {network.name}, {network.weights}")

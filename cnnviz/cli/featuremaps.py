@@ -1,4 +1,4 @@
-"""`cnnviz featuremaps`: what layers see in pictures."""
+"""`cnnviz featuremaps`: what layers see in images."""
 
 import os
 from pathlib import Path
@@ -60,7 +60,7 @@ def featuremaps(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Show what layers see in PICTURE: a sheet with a tile for each channel.
+    """Show what layers see in IMAGE: a sheet with a tile for each channel.
 
     \b
     Example:

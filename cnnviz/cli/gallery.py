@@ -184,7 +184,7 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     ]
     print_table(["layer", "filters", "size", "steps", "TFLOP", "time"], cells, right=5)
     echo(
-        f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.0f} MB of pictures;"
+        f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.0f} MB of images;"
         f" about {_time(whole.flops / rate)} at the {rate / 1e9:,.0f} GFLOP/s measured here"
     )
 
@@ -196,7 +196,7 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     "folder",
     required=True,
     type=options.A_FOLDER,
-    help="A folder of pictures, and of folders of pictures.",
+    help="A folder of images, and of folders of images.",
 )
 @click.option("--top", type=click.IntRange(1, 100), default=9, show_default=True, help="Examples per filter.")
 @engine_options
@@ -210,10 +210,10 @@ def examples(
     chosen: Chosen,
     quiet: bool,
 ) -> None:
-    """Find the pictures that excite each filter of the gallery in OUT most, and what of them it saw.
+    """Find the images that excite each filter of the gallery in OUT most, and what of them it saw.
 
-    One pass over the pictures of a folder, each as the network's published preprocessing cuts it; interrupted, it goes
-    on where it was. Pictures that cannot be read are counted, named in examples.json, and passed over.
+    One pass over the images of a folder, each as the network's published preprocessing cuts it; interrupted, it goes
+    on where it was. Images that cannot be read are counted, named in examples.json, and passed over.
 
     \b
     Example:
@@ -228,11 +228,11 @@ def examples(
     progress = None
     with waiting("reading", quiet=quiet) as say:
         for progress in find_examples(engine, store, folder, top):
-            say(f"{progress.done} of {progress.total} pictures", progress.share)
+            say(f"{progress.done} of {progress.total} images", progress.share)
     if not quiet:
         unusable = progress.done - progress.finished if progress else 0
         skipped = f", {unusable} could not be used" if unusable else ""
-        read = f"{progress.finished} pictures{skipped}" if progress else "nothing new"
+        read = f"{progress.finished} images{skipped}" if progress else "nothing new"
         echo(f"{out}: examples from {folder.name}: {read}; `cnnviz gallery site {out}` shows them")
 
 

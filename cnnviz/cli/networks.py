@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@options.size("Side of the picture, in pixels; the network's own by default.")
+@options.size("Side of the image, in pixels; the network's own by default.")
 @options.network
 @options.json
 def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     """List every layer: its names, kernel, output, parameters and receptive field.
 
-    The receptive field is the part of the picture that one output depends on; the step is how far apart the fields of
-    neighbouring outputs lie; both in pixels of the picture.
+    The receptive field is the part of the image that one output depends on; the step is how far apart the fields of
+    neighbouring outputs lie; both in pixels of the image.
 
     \b
     Example:
@@ -155,7 +155,7 @@ def _sides(pair: Sequence[float] | None, unknown: str = "") -> str:
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: a side that depends on the whole picture is written as "all"."""
+    """JSON has no infinity: a side that depends on the whole image is written as "all"."""
     for name in ("receptive_field", "step", "start"):
         row[name] = row[name] and ["all" if math.isinf(side) else side for side in row[name]]
     return row

@@ -34,8 +34,8 @@ A_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 AT_LEAST_ONE = click.IntRange(min=1)
 
-picture = click.argument("picture", type=A_FILE)
-pictures = click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=A_FILE)
+picture = click.argument("picture", metavar="IMAGE", type=A_FILE)
+pictures = click.argument("pictures", metavar="IMAGE...", nargs=-1, required=True, type=A_FILE)
 word = click.argument("word", required=False, default="")
 
 output = click.option("-o", "--output", type=NEW_FILE, help="A .png, .jpg or .webp file.")
@@ -51,13 +51,13 @@ def choice(name: str, choices: Sequence[str], default: str, text: str | None = N
 
 
 def fit(default: str) -> Decorator:
-    """What of a picture the network is shown."""
-    text = "Show the network the whole picture, or the centre that its published preprocessing leaves."
+    """What of an image the network is shown."""
+    text = "Show the network the whole image, or the centre that its published preprocessing leaves."
     return choice("--fit", ["whole", "crop"], default, text)
 
 
 def size(text: str = "Short side, in pixels, of what the network is shown.") -> Decorator:
-    """A side; height and width are in the proportion of the picture."""
+    """A side; height and width are in the proportion of the image."""
     return click.option("--size", type=AT_LEAST_ONE, help=text)
 
 

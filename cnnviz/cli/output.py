@@ -25,9 +25,9 @@ def check_sheet(output: Path | None) -> None:
 
 
 def check_apart(file: Path, picture: Path, option: str = "-o") -> None:
-    """Notice that a sheet would be written over the picture it is about; `option` names another place."""
+    """Notice that a sheet would be written over the image it is about; `option` names another place."""
     if file.resolve() == picture.resolve():
-        raise click.UsageError(f"the sheet would overwrite the picture {file}; choose another place with {option}.")
+        raise click.UsageError(f"the sheet would overwrite the image {file}; choose another place with {option}.")
 
 
 def check_npz(path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""`cnnviz predict`: what a network takes pictures for."""
+"""`cnnviz predict`: what a network takes images for."""
 
 import sys
 from dataclasses import asdict
@@ -23,7 +23,7 @@ from cnnviz.cli.terminal import echo, say_json
 def predict(
     pictures: tuple[Path, ...], top: int, fit: Any, names: tuple[str, ...], chosen: Chosen, as_json: bool, quiet: bool
 ) -> None:
-    """List the classes a network finds most probable for PICTURE.
+    """List the classes a network finds most probable for IMAGE.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`cnnviz inspect` and `cnnviz rerun`: how a picture was made, and the same again."""
+"""`cnnviz inspect` and `cnnviz rerun`: how an image was made, and the same again."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -38,17 +38,23 @@ def inspect(file: Path, as_json: bool) -> None:
     for name, value in _flat(record):
         echo(f"{name + ':':26} {value}")
     echo()
-    echo(f"`cnnviz rerun {file}` makes it again" + (", given --picture PATH" if record.get("picture") else ""))
+    echo(f"`cnnviz rerun {file}` makes it again" + (", given --image PATH" if record.get("picture") else ""))
 
 
 @click.command()
 @file_argument
-@click.option("--picture", type=options.A_FILE, help="The picture that FILE is about: its record keeps no path.")
+@click.option(
+    "--image",
+    "--picture",
+    "picture",
+    type=options.A_FILE,
+    help="The image that FILE is about: its record keeps no path.",
+)
 @click.option(
     "--target-mask", "mask", type=options.A_FILE, help="The mask of a region, of which its record keeps a hash only."
 )
 @click.option(
-    "--folder", type=options.A_FOLDER, help="The folder of pictures that took part, as references or in evidence."
+    "--folder", type=options.A_FOLDER, help="The folder of images that took part, as references or in evidence."
 )
 @options.output
 @options.network
@@ -74,7 +80,7 @@ def rerun(
 
     \b
     Example:
-      cnnviz rerun cat_vgg16-mini_block4_conv2.png --picture cat.jpg
+      cnnviz rerun cat_vgg16-mini_block4_conv2.png --image cat.jpg
     """
     from cnnviz.cli.rerun import Supplied, compared, remake
     from cnnviz.pictures.records import read_made
@@ -108,7 +114,7 @@ def _as_recorded(chosen: Chosen, record: Mapping[str, Any]) -> Chosen:
     name, weights = network["name"], given_weights(network)
     if chosen.model is None and network["weights"] == "as given":
         raise click.UsageError(f"{name} was made in Python; name what makes it with --model file.py:factory.")
-    if chosen.model is None and ":" in name:  # whoever made the picture may have put any name there
+    if chosen.model is None and ":" in name:  # whoever made the image may have put any name there
         raise click.UsageError(
             f"its record names a network of somebody's own, {name}, whose code would be run; name it with --model if"
             " you trust it."

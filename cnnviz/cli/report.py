@@ -1,4 +1,4 @@
-"""`cnnviz report`: the story of one picture in one network, as a page."""
+"""`cnnviz report`: the story of one image in one network, as a page."""
 
 from pathlib import Path
 
@@ -36,10 +36,10 @@ def report(
     chosen: Chosen,
     quiet: bool,
 ) -> None:
-    """Tell the story of PICTURE in one network, as a single page.
+    """Tell the story of IMAGE in one network, as a single page.
 
     What it is taken for, what becomes of it with depth, which pixels spoke for the class, which channels fired and what
-    they look for; measured, and in pictures. The page needs no other file and asks for nothing from elsewhere.
+    they look for; measured, and in images. The page needs no other file and asks for nothing from elsewhere.
 
     \b
     Example:

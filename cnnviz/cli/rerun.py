@@ -1,4 +1,4 @@
-"""Making a picture again from the record inside it, and saying whether it came out the same.
+"""Making an image again from the record inside it, and saying whether it came out the same.
 
 To add a command, write a function of a network, the record's settings and what the user supplies that gives a `Sheet`,
 and enter it in `MAKERS`.
@@ -38,7 +38,7 @@ PARTS = {"command": str, "network": dict, "settings": dict, "versions": dict, "r
 
 @dataclass(frozen=True)
 class Supplied:
-    """What a record does not hold: the user's picture, the mask of its region, the folder of others that took part."""
+    """What a record does not hold: the user's image, the mask of its region, the folder of others that took part."""
 
     picture: Path | None = None
     folder: Path | None = None
@@ -47,7 +47,7 @@ class Supplied:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a picture that was made again compares.
+    """How an image that was made again compares.
 
     Attributes:
         identical: whether all pixels are the same.
@@ -63,11 +63,11 @@ class Verdict:
 
 
 def remake(record: Mapping[str, Any], network: Network, supplied: Supplied) -> Sheet:
-    """The picture that a record is about, made again.
+    """The image that a record is about, made again.
 
     Raises:
         PictureError: if the record is of something that cannot be made again, something is missing for it, or the
-            picture supplied is another one.
+            image supplied is another one.
     """
     check_record(record)
     own = _Own(network, record["settings"], _picture(record, supplied.picture), supplied.folder, supplied.mask)
@@ -91,7 +91,7 @@ def check_record(record: Mapping[str, Any]) -> None:
             raise PictureError(f"this record has no {part}; only PNGs by this version of cnnviz can be made again.")
     command, network, picture = record["command"], record["network"], record.get("picture")
     if command not in MAKERS:
-        raise PictureError(f"pictures by {command!r} cannot be made again from their record: run what made them.")
+        raise PictureError(f"images by {command!r} cannot be made again from their record: run what made them.")
     odd = [name for name, value in record["results"].items() if not is_list(value, _is_number)]
     odd += [name for name in ("name", "weights") if not is_text(network.get(name))]
     odd += [] if is_text(network.get("outputs") or "") else ["outputs"]
@@ -109,7 +109,7 @@ def _is_number(value: object) -> bool:
 
 
 def compared(record: Mapping[str, Any], pixels: Pixels, again: Sheet) -> Verdict:
-    """How a picture that was made again compares with the one that holds the record."""
+    """How an image that was made again compares with the one that holds the record."""
     reasons = tuple(_reasons(record, again.made))
     identical = pixels.shape == again.pixels.shape and bool(np.array_equal(pixels, again.pixels))
     difference = _difference(record["results"], cast("Mapping[str, Any]", again.made["results"]))
@@ -152,14 +152,14 @@ def _unfollowed(reason: str) -> CnnvizError:
 
 
 def _picture(record: Mapping[str, Any], path: Path | None) -> Picture | None:
-    """The picture that the record names, which the user supplies."""
+    """The image that the record names, which the user supplies."""
     wanted = record.get("picture")
     if wanted is None:
         return None
     if not wanted.get("sha256"):
         raise PictureError(f"this was made from {wanted['name']}, which no file holds; it cannot be made again.")
     if path is None:
-        raise PictureError(f"this was made from {wanted['name']}; say where that is with --picture PATH.")
+        raise PictureError(f"this was made from {wanted['name']}; say where that is with --image PATH.")
     picture = read_picture(path)
     if picture.sha256 != wanted["sha256"]:
         raise PictureError(f"{path} is not the {wanted['name']} that this was made from: its sha256 is another.")
@@ -179,11 +179,11 @@ class _Own:
     @property
     def picture(self) -> Picture:
         if self.supplied is None:
-            raise PictureError("the record names no picture, without which it cannot be made again.")
+            raise PictureError("the record names no image, without which it cannot be made again.")
         return self.supplied
 
     def pictures(self, name: str) -> Path:
-        """The folder that the record calls by its name, or of the picture that it names."""
+        """The folder that the record calls by its name, or of the image that it names."""
         if name != Path(name).name:
             raise PictureError(f"the record names {name!r}, and never would cnnviz have written a path.")
         if self.folder is None:

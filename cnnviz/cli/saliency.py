@@ -59,12 +59,12 @@ def _box(text: str) -> tuple[int, ...]:
 @click.option("--layer", help="For methods of a layer; the last one with feature maps by default.")
 @click.option("--layers", help="Of class activation maps: the mean over several layers, separated by commas.")
 @click.option(
-    "--target-box", "box", type=_box, metavar="X0,Y0,X1,Y1", help="Of segmentation: a part of PICTURE, in its pixels."
+    "--target-box", "box", type=_box, metavar="X0,Y0,X1,Y1", help="Of segmentation: a part of IMAGE, in its pixels."
 )
 @click.option(
     "--target-mask", "mask", type=options.A_FILE, help="The same as a picture: what is white, or opaque, of it."
 )
-@click.option("--baseline", default="mean", show_default=True, help="mean, black, white, blur or a picture's path.")
+@click.option("--baseline", default="mean", show_default=True, help="mean, black, white, blur or an image's path.")
 @click.option("--set", "texts", multiple=True, metavar="OPTION=NUMBER", help="An option of a method; may be repeated.")
 @click.option(
     "--rise", is_flag=True, help="Begin insertion from the blurred image, as RISE does (Petsiuk et al. 2018)."
@@ -112,7 +112,7 @@ def saliency(
     quiet: bool,
     **checked: bool,
 ) -> None:
-    """Show which pixels of PICTURE speak for the class that came out, and how far to believe it.
+    """Show which pixels of IMAGE speak for the class that came out, and how far to believe it.
 
     Beneath each map stand its evidence and, in brackets, its baselines: deletion and insertion AUC, in up to 64 steps
     in the map's order, against random orders (mean and standard deviation of ten); with --precise, in all 64 steps, and

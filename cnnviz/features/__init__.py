@@ -1,1 +1,1 @@
-"""What a layer sees: feature maps, raw kernels, the part of a picture that a unit saw."""
+"""What a layer sees: feature maps, raw kernels, the part of an image that a unit saw."""

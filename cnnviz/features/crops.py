@@ -1,4 +1,4 @@
-"""What a unit saw of a picture: its receptive field in the picture's own pixels, cut out as a square tile."""
+"""What a unit saw of a picture: its receptive field in the image's own pixels, cut out as a square tile."""
 
 import math
 from collections import defaultdict
@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 @dataclass(frozen=True)
 class Place:
-    """A position (row, column) of a layer's maps, for the picture of that number."""
+    """A position (row, column) of a layer's maps, for the image of that number."""
 
     picture: int
     position: tuple[int, int]
@@ -27,7 +27,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Cut:
-    """A square tile of `TILE` pixels, and the box in the picture's pixels that it shows."""
+    """A square tile of `TILE` pixels, and the box in the image's pixels that it shows."""
 
     tile: Image.Image
     box: Box
@@ -36,11 +36,11 @@ class Cut:
 def cut_out(
     network: Network, row: Layer | None, places: Sequence[Place], pictures: Callable[[int], Picture]
 ) -> list[Cut]:
-    """What the units at some places of a layer saw; every picture is opened once.
+    """What the units at some places of a layer saw; every image is opened once.
 
     Args:
         row: of the table of layers; without one, or a known receptive field, all that the network saw is cut.
-        pictures: gives a picture by its number.
+        pictures: gives an image by its number.
     """
     by_picture: dict[int, list[int]] = defaultdict(list)
     for index, place in enumerate(places):
@@ -64,7 +64,7 @@ def strip(tiles: Sequence[Image.Image]) -> Image.Image:
 
 
 def _box(row: Layer | None, position: tuple[int, int], seen: Box, shape: Sequence[int]) -> Box:
-    """The receptive field of a position, in the picture's pixels, as far as the network saw it."""
+    """The receptive field of a position, in the image's pixels, as far as the network saw it."""
     left, top, right, bottom = seen
     vertical = _span(row, 0, position[0], shape[2])
     horizontal = _span(row, 1, position[1], shape[3])
@@ -89,10 +89,10 @@ def _span(row: Layer | None, axis: int, position: int, side: int) -> tuple[float
 
 
 def part_of(image: Image.Image, box: Box, side: int, *, squares: bool = False) -> Image.Image:
-    """A part of a picture, as far as it is inside, scaled so that its longer side is `side` pixels.
+    """A part of an image, as far as it is inside, scaled so that its longer side is `side` pixels.
 
     Args:
-        squares: whether the picture's own pixels stay squares where they are enlarged.
+        squares: whether the image's own pixels stay squares where they are enlarged.
     """
     inside = max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3])
     factor = side / max(inside[2] - inside[0], inside[3] - inside[1])
@@ -102,7 +102,7 @@ def part_of(image: Image.Image, box: Box, side: int, *, squares: bool = False) -
 
 
 def _tile(image: Image.Image, box: Box) -> Image.Image:
-    """A part of a picture in the middle of a square."""
+    """A part of an image in the middle of a square."""
     part = part_of(image.convert("RGB"), box, TILE, squares=True)
     tile = Image.new("RGB", (TILE, TILE), BESIDE)
     tile.paste(part, ((TILE - part.width) // 2, (TILE - part.height) // 2))

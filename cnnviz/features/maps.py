@@ -1,4 +1,4 @@
-"""Feature maps: what the channels of a layer make of a picture, with their statistics."""
+"""Feature maps: what the channels of a layer make of an image, with their statistics."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Maps = NDArray[np.float32]
 
 @dataclass(frozen=True, repr=False)
 class FeatureMaps:
-    """What one layer gives for one or more pictures.
+    """What one layer gives for one or more images.
 
     Attributes:
         network: the network that was looked into.
@@ -100,7 +100,7 @@ class FeatureMaps:
         scale: Scale = "channel",
         cmap: str = FEATURES,
     ) -> Sheet:
-        """The maps as one picture.
+        """The maps as one image.
 
         Args:
             channels: which, in the order of their tiles; all by default.
@@ -254,21 +254,21 @@ def feature_maps(
     size: int | None = None,
     grid: tuple[int, int] | None = None,
 ) -> FeatureMaps:
-    """The feature maps of one layer for a picture, channels first however the layer arranges them.
+    """The feature maps of one layer for an image, channels first however the layer arranges them.
 
     Args:
         network: a `Network`; or any ``nn.Module``, to which a tensor is then given as it is, without normalisation.
         picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) or (N, C, H, W) in [0, 1].
         layer: a name from ``network.layers``.
-        fit: what to show of a picture that is no tensor, "whole" or "crop"; see `cnnviz.networks.inputs`.
+        fit: what to show of an image that is no tensor, "whole" or "crop"; see `cnnviz.networks.inputs`.
         size: short side, in pixels, of what the network sees; the network's own by default.
         grid: (rows, columns) of a transformer's tokens; by default as its first convolution gave them, or a square.
 
     Raises:
         UnknownNameError: if there is no such layer or fit.
         LayerError: if the layer gives no feature maps, not one set for each image, or values that are not finite.
-        ShapeError: if the network cannot take a tensor of that shape, or a picture of that size.
-        PictureError: if the picture cannot be read.
+        ShapeError: if the network cannot take a tensor of that shape, or an image of that size.
+        PictureError: if the image cannot be read.
     """
     if isinstance(network, Network):
         shown = show(network, picture, fit=fit, size=size)
@@ -278,7 +278,7 @@ def feature_maps(
         network = wrap(network, name=kind, input_size=(height, width), channels=channels)
         shown = as_it_is(network, picture)
     else:
-        raise ShapeError("a plain nn.Module is shown tensors (N, C, H, W); for picture files, cnnviz.wrap() it first.")
+        raise ShapeError("a plain nn.Module is shown tensors (N, C, H, W); for image files, cnnviz.wrap() it first.")
     return maps_of_layers(network, shown, [layer], grid)[layer]
 
 

@@ -18,7 +18,7 @@ from cnnviz.synthesis.settings import Precision
 def building(engine: Engine, store: Store, request: Request) -> Iterator[Progress]:
     """Draw what a gallery is asked to hold and does not hold yet.
 
-    Layers and filters are added to those that the gallery holds; a picture that was drawn otherwise is drawn again,
+    Layers and filters are added to those that the gallery holds; an image that was drawn otherwise is drawn again,
     and if the network has other weights than it had, all are, which is said in a warning.
     Whoever stops early keeps what is finished.
 

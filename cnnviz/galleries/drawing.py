@@ -1,4 +1,4 @@
-"""Filters to finished pictures with what is known of them, ready to be written by whoever keeps the gallery."""
+"""Filters to finished images with what is known of them, ready to be written by whoever keeps the gallery."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from cnnviz.synthesis.maximization import filter_job, recorded_layer
 
 @dataclass(frozen=True)
 class Drawing:
-    """A filter's picture, the bytes of a PNG, and its record, plain enough for JSON."""
+    """A filter's image, the bytes of a PNG, and its record, plain enough for JSON."""
 
     layer: str
     number: int

@@ -1,7 +1,7 @@
 """Where a gallery's work is done: in this process, or elsewhere (`cnnviz.galleries.ray_engine`).
 
 An engine has a network and does three things with it, on whatever devices it has: `plan` decides what a request leaves
-open, `draw` draws chunks, `excite` shows pictures. To add another one, give it these.
+open, `draw` draws chunks, `excite` shows images. To add another one, give it these.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ class Engine(Protocol):
         ...
 
     def excite(self, layers: Sequence[str], top: int, shards: Iterator[Shard]) -> Iterator[Excitation]:
-        """Show the network shards of pictures; what each gives comes in any order."""
+        """Show the network shards of images; what each gives comes in any order."""
         ...
 
 

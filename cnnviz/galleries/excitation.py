@@ -1,8 +1,8 @@
-"""Which pictures of many excite each filter most, in memory that does not grow with their number.
+"""Which images of many excite each filter most, in memory that does not grow with their number.
 
-An `Excitation` holds, for every filter of chosen layers, the best pictures with the positions that excited it, and a
-histogram over all pictures of the filter's largest activation. Two of them merge, in any order, into what one pass over
-all their pictures gives.
+An `Excitation` holds, for every filter of chosen layers, the best images with the positions that excited it, and a
+histogram over all images of the filter's largest activation. Two of them merge, in any order, into what one pass over
+all their images gives.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network, forward_pass
 from cnnviz.pictures.reading import picture_from_bytes
 
-BATCH = 32  # pictures that the network is shown at a time
+BATCH = 32  # images that the network is shown at a time
 BINS = 64
 LEAST = -24  # the exponent of two below which values share a bin
 
@@ -37,8 +37,8 @@ class Tally:
 
     Attributes:
         values: (C, K), the largest activations, in descending order; -inf where there are fewer above zero.
-        pictures, positions: (C, K), int64: the pictures' numbers, and where in the flattened map.
-        counts: (C, BINS), int64: pictures by the filter's largest activation, from 0 to two to the power of `powers`.
+        pictures, positions: (C, K), int64: the images' numbers, and where in the flattened map.
+        counts: (C, BINS), int64: images by the filter's largest activation, from 0 to two to the power of `powers`.
         powers: (C,), int64.
     """
 
@@ -50,7 +50,7 @@ class Tally:
         self.powers = torch.full((channels,), LEAST)
 
     def add(self, values: Tensor, positions: Tensor, pictures: Tensor) -> None:
-        """Count pictures (N,) in: each filter's largest activation (N, C), and where it is."""
+        """Count images (N,) in: each filter's largest activation (N, C), and where it is."""
         fired = torch.where(values > 0, values, -torch.inf).T
         self._keep_best(fired, pictures.expand(len(fired), -1), positions.T)
         largest = values.amax(0)
@@ -69,7 +69,7 @@ class Tally:
         self.counts += widened.counts
 
     def _keep_best(self, values: Tensor, pictures: Tensor, positions: Tensor) -> None:
-        """Of equal values, the picture with the lower number counts more, so the order of counting does not matter."""
+        """Of equal values, the image with the lower number counts more, so the order of counting does not matter."""
         top = self.values.shape[1]
         pairs = ((self.values, values), (self.pictures, pictures), (self.positions, positions))
         values, pictures, positions = (torch.cat(pair, 1) for pair in pairs)
@@ -95,13 +95,13 @@ class Tally:
 
 
 class Excitation:
-    """What a pass over pictures has found so far.
+    """What a pass over images has found so far.
 
     Attributes:
         tallies: by layer.
         widths: by layer, of its maps, in positions.
         shards: the starts of the shards that are counted.
-        count: how many pictures.
+        count: how many images.
         unreadable: names of what could not be used, and why.
     """
 
@@ -139,7 +139,7 @@ class Excitation:
 def excite(
     network: Network, layers: Sequence[str], top: int, shard: Shard, memory: MemoryLimit | None = None
 ) -> Excitation:
-    """Show a network the pictures of a shard, each as its published preprocessing cuts it.
+    """Show a network the images of a shard, each as its published preprocessing cuts it.
 
     Args:
         memory: on the network's device, as far as it is known from other shards.

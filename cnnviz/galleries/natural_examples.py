@@ -1,11 +1,11 @@
-"""Natural examples: of a folder of pictures, what excites each filter of a gallery most.
+"""Natural examples: of a folder of images, what excites each filter of a gallery most.
 
-    examples.json                       which pictures they are from
-    examples/block4_conv2.jsonl         a line per filter: the pictures, values and places, and a histogram
+    examples.json                       which images they are from
+    examples/block4_conv2.jsonl         a line per filter: the images, values and places, and a histogram
     examples/block4_conv2/0041.webp     those places as a row of square tiles
 
-One pass over the pictures finds them; it can be interrupted at any time and goes on where it was. Tiles are cut at the
-receptive field out of the picture itself, in its own pixels, as far as the network saw it. People predict what a
+One pass over the images finds them; it can be interrupted at any time and goes on where it was. Tiles are cut at the
+receptive field out of the image itself, in its own pixels, as far as the network saw it. People predict what a
 unit does from such examples better than from synthesized images (Borowski et al. 2021, *Exemplary Natural Images
 Explain CNN Activations Better than State-of-the-Art Feature Visualization*).
 """
@@ -34,13 +34,13 @@ from cnnviz.networks.provenance import describe
 from cnnviz.pictures.reading import picture_files, read_picture
 
 TOP = 9
-SHARD = 128  # pictures
+SHARD = 128  # images
 QUALITY = 75  # of the tiles
 UNFINISHED = ".examples.state"
 
 
 def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) -> Iterator[Progress]:
-    """Find the pictures of a folder, and of the folders in it, that excite the filters of a gallery most.
+    """Find the images of a folder, and of the folders in it, that excite the filters of a gallery most.
 
     Args:
         engine: with the network that the gallery is about.
@@ -50,7 +50,7 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
         How far the pass is, after each part; what is done, but not finished, could not be used.
 
     Raises:
-        PictureError: if there is no picture, or none that can be used.
+        PictureError: if there is no image, or none that can be used.
         OutputError: if the gallery is about another network, or cannot be written.
     """
     plan = store.planned()
@@ -70,7 +70,7 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
             yield Progress(done, len(files), excitation.count, len(files))
         if not excitation.count:
             raise PictureError(
-                f"none of the {len(files)} pictures in {folder} can be used; the first: {excitation.unreadable[0][1]}"
+                f"none of the {len(files)} images in {folder} can be used; the first: {excitation.unreadable[0][1]}"
             )
         (store.folder / EXAMPLES).unlink(missing_ok=True)  # until all is written, there are no examples
         for layer in plan.layers:
@@ -83,7 +83,7 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
 
 
 def _shards(files: list[Path], names: list[str], done: set[int]) -> Iterator[Shard]:
-    """Pictures as bytes, so that nobody else needs the folder; what cannot be read has none."""
+    """Images as bytes, so that nobody else needs the folder; what cannot be read has none."""
     for start in range(0, len(files), SHARD):
         if start not in done:
             pictures = zip(names[start : start + SHARD], files[start : start + SHARD], strict=True)
@@ -110,7 +110,7 @@ def _size(path: Path) -> int | None:
 
 
 def _resumed(store: Store, identity: str) -> Excitation:
-    """The interrupted pass over the same pictures, or a new one."""
+    """The interrupted pass over the same images, or a new one."""
     path = store.folder / UNFINISHED
     try:
         kept = torch.load(path, weights_only=True)
@@ -164,7 +164,7 @@ def _best(tally: Tally, number: int, width: int) -> list[tuple[Place, float]]:
 
 
 def _write_strip(store: Store, layer: str, number: int, tiles: Sequence[Image.Image]) -> dict[str, str | None]:
-    """The tiles as a file; there is none for a filter that no picture excites."""
+    """The tiles as a file; there is none for a filter that no image excites."""
     path = store.example_strip(layer, number)
     if not tiles:
         path.unlink(missing_ok=True)

@@ -58,13 +58,13 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole gallery: the network, as pictures record it, and its layers in the order in which they run."""
+    """A whole gallery: the network, as images record it, and its layers in the order in which they run."""
 
     network: Mapping[str, Any]
     layers: tuple[LayerPlan, ...]
 
     def key(self, layer: LayerPlan, number: int) -> str:
-        """What identifies the picture of a filter: the sha256 of all that determines it."""
+        """What identifies the image of a filter: the sha256 of all that determines it."""
         return digest(
             {
                 "network": self._computing(COMPUTED),

@@ -1,10 +1,10 @@
 """The folder of a gallery: what lies where, and how it stays whole.
 
     gallery.json                      the plan
-    images/block4_conv2/0041.png      a picture per filter
-    records/block4_conv2.jsonl        a line per filter: key, sha256 of its picture, scores, status, curve, time
+    images/block4_conv2/0041.png      an image per filter
+    records/block4_conv2.jsonl        a line per filter: key, sha256 of its image, scores, status, curve, time
 
-Every file appears whole or not at all, pictures before the records that name them, so that whatever interrupts, the
+Every file appears whole or not at all, images before the records that name them, so that whatever interrupts, the
 folder is in order, and what has a record is done. One build at a time writes.
 """
 
@@ -87,14 +87,14 @@ class Store:
         return self.folder / "examples" / file_name(layer) / f"{number:04d}.webp"
 
     def done(self, plan: Plan) -> dict[str, set[int]]:
-        """By layer, the filters whose picture is there, undamaged, and as planned."""
+        """By layer, the filters whose image is there, undamaged, and as planned."""
         return {
             layer.layer: {number for number, fault in self._checked(plan, layer) if fault is None}
             for layer in plan.layers
         }
 
     def faults(self, plan: Plan) -> list[Fault]:
-        """Everything that is missing, damaged, stale or left over; every picture is read."""
+        """Everything that is missing, damaged, stale or left over; every image is read."""
         faults = [fault for layer in plan.layers for _, fault in self._checked(plan, layer) if fault is not None]
         return faults + [Fault("left over", self.name(path), "belongs to nothing") for path in self._left_over(plan)]
 
@@ -150,7 +150,7 @@ class Store:
             path.unlink()
 
     def add(self, drawings: Sequence[Drawing]) -> None:
-        """Keep pictures, then the records that name them."""
+        """Keep images, then the records that name them."""
         self.check_there()
         for drawing in drawings:
             with whole_file(self.image(drawing.layer, drawing.number)) as file:
@@ -189,15 +189,15 @@ class Store:
         return self.fault_of(path, known.get("sha256"))
 
     def fault_of(self, path: Path, sha256: str | None) -> Fault | None:
-        """What is wrong with a picture whose record names it by this sha256."""
+        """What is wrong with an image whose record names it by this sha256."""
         if not path.is_file():
-            return Fault("missing", self.name(path), "the picture is gone")
+            return Fault("missing", self.name(path), "the image is gone")
         if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             return Fault("damaged", self.name(path), "is not the file that its record names")
         return None
 
     def _left_over(self, plan: Plan) -> list[Path]:
-        """Files of interrupted writing, pictures of filters that are not planned, records of layers that are not."""
+        """Files of interrupted writing, images of filters that are not planned, records of layers that are not."""
         ours = {self.image(layer.layer, number) for layer in plan.layers for number in layer.filters}
         ours |= {self._records(layer.layer) for layer in plan.layers}
         files = [*self.folder.glob("images/*/[0-9]*.png"), *self.folder.glob("records/*.jsonl")]

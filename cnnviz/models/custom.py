@@ -55,7 +55,7 @@ def build(
         kind = type(product).__name__
         raise ModelError(f"{name} returned an object of type {kind}; it should return an nn.Module or a Network.")
     if input_size is None:
-        raise ModelError(f"say how large the pictures of {name} are, as with --input-size 224 (or input_size=224).")
+        raise ModelError(f"say how large the images of {name} are, as with --input-size 224 (or input_size=224).")
     if max([input_size] if isinstance(input_size, int) else input_size) > LARGEST:
         raise ModelError(f"the input size of {name} can be {LARGEST} pixels at most; more would fill the memory.")
     made = Origin("as its factory made them", None)

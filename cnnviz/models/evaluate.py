@@ -1,6 +1,6 @@
 """Measure the embedded network: ``python -m cnnviz.models.evaluate --data tiny-imagenet-200``.
 
-Every validation picture goes through cnnviz's own preprocessing into the network as it is shipped: how often it is
+Every validation image goes through cnnviz's own preprocessing into the network as it is shipped: how often it is
 right, how far its probabilities can be believed, which classes it confuses, which filters never fire. What is printed
 is Markdown, made for the model card. `cnnviz.models.train` measures by the same functions.
 """
@@ -32,10 +32,10 @@ BINS = 15  # of probability, for the calibration error
 @click.option(
     "--side", "sides", type=click.IntRange(1), multiple=True, default=SIDES, help="Size in pixels; repeatable."
 )
-@click.option("--first", type=click.IntRange(min=1), help="Measure on this many pictures, spread evenly, only.")
+@click.option("--first", type=click.IntRange(min=1), help="Measure on this many images, spread evenly, only.")
 @click.option("--device", default="cpu", show_default=True)
 def main(data: Path, weights: Path | None, sides: tuple[int, ...], first: int | None, device: str) -> None:
-    """Print how often the network is right on the validation pictures of DATA, where it errs, and its dead filters.
+    """Print how often the network is right on the validation images of DATA, where it errs, and its dead filters.
 
     Errors and dead filters are those at the network's own size, if that is among the sides.
     """
@@ -43,7 +43,7 @@ def main(data: Path, weights: Path | None, sides: tuple[int, ...], first: int | 
     pictures, classes = read_split(data, "val")
     rows = torch.linspace(0, len(classes) - 1, first or len(classes)).round().long()
     images, classes = [_image(pictures[row]) for row in rows], classes[rows]
-    click.echo(f"{network.name} ({network.weights}), {len(rows)} pictures\n")
+    click.echo(f"{network.name} ({network.weights}), {len(rows)} images\n")
     click.echo("| side | top-1 | top-5 | calibration error |\n|---|---|---|---|")
     logits = {}
     for side in sides:
@@ -60,12 +60,12 @@ def main(data: Path, weights: Path | None, sides: tuple[int, ...], first: int | 
 
 @torch.inference_mode()
 def logits_of(network: Network, images: Sequence[Image.Image], side: int) -> Tensor:
-    """Logits (N, C) of pictures shown at `side` pixels."""
+    """Logits (N, C) of images shown at `side` pixels."""
     return torch.cat([network(batch).cpu() for batch in _batches(network, images, side)])
 
 
 def share_right(logits: Tensor, classes: Tensor, top: int = 1) -> float:
-    """Share of pictures whose class is among the `top` most probable; what ties with it counts as less probable."""
+    """Share of images whose class is among the `top` most probable; what ties with it counts as less probable."""
     truth = logits.gather(1, classes[:, None])
     return ((logits > truth).sum(1) < top).double().mean().item()
 
@@ -118,7 +118,7 @@ def per_class(network: Network, logits: Tensor, classes: Tensor) -> Iterator[str
 
 @torch.inference_mode()
 def dead_filters(network: Network, images: Sequence[Image.Image], side: int) -> dict[str, Tensor]:
-    """For every convolution, which of its filters (C,) fire on none of the pictures."""
+    """For every convolution, which of its filters (C,) fire on none of the images."""
     layers = network.convolutions
     alive = {layer: torch.tensor(False, device=network.device) for layer in layers}
     for batch in _batches(network, images, side):

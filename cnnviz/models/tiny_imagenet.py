@@ -28,13 +28,13 @@ def class_names(data: Path) -> dict[str, str]:
 
 
 def read_split(data: Path, split: str, progress: Callable[[int], None] | None = None) -> tuple[Tensor, Tensor]:
-    """All pictures of a split ("train" or "val"), decoded.
+    """All images of a split ("train" or "val"), decoded.
 
     Args:
-        progress: called now and then with how many pictures are read.
+        progress: called now and then with how many images are read.
 
     Returns:
-        Pictures (N, 3, 64, 64), uint8, and classes (N,), int64, which count the sorted WordNet ids.
+        Images (N, 3, 64, 64), uint8, and classes (N,), int64, which count the sorted WordNet ids.
     """
     index = {wnid: number for number, wnid in enumerate(class_names(data))}
     files = _validation_files(data) if (data / split / "val_annotations.txt").exists() else _class_files(data / split)

@@ -5,9 +5,9 @@ last finished epoch, and draws what an uninterrupted run would have drawn. The f
 ``checkpoint.pt``, ``log.jsonl`` (a line per epoch) and, at the end, ``vgg16-mini.safetensors``: the averaged weights,
 batch norm and a temperature folded in, in half precision. ``--export`` makes that file of weights that are trained.
 
-The recipe: one cycle of SGD with Nesterov momentum, label smoothing, random resized crops, flips and colour. Pictures
+The recipe: one cycle of SGD with Nesterov momentum, label smoothing, random resized crops, flips and colour. Images
 grow from stage to stage (`STAGES`), so that the early epochs are cheap and larger photographs still mean something to
-the network at the end. The weights that are kept are an exponential moving average. Pictures and their changes stay on
+the network at the end. The weights that are kept are an exponential moving average. Images and their changes stay on
 the device, which the loop over the batches never waits for.
 """
 
@@ -38,7 +38,7 @@ from cnnviz.networks.devices import fast_dtype
 
 
 class Stage(NamedTuple):
-    """Epochs with pictures of the same sides."""
+    """Epochs with images of the same sides."""
 
     epochs: int
     until: float  # the share of the training's work that is done at the end
@@ -52,7 +52,7 @@ STAGES = (
     Stage(17, 0.93, (96, 112, 128)),
     Stage(5, 1.00, (96, 112, 128, 144, 160)),
 )
-SMALLEST_CROPS = ((0.0, 0.3), (0.6, 0.4), (0.85, 0.55))  # from a share of the work on, as a share of a picture's area
+SMALLEST_CROPS = ((0.0, 0.3), (0.6, 0.4), (0.85, 0.55))  # from a share of the work on, as a share of an image's area
 PEAK, WARM_UP = 0.3, 0.04  # of the learning rate; the share of the work in which it rises
 BATCH = 256
 WEIGHT_DECAY = 2.5e-4
@@ -86,7 +86,7 @@ def main(data: Path, out: Path, seed: int, trained: Path | None) -> None:
 def export(trained: VGGMini, pictures: Tensor, classes: Tensor, labels: Mapping[str, str], path: Path) -> None:
     """Write the network as it is shipped: batch norm and temperature folded in, in half precision.
 
-    The temperature is fitted on the validation pictures (one number for all of them, which moves no class to the top).
+    The temperature is fitted on the validation images (one number for all of them, which moves no class to the top).
     """
     exact = logits_of(trained, pictures, SIDE)
     network = folded(trained.eval())
@@ -100,18 +100,18 @@ def export(trained: VGGMini, pictures: Tensor, classes: Tensor, labels: Mapping[
 
 
 def share_done(epochs: float) -> float:
-    """Share of the training's work that is done after so many epochs: those with larger pictures count for more."""
+    """Share of the training's work that is done after so many epochs: those with larger images count for more."""
     ends = accumulate((stage.epochs for stage in STAGES), initial=0)
     return float(np.interp(epochs, list(ends), [0, *(stage.until for stage in STAGES)]))
 
 
 def sides_at(share: float) -> tuple[int, ...]:
-    """The sides of pictures, in pixels, once a share of the work, in [0, 1), is done."""
+    """The sides of images, in pixels, once a share of the work, in [0, 1), is done."""
     return next(stage.sides for stage in STAGES if share < stage.until)
 
 
 def smallest_crop_at(share: float) -> float:
-    """The smallest crop, as a share of the picture's area, once a share of the work is done."""
+    """The smallest crop, as a share of the image's area, once a share of the work is done."""
     return max(crop for start, crop in SMALLEST_CROPS if start <= share)
 
 
@@ -139,7 +139,7 @@ class Run:
             self._load(torch.load(out / "checkpoint.pt", map_location=self.device, weights_only=True))
 
     def train_epoch(self, pictures: Tensor, classes: Tensor) -> None:
-        """One pass over the pictures (N, 3, H, W), uint8, and their classes (N,), both on the run's device."""
+        """One pass over the images (N, 3, H, W), uint8, and their classes (N,), both on the run's device."""
         draws = torch.Generator(self.device).manual_seed(self.seed * 1000 + self.epoch)
         sides, steps = sides_at(share_done(self.epoch)), len(classes) // BATCH
         order = torch.randperm(len(classes), generator=draws, device=self.device)
@@ -193,7 +193,7 @@ def augmented(pictures: Tensor, side: int, smallest_crop: float, draws: torch.Ge
     """Random resized crops, flipped and recoloured: (N, 3, H, W) uint8 to (N, 3, side, side), normalised.
 
     Args:
-        draws: a generator on the device of the pictures.
+        draws: a generator on the device of the images.
     """
     count = len(pictures)
 
@@ -223,7 +223,7 @@ def normalised(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def logits_of(network: nn.Module, pictures: Tensor, side: int) -> Tensor:
-    """Logits (N, C), on the CPU, of pictures (N, 3, H, W), uint8, enlarged to `side`."""
+    """Logits (N, C), on the CPU, of images (N, 3, H, W), uint8, enlarged to `side`."""
     network.eval()
     device = next(network.parameters()).device
     batches = (batch.to(device).float() / 255 for batch in torch.split(pictures, BATCH))
@@ -256,7 +256,7 @@ def _numbers(network: nn.Module) -> list[Tensor]:
 
 def _say_read(done: int) -> None:
     if done % 10_000 == 0:
-        console.print(f"read {done} pictures")
+        console.print(f"read {done} images")
 
 
 def _progress(steps: int, title: str) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What a network is shown of a picture.
+"""What a network is shown of an image.
 
 By default the whole of it, its aspect kept, its short side at the network's size; squeezed to that size where the
 network takes no other. ``fit="crop"`` is the network's published preprocessing, the one its accuracy was measured with.
@@ -25,20 +25,20 @@ from cnnviz.pictures.reading import Picture, picture_of, picture_of_array, read_
 Fit = Literal["whole", "crop"]
 Source = str | Path | Picture | Image.Image | NDArray[Any] | Tensor
 Seen = tuple[float, float, float, float]
-LARGEST = 4096  # pixels; the maps of a larger picture would not fit into memory
-LONGEST = 8  # times the short side; a longer picture is refused, or it would not fit into memory
+LARGEST = 4096  # pixels; the maps of a larger image would not fit into memory
+LONGEST = 8  # times the short side; a longer image is refused, or it would not fit into memory
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a network is shown of one or more pictures.
+    """What a network is shown of one or more images.
 
     Attributes:
         images: (N, C, H, W) in [0, 1], on the network's device.
-        names: of the pictures, N.
+        names: of the images, N.
         pictures: as 8-bit pixels (H', W', 3) in their own size, N.
-        sha256: of the picture's file, where there is one.
-        seen: (left, top, right, bottom) in the picture's pixels: the part that is in `images`.
+        sha256: of the image's file, where there is one.
+        seen: (left, top, right, bottom) in the image's pixels: the part that is in `images`.
         how: "whole", "squeezed", "cropped" or "as it is".
         settings: what was asked for, fit and size.
     """
@@ -59,7 +59,7 @@ def show(
     fit: Fit = "whole",
     size: int | None = None,
 ) -> Shown:
-    """Make of a picture what `network` is to see.
+    """Make of an image what `network` is to see.
 
     Args:
         picture: a file, a `Picture`, a PIL image, an array (H, W) or (H, W, C) of uint8, uint16 or real numbers from 0
@@ -69,8 +69,8 @@ def show(
 
     Raises:
         UnknownNameError: if there is no such fit.
-        PictureError: if the picture cannot be read, or is too long and narrow to be seen whole.
-        ShapeError: if a tensor has another shape or range, or the network takes no picture of that size.
+        PictureError: if the image cannot be read, or is too long and narrow to be seen whole.
+        ShapeError: if a tensor has another shape or range, or the network takes no image of that size.
     """
     choose(fit, get_args(Fit), "fit")
     if isinstance(picture, Tensor):
@@ -85,11 +85,11 @@ def show(
         picture = read_picture(picture)
     if not isinstance(picture, Picture):
         kind = type(picture).__name__
-        raise PictureError(f"a picture is a file, a PIL image, an array (H, W, C) or a tensor, not a {kind}.")
+        raise PictureError(f"an image is a file, a PIL image, an array (H, W, C) or a tensor, not a {kind}.")
     check_side(min(network.input_size) if size is None else size)
     if size is not None and (size, size) != network.input_size and not network.takes_any_size:
         own = " x ".join(map(str, network.input_size))
-        raise ShapeError(f"{network.name} takes pictures of {own} px (height x width) only; leave out the size.")
+        raise ShapeError(f"{network.name} takes images of {own} px (height x width) only; leave out the size.")
     image, exact = picture.image.convert("L" if network.channels == 1 else "RGB"), picture.values
     layers = [image] if exact is None else planes(exact, network.channels, picture.name)
     squeezed = fit == "whole" and not network.takes_any_size
@@ -127,7 +127,7 @@ def as_it_is(network: Network, images: Tensor) -> Shown:
 
 
 def check_side(side: int) -> None:
-    """Notice a picture that memory could not hold.
+    """Notice an image that memory could not hold.
 
     Raises:
         ShapeError: if the side is not 1 to `LARGEST` pixels.
@@ -211,7 +211,7 @@ def _tensor(layers: list[Image.Image], network: Network) -> Tensor:
 
 
 def unseen_dimmed(shown: "Shown", image: int) -> Pixels:
-    """The picture, with whatever the network did not see of it nearly white."""
+    """The image, with whatever the network did not see of it nearly white."""
     pixels = shown.pictures[image]
     left, top, right, bottom = (round(edge) for edge in shown.seen)
     dimmed = (255 - (255 - pixels.astype(np.uint16)) // 4).astype(np.uint8)

@@ -28,8 +28,8 @@ class Layer:
         kernel, stride, padding: (height, width) in positions, or None where the layer has none.
         output: shape without the batch: (C, H, W) for maps; empty if the layer did not run.
         parameters: how many numbers it learns; shared ones count at the first layer that has them.
-        receptive_field: (height, width) in input pixels, not cut at the picture's border; infinite where every output
-            depends on the whole picture; None where it is not known.
+        receptive_field: (height, width) in input pixels, not cut at the image's border; infinite where every output
+            depends on the whole image; None where it is not known.
         step: (height, width) in input pixels between neighbouring outputs, likewise.
         start: (row, column) of the input pixel at which the first output's receptive field begins, negative where that
             is beyond the border, likewise.
@@ -55,10 +55,10 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
     is listed at its first use.
 
     Args:
-        input_size: (height, width) in pixels of the picture; the network's own by default.
+        input_size: (height, width) in pixels of the image; the network's own by default.
 
     Raises:
-        ShapeError: if the network does not take pictures of that size.
+        ShapeError: if the network does not take images of that size.
     """
     check_network(network)
     height, width = input_size or network.input_size

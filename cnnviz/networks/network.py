@@ -426,7 +426,7 @@ def wrap(
 
     Args:
         module: takes images (N, C, H, W) normalised by `mean` and `std`, gives outputs (N, classes).
-        name: what to call it in pictures and messages.
+        name: what to call it in images and messages.
         input_size: side, or (height, width), in pixels of the images it was made for.
         mean, std: one number per colour channel, or one for all, in units of the [0, 1] range.
         labels: a name per class; synonyms may follow, separated by commas.
@@ -581,6 +581,6 @@ def check_logits(output: object, count: int, name: str) -> Tensor:
     else:
         given = f"a {type(output).__name__}"
     raise ModelError(
-        f"{name} is no classifier of single pictures: it gives no single row of logits but {given}; look at its layers"
+        f"{name} is no classifier of single images: it gives no single row of logits but {given}; look at its layers"
         " and filters, or name a factory of a module that gives logits alone."
     )

@@ -1,4 +1,4 @@
-"""Classes by name, and the ones that a network finds most probable for a picture."""
+"""Classes by name, and the ones that a network finds most probable for an image."""
 
 from dataclasses import dataclass
 
@@ -96,7 +96,7 @@ def predict(
     top: int = 5,
     fit: Fit = "crop",
 ) -> list[Prediction]:
-    """The most probable classes of one picture, or the largest values, the first one first.
+    """The most probable classes of one image, or the largest values, the first one first.
 
     Args:
         picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) in [0, 1].
@@ -104,7 +104,7 @@ def predict(
         fit: "crop", the network's published preprocessing, or "whole"; see `cnnviz.networks.inputs`.
 
     Raises:
-        PictureError, ShapeError: if the picture cannot be read or shown to the network.
+        PictureError, ShapeError: if the image cannot be read or shown to the network.
         ModelError: if the network's output is not one row of finite logits, one for each label.
     """
     check_network(network)

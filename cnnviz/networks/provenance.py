@@ -1,6 +1,6 @@
-"""How a picture was made, as JSON inside the picture.
+"""How an image was made, as JSON inside the image.
 
-What is recorded makes the picture again: the command and its settings, the network and the fingerprint of its weights,
+What is recorded makes the image again: the command and its settings, the network and the fingerprint of its weights,
 the sha256 of the user's files with their base names, and versions. Never a path, a user or a machine.
 """
 
@@ -31,13 +31,13 @@ def record(
     sha256: str | None = None,
     results: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, object]:
-    """What to keep in a picture made by `command`.
+    """What to keep in an image made by `command`.
 
     Args:
-        results: numbers that come out the same, but for rounding, when the picture is made again; kept at six digits.
+        results: numbers that come out the same, but for rounding, when the image is made again; kept at six digits.
         settings: everything else the result depends on; must be plain enough for JSON.
-        picture: base name of the user's picture, if there is one.
-        sha256: of the picture's file, where there is one.
+        picture: base name of the user's image, if there is one.
+        sha256: of the image's file, where there is one.
     """
     return {
         "command": command,

@@ -1,1 +1,1 @@
-"""Picture files in, numbers to colours, sheets and their records out."""
+"""Image files in, numbers to colours, sheets and their records out."""

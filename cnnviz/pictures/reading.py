@@ -1,4 +1,4 @@
-"""Picture files in, colour maps on.
+"""Image files in, colour maps on.
 
 A `Picture` is what a person sees when the file is opened: upright, its colours as RGB, or grey; nothing cropped.
 """
@@ -42,7 +42,7 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, upright.
+    """An image, upright.
 
     Attributes:
         image: of mode RGB or L, as it is drawn.
@@ -62,14 +62,14 @@ class Picture:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder and the folders in it, by their endings, in order.
+    """The images in a folder and the folders in it, by their endings, in order.
 
     Raises:
         PictureError: if there is none.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
     if not files:
-        raise PictureError(f"there is no picture in {folder}; give a folder of photographs.")
+        raise PictureError(f"there is no image in {folder}; give a folder of photographs.")
     return files
 
 
@@ -80,37 +80,37 @@ def read_picture(path: str | Path) -> Picture:
     than 8 bits, or has more channels than colours, is kept as `Picture.values`.
 
     Raises:
-        PictureError: if the file is missing, is no picture, is damaged, or is larger than Pillow thinks safe.
+        PictureError: if the file is missing, is no image, is damaged, or is larger than Pillow thinks safe.
     """
     if not isinstance(path, str | Path):
-        raise PictureError(f"a picture is read from a file; give its path, not a {type(path).__name__}.")
+        raise PictureError(f"an image is read from a file; give its path, not a {type(path).__name__}.")
     path = Path(path)
     content = content_of(path)
     if not content:
-        raise PictureError(f"{path} is empty; give the path of a picture.")
+        raise PictureError(f"{path} is empty; give the path of an image.")
     return picture_from_bytes(content, os.fsencode(path.name).decode("utf-8", "replace"))
 
 
 def content_of(path: Path) -> bytes:
-    """What a file that may be a picture holds; never of a pipe or a device, which might have no end.
+    """What a file that may be an image holds; never of a pipe or a device, which might have no end.
 
     Raises:
-        PictureError: if there is no such file, it cannot be read, or it is larger than any picture.
+        PictureError: if there is no such file, it cannot be read, or it is larger than any image.
     """
     try:
         if not path.is_file():
             raise PictureError(
-                f"{path} is {'not a file' if path.exists() else 'not there'}; give the path of a picture."
+                f"{path} is {'not a file' if path.exists() else 'not there'}; give the path of an image."
             )
         if path.stat().st_size > LARGEST_FILE:
-            raise PictureError(f"{path} is larger than 1 GiB; a picture that can be opened safely is smaller.")
+            raise PictureError(f"{path} is larger than 1 GiB; an image that can be opened safely is smaller.")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         raise PictureError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def picture_from_bytes(content: bytes, name: str) -> Picture:
-    """A picture from a file's bytes, under a name to show; see `read_picture`."""
+    """An image from a file's bytes, under a name to show; see `read_picture`."""
     if content.startswith(NPY):
         return picture_of_array(_array_in(content, name), name, hashlib.sha256(content).hexdigest())
     with _readable(name):
@@ -121,7 +121,7 @@ def picture_from_bytes(content: bytes, name: str) -> Picture:
         if math.prod(opened.size) > (Image.MAX_IMAGE_PIXELS or math.inf):  # of which Pillow only warns
             raise PictureError(TOO_MANY.format(name))
         if opened.format in PROGRAMS:
-            raise PictureError(f"{name} is {opened.format}, a program rather than a picture; save it as PNG first.")
+            raise PictureError(f"{name} is {opened.format}, a program rather than an image; save it as PNG first.")
         if opened.format == "TIFF" and not _is_whole(opened):
             raise PictureError(f"{name} is damaged and cannot be read: its strips are not all of it.")
         opened.load()
@@ -132,7 +132,7 @@ def picture_from_bytes(content: bytes, name: str) -> Picture:
 
 
 def picture_of_array(pixels: NDArray[Any], name: str = "picture", sha256: str = "") -> Picture:
-    """A picture from an array (H, W) or (H, W, C): uint8, uint16, or real numbers from 0 to 1.
+    """An image from an array (H, W) or (H, W, C): uint8, uint16, or real numbers from 0 to 1.
 
     Four channels of uint8 are colours and how opaque they are; all others are kept as they are.
 
@@ -141,7 +141,7 @@ def picture_of_array(pixels: NDArray[Any], name: str = "picture", sha256: str = 
     """
     if pixels.dtype == np.uint8 and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4))):
         if 0 in pixels.shape:
-            raise PictureError(f"a picture has at least one pixel; {name} is {' x '.join(map(str, pixels.shape))}.")
+            raise PictureError(f"an image has at least one pixel; {name} is {' x '.join(map(str, pixels.shape))}.")
         return Picture(
             as_shown(Image.fromarray(pixels.squeeze(2) if pixels.shape[2:] == (1,) else pixels)), name, sha256
         )
@@ -164,13 +164,13 @@ def _array_in(content: bytes, name: str) -> NDArray[Any]:
 
 
 def picture_of(image: Image.Image) -> Picture:
-    """A picture that somebody opened with Pillow.
+    """An image that somebody opened with Pillow.
 
     Raises:
         PictureError: if the file behind it is damaged, or there is no pixel.
     """
     if 0 in image.size:
-        raise PictureError(f"a picture has at least one pixel; this one is {image.width} x {image.height}.")
+        raise PictureError(f"an image has at least one pixel; this one is {image.width} x {image.height}.")
     with _readable("picture"):
         values = values_of_image(image, "picture")
         shown = as_shown(image) if values is None else Image.fromarray(eight_bits(values))
@@ -179,7 +179,7 @@ def picture_of(image: Image.Image) -> Picture:
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
-    """Say in one line why Pillow cannot make a picture of a file.
+    """Say in one line why Pillow cannot make an image of a file.
 
     Raises:
         PictureError: for whatever Pillow raises; its decoders may raise anything.
@@ -191,7 +191,7 @@ def _readable(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise PictureError(
-            f"{name} is not a picture; cnnviz reads JPEG, PNG, WebP, GIF, TIFF, BMP and what else Pillow knows."
+            f"{name} is not an image; cnnviz reads JPEG, PNG, WebP, GIF, TIFF, BMP and what else Pillow knows."
         ) from error
     except Image.DecompressionBombError as error:
         raise PictureError(TOO_MANY.format(name)) from error
@@ -206,7 +206,7 @@ def _is_whole(image: Image.Image) -> bool:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned and mirrored as its EXIF orientation says."""
+    """The image turned and mirrored as its EXIF orientation says."""
     orientation = _orientation(image)
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 

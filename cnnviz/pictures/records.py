@@ -37,7 +37,7 @@ def read_record(path: str | Path) -> dict[str, object]:
     """The record inside a PNG that cnnviz made.
 
     Raises:
-        PictureError: if the file is no picture, carries no record, or is not as cnnviz wrote it.
+        PictureError: if the file is no image, carries no record, or is not as cnnviz wrote it.
     """
     return read_made(path)[0]
 
@@ -62,6 +62,6 @@ def read_made(path: str | Path) -> tuple[dict[str, Any], Pixels]:
 
 
 def digest(record: Mapping[str, object], pixels: Pixels) -> str:
-    """What tells whether a record or its picture were changed: the sha256, in hexadecimal, of both."""
+    """What tells whether a record or its image were changed: the sha256, in hexadecimal, of both."""
     text = json.dumps(record, sort_keys=True, default=list).encode()
     return hashlib.sha256(text + repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()

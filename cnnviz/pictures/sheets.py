@@ -1,6 +1,6 @@
 """Sheets: labelled tiles under a header, composed as one array.
 
-A sheet reads like a contact print: the picture it is about and what is shown at the top, then the tiles in reading
+A sheet reads like a contact print: the image it is about and what is shown at the top, then the tiles in reading
 order, each with its label and, at the right, one number or word about it.
 """
 
@@ -108,7 +108,7 @@ def picture_format(path: Path) -> str:
         OutputError: if cnnviz writes none with that ending.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise OutputError(f"cannot write {path.name or path}: pictures end in {', '.join(ENDINGS)}.")
+        raise OutputError(f"cannot write {path.name or path}: images end in {', '.join(ENDINGS)}.")
     return ENDINGS[path.suffix.lower()]
 
 
@@ -171,7 +171,7 @@ def enlargement(side: int, columns: int) -> int:
 
 
 def _header(limit: int, lines: Sequence[str], picture: Pixels | None, bars: Sequence[ColourBar]) -> Image.Image:
-    """The picture with the lines at its right, as wide as they need, but no wider than `limit`."""
+    """The image with the lines at its right, as wide as they need, but no wider than `limit`."""
     height, left = TITLE + 12 + (LABEL + 8) * (len(lines) - 1 + len(bars)), 0
     head = Image.new("RGB", (limit, max(height, THUMBNAIL * (picture is not None))), PAPER)
     pen, y, right = ImageDraw.Draw(head), 0, 0.0

@@ -1,4 +1,4 @@
-"""Images that start from a picture or aim at one: DeepDream and feature inversion."""
+"""Images that start from an image or aim at one: DeepDream and feature inversion."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from cnnviz.synthesis.settings import check_number
 from cnnviz.synthesis.transforms import draws
 from cnnviz.synthesis.views import Viewer
 
-OCTAVES, OCTAVE = 3, 1.4  # scales at which a picture is dreamt over, and the factor between them
+OCTAVES, OCTAVE = 3, 1.4  # scales at which an image is dreamt over, and the factor between them
 SMALLEST = 48  # pixels; the short side of the first octave
 _KEPT = "share of the energy of a layer's maps that is matched"
 DREAM_SIZE = 2  # times the network's own, where it takes any
@@ -34,9 +34,9 @@ DREAM_SIZE = 2  # times the network's own, where it takes any
 def dream(
     network: Network, picture: Source, layer: str, *, size: int | None = None, steps: int = 20, seed: int = 0
 ) -> Synthesis:
-    """A picture in which a layer sees more and more of what it already sees: DeepDream.
+    """An image in which a layer sees more and more of what it already sees: DeepDream.
 
-    From small to large, the picture climbs the layer's mean squared activation; the detail that was lost by making it
+    From small to large, the image climbs the layer's mean squared activation; the detail that was lost by making it
     small is put back at the next scale.
 
     Args:
@@ -47,7 +47,7 @@ def dream(
         seed: of the small shifts on the way.
 
     Raises:
-        PictureError, UnknownNameError, LayerError, ShapeError: if picture, layer or size do not fit.
+        PictureError, UnknownNameError, LayerError, ShapeError: if image, layer or size do not fit.
 
     References:
         Mordvintsev, Olah and Tyka (2015), *Inceptionism: Going Deeper into Neural Networks*.
@@ -85,7 +85,7 @@ def invert(
     steps: int = 384,
     seed: int = 0,
 ) -> Synthesis:
-    """What layers keep of a picture: from noise, an image whose maps at a layer are like the picture's; one per layer.
+    """What layers keep of a picture: from noise, an image whose maps at a layer are like the image's; one per layer.
 
     The score is 1 less the share of the maps' energy that is missed: 1 for maps that are equal.
 
@@ -97,7 +97,7 @@ def invert(
         seed: of the noise.
 
     Raises:
-        PictureError, UnknownNameError, LayerError, ShapeError: if picture, layers or size do not fit.
+        PictureError, UnknownNameError, LayerError, ShapeError: if image, layers or size do not fit.
 
     References:
         Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*; the parametrisation
@@ -148,7 +148,7 @@ def _single(
 
 
 def _about(shown: Shown, synthesis: Synthesis, title: str, settings: dict[str, Any]) -> Synthesis:
-    """The same as a synthesis about a picture."""
+    """The same as a synthesis about an image."""
     return replace(
         synthesis,
         title=title,
@@ -176,7 +176,7 @@ def _climbed(network: Network, layer: str, start: Tensor, steps: int, seed: int)
 
 
 def _dreaming() -> Recipe:
-    """Small equal steps of the picture's own pixels, shifted about."""
+    """Small equal steps of the image's own pixels, shifted about."""
     return replace(pixel(), optimiser=GradientAscent, rate=0.006, penalty=None)
 
 

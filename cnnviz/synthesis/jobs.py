@@ -97,7 +97,7 @@ class Job:
         dtype: what the network computes in; in float32 all over again, if values are not finite otherwise.
         tries: how often an image may be made until it is "ok".
         settings: everything that determines the images, for the record.
-        start: (N, C, H, W), pictures to start from, if any.
+        start: (N, C, H, W), images to start from, if any.
         penalty: what is subtracted while they climb, besides the recipe's.
         references: a folder of images, or one image, to compare with besides what `references_for` has.
         film: whether to keep images on the way.

@@ -1,4 +1,4 @@
-"""Whether an image succeeded: scored as a person gets it, against pictures that nobody optimised.
+"""Whether an image succeeded: scored as a person gets it, against images that nobody optimised.
 
 An image is judged at 8 bits a colour, without transforms, in float32, by the network as it is. References are looked
 at in the job's numbers first, and those that come near enough to count again in float32.
@@ -128,7 +128,7 @@ def natural_images(folder: Path, channels: int, size: Size) -> dict[str, Tensor]
         except PictureError:
             continue
     if not images:
-        raise PictureError(f"there is no picture in {folder} that can be read; give a folder of photographs.")
+        raise PictureError(f"there is no image in {folder} that can be read; give a folder of photographs.")
     return images
 
 

@@ -42,12 +42,12 @@ def maximize(
         objective: what for; see `cnnviz.synthesis.objectives`. Also in words, see `cnnviz.synthesis.objective_text`, or
             a plain function from a `cnnviz.synthesis.views.View` to scores (N,).
         seeds: one per image; 0, 1, 2, ... by default, as many as the objective is for.
-        start: (N, C, H, W) in [0, 1], pictures to start from instead of noise; their size is then the images'.
+        start: (N, C, H, W) in [0, 1], images to start from instead of noise; their size is then the images'.
         settings: see `Settings`.
 
     Raises:
         UnknownNameError, LayerError, ShapeError: if a name, a layer, a channel or a size does not fit the network.
-        PictureError: if the folder of references has no picture.
+        PictureError: if the folder of references has no image.
     """
     check_network(network)
     if isinstance(objective, str):

@@ -265,7 +265,7 @@ def match(layer: str, maps: Tensor) -> Objective:
 
     Args:
         layer: name of a layer.
-        maps: (1, C, H, W), what it gave for a picture of the same size; or one row per image.
+        maps: (1, C, H, W), what it gave for an image of the same size; or one row per image.
 
     Raises:
         ShapeError: when scored, if the layer gives another shape.
@@ -280,7 +280,7 @@ def match(layer: str, maps: Tensor) -> Objective:
         wanted = (maps[view.rows] if count else maps).to(own)
         if wanted.shape[1:] != own.shape[1:]:
             shapes = (" x ".join(map(str, values.shape[1:])) for values in (own, wanted))
-            raise ShapeError("{} gives {} for this image, not {} as for the picture.".format(layer, *shapes))
+            raise ShapeError("{} gives {} for this image, not {} as for the image.".format(layer, *shapes))
         energy = wanted.square().flatten(1).sum(1)
         missed = (own - wanted).square().flatten(1).sum(1)
         return 1 - missed / torch.where(energy > 0, energy, 1)

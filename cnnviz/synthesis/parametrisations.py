@@ -13,7 +13,7 @@ from torch import Tensor, nn
 Size = tuple[int, int]
 # How ImageNet's colours vary together (lucid, Olah et al. 2017): colours = _COLOURS @ decorrelated channels.
 _COLOURS = ((0.26, 0.09, 0.02), (0.27, 0.0, -0.05), (0.27, -0.09, 0.03))
-DARKEST, BRIGHTEST = 0.01, 0.99  # of a picture to start from: what a sigmoid reaches without effort
+DARKEST, BRIGHTEST = 0.01, 0.99  # of an image to start from: what a sigmoid reaches without effort
 NATURAL_CONTRASTS = (2.3, 1.8, 2.0)  # deviation of the decorrelated channels in 500 photographs, mean
 
 
@@ -54,7 +54,7 @@ class PixelImage(Parametrisation):
 
 
 class Fourier(Parametrisation):
-    """A spectrum in which every frequency starts with the share it has in natural pictures (Olah et al. 2017).
+    """A spectrum in which every frequency starts with the share it has in natural images (Olah et al. 2017).
 
     Real and imaginary parts of an rfft2, scaled by 1 / frequency, in colour channels that are decorrelated, behind a
     sigmoid: Adam's equal steps then move coarse structure as readily as fine.
@@ -63,7 +63,7 @@ class Fourier(Parametrisation):
         parts: (N, C, H, W // 2 + 1, 2).
         size: (H, W) in pixels.
         decay: the power of the frequency by which it is scaled down.
-        decorrelated: whether colours are mixed the way they vary in natural pictures; for 3 channels only.
+        decorrelated: whether colours are mixed the way they vary in natural images; for 3 channels only.
     """
 
     def __init__(self, parts: Tensor, size: Size, decay: float = 1.0, decorrelated: bool = True) -> None:
@@ -80,7 +80,7 @@ class Fourier(Parametrisation):
 
     @torch.no_grad()
     def start_from(self, pictures: Tensor) -> "Fourier":
-        """Make the images equal pictures (N, C, H, W) in [0, 1]."""
+        """Make the images equal images (N, C, H, W) in [0, 1]."""
         spectrum = spectrum_of(pictures.to(self.scale), self.colours) / self.scale
         self.parts.copy_(torch.view_as_real(spectrum))
         return self
@@ -91,7 +91,7 @@ class Phases(Parametrisation):
 
     Args:
         phases: (N, C, H, W // 2 + 1), in radians.
-        magnitudes: (C, H, W // 2 + 1), the mean spectrum of natural pictures; see `natural_magnitudes`.
+        magnitudes: (C, H, W // 2 + 1), the mean spectrum of natural images; see `natural_magnitudes`.
         size: (H, W) in pixels.
     """
 
@@ -109,7 +109,7 @@ class Phases(Parametrisation):
 
     @torch.no_grad()
     def start_from(self, pictures: Tensor) -> "Phases":
-        """Give the images the phases of pictures (N, C, H, W) in [0, 1]."""
+        """Give the images the phases of images (N, C, H, W) in [0, 1]."""
         self.phases.copy_(spectrum_of(pictures.to(self.magnitudes), self.colours).angle())
         return self
 
@@ -143,14 +143,14 @@ def painted(spectrum: Tensor, size: Size, colours: Tensor) -> Tensor:
 
 
 def spectrum_of(pictures: Tensor, colours: Tensor) -> Tensor:
-    """The spectra that `painted` makes these pictures of; black and white give way a little, as a sigmoid must."""
+    """The spectra that `painted` makes these images of; black and white give way a little, as a sigmoid must."""
     channels = pictures.clamp(DARKEST, BRIGHTEST).logit()
     spectra: Tensor = torch.fft.rfft2(torch.einsum("cd,ndhw->nchw", colours.inverse(), channels), norm="ortho")
     return spectra
 
 
 def natural_magnitudes(channels: int, size: Size, pictures: Tensor | None = None) -> Tensor:
-    """(C, H, W // 2 + 1): the mean magnitudes of pictures (N, C, H, W) in [0, 1]; without any, 1 / frequency."""
+    """(C, H, W // 2 + 1): the mean magnitudes of images (N, C, H, W) in [0, 1]; without any, 1 / frequency."""
     if pictures is not None:
         return spectrum_of(pictures, colour_matrix(channels)).abs().mean(0)
     magnitudes = frequencies(size) ** -1

@@ -31,7 +31,7 @@ class Recipe:
     """How images are made.
 
     Attributes:
-        image: from seeds, channels, size and, if they are to be pictures, the starts (N, C, H, W) to the images.
+        image: from seeds, channels, size and, if they are to be images, the starts (N, C, H, W) to the images.
         optimiser, rate: what moves their parameters, and how far.
         steps: how many, by preset.
         transforms: from the size to what moves the network's eye.

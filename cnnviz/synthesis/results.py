@@ -135,7 +135,7 @@ class Synthesis:
         references: what the scores were compared with.
         title: what the images are.
         settings: everything that determines them.
-        picture: base name, sha256 and pixels (H', W', 3) of the picture the images are about, if there is one.
+        picture: base name, sha256 and pixels (H', W', 3) of the image the images are about, if there is one.
     """
 
     network: Network
@@ -197,7 +197,7 @@ class Synthesis:
         return tuple(image.film for image in self.synthesized)
 
     def sheet(self) -> Sheet:
-        """The images as one picture, below each its label, score and status."""
+        """The images as one image, below each its label, score and status."""
         name, sha256, _ = self.picture or (None, None, None)
         recorded = record(
             str(self.settings["command"]),

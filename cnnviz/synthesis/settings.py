@@ -46,7 +46,7 @@ class Settings(TypedDict, total=False):
     precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it. Judged is in float32.
     references: a folder of images, or an image, to compare the scores with, besides simple patterns, noise and
         photographs.
-    spectrum: a folder of pictures whose mean spectrum the recipe "maco" holds; 1 / frequency by default.
+    spectrum: a folder of images whose mean spectrum the recipe "maco" holds; 1 / frequency by default.
     tries: how often an image may be made until it is "ok"; 4 by default.
     film: whether to keep images on the way.
     """
@@ -80,8 +80,8 @@ def prepare(
     Args:
         seeds, labels: one per image.
         title: what the images are.
-        record: what pictures' records say besides, or instead: another command and objective, what the images are of.
-        start: (N, C, H, W) in [0, 1], pictures to start from.
+        record: what images' records say besides, or instead: another command and objective, what the images are of.
+        start: (N, C, H, W) in [0, 1], images to start from.
         penalty: what is subtracted while they climb, and not when they are judged.
 
     Raises:

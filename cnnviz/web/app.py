@@ -100,7 +100,7 @@ def offered(untrained: bool) -> list[str]:
     return networks(untrained=untrained)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Reading the picture ...")
+@st.cache_resource(max_entries=2, show_spinner="Reading the image ...")
 def opened(content: bytes, name: str) -> Picture:
     return uploaded(content, name)
 
@@ -121,16 +121,16 @@ def ranks_of(network: Key, picture: Picture) -> list[Prediction]:
 
 
 def picture_input() -> Picture:
-    way = st.radio("Picture", ["a file", "the camera"], horizontal=True)
+    way = st.radio("Image", ["a file", "the camera"], horizontal=True)
     if way == "the camera":
-        given = st.camera_input("Take a picture")
+        given = st.camera_input("Take an image")
     else:
         given = st.file_uploader(f"Drop a picture: at most {MEGABYTES} MB and {MEGAPIXELS} megapixels. It stays here.")
     picture = opened(given.getvalue(), given.name) if given else opened(SAMPLE.read_bytes(), SAMPLE.name)
     image = picture.image
     st.image(thumbnail(picture), caption=plain(f"{picture.name}, {image.width} x {image.height} px"))
     if not given:
-        st.caption("A cat to begin with, until you give a picture.")
+        st.caption("A cat to begin with, until you give an image.")
     return picture
 
 
@@ -158,7 +158,7 @@ def classifier_beside(network: Key) -> Key:
 
 
 def ranks(picture: Picture, network: Key) -> None:
-    st.caption(f"What {network[0]} takes the whole picture for:")
+    st.caption(f"What {network[0]} takes the whole image for:")
     for prediction in ranks_of(network, picture):
         st.progress(prediction.probability or 0.0, text=plain(f"{first_name(prediction)}: {prediction.text}"))
 
@@ -320,7 +320,7 @@ def shown_with_evidence(picture: Picture, explanation: Explanation, sheet: Sheet
         " the class's mean probability while pixels go, or come back, in the map's order."
     )
     with st.container(horizontal=True):
-        download("Download this picture", mixed.png(), picture, f"{attribution.method}_overlay")
+        download("Download this image", mixed.png(), picture, f"{attribution.method}_overlay")
         download("Download the sheet", sheet.png(), picture, attribution.method)
 
 

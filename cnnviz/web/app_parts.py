@@ -1,4 +1,4 @@
-"""What `cnnviz app` does besides drawing its page: pictures within limits, an ascent in pieces, tiles, blends.
+"""What `cnnviz app` does besides drawing its page: images within limits, an ascent in pieces, tiles, blends.
 
 Nothing here knows of Streamlit, and nothing touches the disk.
 """
@@ -27,26 +27,26 @@ from cnnviz.synthesis.maximization import collect, filter_job
 from cnnviz.synthesis.parametrisations import Parametrisation
 from cnnviz.synthesis.results import Synthesis
 
-MEGABYTES, MEGAPIXELS = 20, 24  # of a picture from outside
+MEGABYTES, MEGAPIXELS = 20, 24  # of an image from outside
 TILE = 110  # pixels a side; the least to which maps are enlarged
-SAMPLE = Path(__file__).with_name("cat.jpg")  # to look at before somebody gives a picture
-LONGEST_SIDE, PREVIEW = 900, 420  # pixels, of pictures on the page, and of the one that was given
+SAMPLE = Path(__file__).with_name("cat.jpg")  # to look at before somebody gives an image
+LONGEST_SIDE, PREVIEW = 900, 420  # pixels, of images on the page, and of the one that was given
 
 
 def uploaded(content: bytes, name: str) -> Picture:
-    """A picture that somebody handed in, under the base name of its file.
+    """An image that somebody handed in, under the base name of its file.
 
     Raises:
-        PictureError: if it is no picture, or too large.
+        PictureError: if it is no image, or too large.
     """
     name = Path(name).name
     if len(content) > MEGABYTES * 2**20:
-        raise PictureError(f"{name} is {len(content) / 2**20:.1f} MB; give a picture of at most {MEGABYTES} MB.")
+        raise PictureError(f"{name} is {len(content) / 2**20:.1f} MB; give an image of at most {MEGABYTES} MB.")
     picture = picture_from_bytes(content, name)
     size = picture.image.width * picture.image.height / 1e6
     if size > MEGAPIXELS:
         raise PictureError(
-            f"{name} has {size:.1f} megapixels; give a picture of at most {MEGAPIXELS}, or make it smaller first."
+            f"{name} has {size:.1f} megapixels; give an image of at most {MEGAPIXELS}, or make it smaller first."
         )
     return picture
 
@@ -59,7 +59,7 @@ def networks(*, untrained: bool) -> list[str]:
 
 
 def thumbnail(picture: Picture) -> Image.Image:
-    """The picture, small enough to stand beside what it is taken for."""
+    """The image, small enough to stand beside what it is taken for."""
     small = picture.image.copy()
     small.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS)
     return small
@@ -76,7 +76,7 @@ def tiles(feature_maps: FeatureMaps, channels: list[int]) -> list[Pixels]:
 
 
 def blend(explanation: Explanation, record: Mapping[str, object], opacity: float) -> Sheet:
-    """The first map over the picture, of an opacity in [0, 1].
+    """The first map over the image, of an opacity in [0, 1].
 
     Args:
         record: of the explanation's sheet.

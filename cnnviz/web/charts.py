@@ -1,6 +1,6 @@
 """The small drawings of pages: strips of tiles, a climb's curve, a histogram.
 
-Curve and histogram are paths and ticks in a picture of WIDTH x HEIGHT units; the template `chart.html` makes SVG of
+Curve and histogram are paths and ticks in an image of WIDTH x HEIGHT units; the template `chart.html` makes SVG of
 them. To add a chart, write a function that gives a `Chart`.
 """
 
@@ -70,12 +70,12 @@ def climb(scores: Sequence[float]) -> Chart:
 
 
 def histogram(counts: Sequence[int], top: float, reached: float | None) -> Chart:
-    """How many pictures excite a filter how much, and what its image reaches.
+    """How many images excite a filter how much, and what its image reaches.
 
-    The counts are drawn by their logarithm: most pictures do little, and the few that do much are what counts.
+    The counts are drawn by their logarithm: most images do little, and the few that do much are what counts.
 
     Args:
-        counts: of pictures, in bins of one width between 0 and `top`.
+        counts: of images, in bins of one width between 0 and `top`.
         reached: the mark, if there is an image; the axis is as long as both need.
     """
     right = 1.04 * max(top, reached or 0) or 1.0
@@ -90,21 +90,21 @@ def histogram(counts: Sequence[int], top: float, reached: float | None) -> Chart
         filled=True,
         x_ticks=[Tick(_x(value, 0, right), f"{value:.6g}") for value in ticks(0, right)],
         y_ticks=[Tick(_y(math.log10(1 + power), 0, highest), str(power)) for power in powers],
-        x_label="largest activation in a picture",
-        y_label="pictures (log scale)",
-        summary=f"{sum(counts)} pictures reach up to {short(top)}" + (f"; {mark.text}." if mark else "."),
+        x_label="largest activation in an image",
+        y_label="images (log scale)",
+        summary=f"{sum(counts)} images reach up to {short(top)}" + (f"; {mark.text}." if mark else "."),
         mark=mark,
     )
 
 
 def strip(files: Sequence[Path | None], side: int) -> Image.Image:
-    """Pictures as small square tiles, in full rows if their number allows it; None leaves a grey tile.
+    """Images as small square tiles, in full rows if their number allows it; None leaves a grey tile.
 
     Args:
         side: of a tile with the gap at its right and below, in pixels.
 
     Raises:
-        OutputError: if a picture cannot be read.
+        OutputError: if an image cannot be read.
     """
     most = min(STRIP_WIDTH // side, len(files))
     columns = next((count for count in range(most, most // 2, -1) if len(files) % count == 0), most)

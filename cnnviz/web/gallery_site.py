@@ -6,7 +6,7 @@
     site/                             the style, the script, the strips
 
 All links are relative and nothing comes from elsewhere, so the folder works as it is, from a disk or from any server.
-What a page says of a filter it takes from the folder alone; a picture that is not as planned counts as not drawn yet.
+What a page says of a filter it takes from the folder alone; an image that is not as planned counts as not drawn yet.
 """
 
 import io
@@ -55,7 +55,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as pages show it; `examples` holds, by filter, what of natural pictures excites it most."""
+    """A layer as pages show it; `examples` holds, by filter, what of natural images excites it most."""
 
     plan: LayerPlan
     page: str
@@ -99,7 +99,7 @@ def write_site(store: Store) -> Path:
         The start page.
 
     Raises:
-        OutputError: if there is no gallery, one of its pictures is damaged, or a page cannot be written.
+        OutputError: if there is no gallery, one of its images is damaged, or a page cannot be written.
     """
     site = _Site(store)
     site.write_start()
@@ -208,7 +208,7 @@ class _Site:
         return Layer(layer, f"layers/{name}.html", f"site/strips/{name}.webp", filters, known)
 
     def _write_strip(self, layer: Layer, side: int) -> tuple[int, int]:
-        """All filters of a layer as one picture of small tiles; gives its width and height."""
+        """All filters of a layer as one image of small tiles; gives its width and height."""
         files = [self.store.folder / filter_.image if filter_.record else None for filter_ in layer.filters]
         strip, buffer = charts.strip(files, side), io.BytesIO()
         strip.save(buffer, "WEBP", quality=STRIP_QUALITY)
@@ -277,7 +277,7 @@ def _pair(value: Sequence[float | str] | None) -> str:
     """A receptive field or step, for people."""
     if value is None:
         return "unknown"
-    return "the whole picture" if "all" in value else f" {TIMES} ".join(f"{side:g}" for side in value) + " px"
+    return "the whole image" if "all" in value else f" {TIMES} ".join(f"{side:g}" for side in value) + " px"
 
 
 def _templates() -> "Environment":

@@ -1,4 +1,4 @@
-"""The story of one picture in one network, measured: `make_report` measures, `Report.save` writes a page of HTML.
+"""The story of one image in one network, measured: `make_report` measures, `Report.save` writes a page of HTML.
 
     report = cnnviz.make_report(network, "cat.jpg")
     report.save("report.html")
@@ -33,10 +33,10 @@ EXPLAINING = 0.3  # of the time a report takes
 
 @dataclass(frozen=True, repr=False)
 class Report(Findings):
-    """One picture in one network, and its page; the attributes are those of `Findings`."""
+    """One image in one network, and its page; the attributes are those of `Findings`."""
 
     def html(self) -> str:
-        """The page: a document that holds its pictures and style and asks for nothing from elsewhere."""
+        """The page: a document that holds its images and style and asks for nothing from elsewhere."""
         return page(self)
 
     def save(self, path: str | Path) -> Path:
@@ -69,7 +69,7 @@ def make_report(
     seed: int = 0,
     watch: Watch | None = None,
 ) -> Report:
-    """Look at one picture in one network from all sides.
+    """Look at one image in one network from all sides.
 
     Most of the time goes into the images synthesized for `filters` channels at each of three depths.
 
@@ -82,8 +82,8 @@ def make_report(
         watch: called with what is being done, and the share of the whole that is done.
 
     Raises:
-        PictureError: if the picture cannot be read.
-        ShapeError: if `filters` or `steps` is less than 1, or the network cannot take the picture.
+        PictureError: if the image cannot be read.
+        ShapeError: if `filters` or `steps` is less than 1, or the network cannot take the image.
         UnknownNameError: if there is no such method.
         ModelError: if the network is no classifier, or its logits are not finite.
         LayerError: if it gives values that are not finite.

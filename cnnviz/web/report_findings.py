@@ -1,6 +1,6 @@
-"""What a report measures of one picture in one network, and how.
+"""What a report measures of one image in one network, and how.
 
-`Findings` holds all of it, `Depth` what becomes of the picture at one layer, `Fired` the channels that it excites most.
+`Findings` holds all of it, `Depth` what becomes of the image at one layer, `Fired` the channels that it excites most.
 To add a measure of depth, give `Depth` an attribute, fill it in `depths_of`, and follow it in
 `cnnviz.web.report_sentences.MEASURES`.
 """
@@ -31,20 +31,20 @@ from cnnviz.synthesis.parametrisations import Size
 from cnnviz.synthesis.results import Synthesis
 from cnnviz.synthesis.settings import canvas
 
-FIT: Fit = "crop"  # `cut_out` cuts parts out of pictures that were shown like this
+FIT: Fit = "crop"  # `cut_out` cuts parts out of images that were shown like this
 LARGEST = 128  # pixels a side of synthesized images: they are shown small
 EVEN = 1e-5  # of the largest value: what differs by less differs by rounding
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What one layer makes of the picture.
+    """What one layer makes of the image.
 
     Attributes:
         maps: of the layer, behind its activation if it has one, and their statistics.
         row: of the table of layers.
         zeros: share of zeros among all values of all maps, in [0, 1].
-        edges: how much the maps look like the picture's edges; see `likeness`.
+        edges: how much the maps look like the image's edges; see `likeness`.
         turned: the same with the edges turned by 180 degrees, which are not in their places: what chance gives.
     """
 
@@ -66,12 +66,12 @@ class Depth:
 
 @dataclass(frozen=True)
 class Fired:
-    """The channels of a layer that the picture excites most.
+    """The channels of a layer that the image excites most.
 
     Attributes:
         depth: the layer.
         channels: their numbers, by mean activation, the most excited first.
-        cuts: for each, the part of the picture where it fired most; None if it is silent.
+        cuts: for each, the part of the image where it fired most; None if it is silent.
         images: for each, what was synthesized for it.
     """
 
@@ -83,7 +83,7 @@ class Fired:
 
 @dataclass(frozen=True, repr=False)
 class Findings:
-    """All that is measured of one picture in one network.
+    """All that is measured of one image in one network.
 
     Attributes:
         network, shown: the network, and what it saw.
@@ -155,7 +155,7 @@ def likeness(maps: Tensor, edges: Tensor) -> float | None:
 
 
 def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...]:
-    """What layers, and the activations behind them, make of the picture, in the order in which they run.
+    """What layers, and the activations behind them, make of the image, in the order in which they run.
 
     They are the last convolution of each block of the VGG family; elsewhere the last one to run at each size of the
     maps.
@@ -194,7 +194,7 @@ def refusals(network: Network, methods: Sequence[str]) -> dict[str, str]:
 
 
 def fired_at(depth: Depth, picture: Picture, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
-    """The channels of a depth that the picture excites most, and what they look for.
+    """The channels of a depth that the image excites most, and what they look for.
 
     Args:
         filters: how many, at most.

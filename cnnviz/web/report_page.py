@@ -1,4 +1,4 @@
-"""A report as one page of HTML: its chart, its pictures as data, and the template `report.html` filled in.
+"""A report as one page of HTML: its chart, its images as data, and the template `report.html` filled in.
 
 What the sentences on it say is in `cnnviz.web.report_sentences`.
 """
@@ -40,7 +40,7 @@ from cnnviz.web.templating import HERE, STATES, environment
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-PICTURE, OVERLAY, TILE = 480, 240, 128  # pixels; the long side of the picture, of what is laid over it, of small tiles
+PICTURE, OVERLAY, TILE = 480, 240, 128  # pixels; the long side of the image, of what is laid over it, of small tiles
 TILES = 8  # maps that are shown of a layer
 QUALITY = 82
 
@@ -97,7 +97,7 @@ def chart(depths: Sequence[Depth]) -> list[Line]:
 
 
 def uri(pixels: Pixels, *, exact: bool = False) -> str:
-    """(H, W, 3), 0 to 255, as an address that holds the picture itself."""
+    """(H, W, 3), 0 to 255, as an address that holds the image itself."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "WEBP", quality=QUALITY, lossless=exact)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -105,7 +105,7 @@ def uri(pixels: Pixels, *, exact: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Tile:
-    """A map as a picture of its own, 0 black and its highest value brightest."""
+    """A map as an image of its own, 0 black and its highest value brightest."""
 
     channel: int
     mean: float
@@ -126,7 +126,7 @@ def tiles(depth: Depth) -> Iterator[Tile]:
 
 @dataclass(frozen=True)
 class Card:
-    """A channel that fired: its map over the picture, where it fired most, and what it looks for."""
+    """A channel that fired: its map over the image, where it fired most, and what it looks for."""
 
     channel: int
     mean: float
@@ -155,7 +155,7 @@ def cards(fired: Fired, seen: Shown) -> Iterator[Card]:
 
 
 def only_seen(shown: Shown, side: int) -> Shown:
-    """The part of the picture that the network saw as a picture of its own, `side` pixels long."""
+    """The part of the image that the network saw as an image of its own, `side` pixels long."""
     part = part_of(Image.fromarray(shown.pictures[0]), shown.seen, side)
     return replace(shown, pictures=(np.asarray(part),), seen=(0, 0, part.width, part.height))
 

@@ -48,7 +48,7 @@ class Measure:
 MEASURES = (
     Measure("zeros", "the share of zeros", "rises", lambda depth: None if depth.signed else depth.zeros, percent),
     Measure("silent", "the share of silent channels", "rises", lambda depth: depth.maps.silent_fraction, percent),
-    Measure("edges", "the likeness to the picture's edges", "falls", lambda depth: depth.edges, correlation),
+    Measure("edges", "the likeness to the image's edges", "falls", lambda depth: depth.edges, correlation),
 )
 TURNED = Measure("turned", "the likeness to the turned edges", "falls", lambda depth: depth.turned, correlation)
 BEYOND = Measure("beyond", "the likeness beyond that to turned edges", "falls", beyond, correlation)
@@ -80,9 +80,9 @@ def depth_sentence(depth: Depth, before: Depth | None) -> str:
         return f"{zeros[0].upper()}{zeros[1:]}, {silent}, and {edges}."
     zeros, silent, edges = (measure.text(measure.of(depth)) for measure in MEASURES)
     values = "values lie on both sides of zero" if depth.signed else f"{zeros} of all values are zero"
-    like = "no map can be compared with the picture's edges"
+    like = "no map can be compared with the image's edges"
     if depth.edges is not None:
-        like = f"the maps look like the picture's edges with a mean correlation of {edges}"
+        like = f"the maps look like the image's edges with a mean correlation of {edges}"
     return f"To begin with, {values}, {silent} of the channels are silent, and {like}."
 
 
@@ -112,11 +112,11 @@ def signed_note(depths: Sequence[Depth]) -> str | None:
 
 
 def seen_sentence(shown: Shown) -> str:
-    """What of the picture the network was shown."""
+    """What of the image the network was shown."""
     picture, (left, top, right, bottom) = shown.pictures[0], shown.seen
     height, width = picture.shape[:2]
     share = (min(right, width) - max(left, 0)) * (min(bottom, height) - max(top, 0)) / (width * height)
-    what = "the whole picture" if percent(share) == percent(1) else f"the centre, {percent(share)} of the picture"
+    what = "the whole image" if percent(share) == percent(1) else f"the centre, {percent(share)} of the image"
     size = f"{shown.images.shape[3]} {TIMES} {shown.images.shape[2]} px"
     return f"The network was shown {what} of {width} {TIMES} {height} px, scaled to {size}."
 
@@ -141,7 +141,7 @@ def field(depth: Depth) -> str:
 
 
 def command(report: Findings) -> str:
-    """The command line that makes the report again, in the picture's folder."""
+    """The command line that makes the report again, in the image's folder."""
     settings = report.made["settings"]
     words = ["cnnviz", "report", report.shown.names[0], *model_words(report.made["network"])]
     words += ["--filters", settings["filters"], "--seed", settings["seed"], "--method", ",".join(settings["methods"])]

@@ -181,7 +181,7 @@ def do(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 # Of each network, the commands that work, and what the others say.
 BROKEN: dict[str, tuple[tuple[str, ...], str]] = {
-    "Tuple": (LOOKED_AT, "is no classifier of single pictures: it gives no single row of logits but a tuple"),
+    "Tuple": (LOOKED_AT, "is no classifier of single images: it gives no single row of logits but a tuple"),
     "Dict": (LOOKED_AT, "but a dict; look at its layers and filters, or name a factory"),
     "Data": (LOOKED_AT, "but a Output"),
     "NamedTuple": (LOOKED_AT, "but a Named"),

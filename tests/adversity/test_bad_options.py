@@ -225,7 +225,7 @@ def test_options_of_methods(mini: Network, run: Run, text: str, status: int, mes
         (("filters", "--layer", "block1_conv1", "--size", "96x5000"), 1, "the size must be 1 to 4096 pixels, not 5000"),
         (("classimage", ""), 1, "knows no class ''"),
         (("kernels", "--layer", ""), 1, "no layer named ''"),
-        (("kernels", "-o", ""), 1, "cannot write .: pictures end in"),
+        (("kernels", "-o", ""), 1, "cannot write .: images end in"),
         (("dream", CAT, "--layer", ""), 1, "no layer named ''"),
         (("saliency", CAT, "--method", ""), 2, "'' names nothing"),
         (("saliency", CAT, "--method", ", ,"), 2, "', ,' names nothing"),

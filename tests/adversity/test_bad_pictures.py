@@ -1,4 +1,4 @@
-"""Pictures that are broken, odd or hostile: what a command says, how it ends, and what comes out where it works."""
+"""Images that are broken, odd or hostile: what a command says, how it ends, and what comes out where it works."""
 
 import io
 import json
@@ -66,9 +66,9 @@ def lying_tiff() -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty.jpg": (lambda: b"", "empty.jpg is empty; give the path of a picture."),
-    "text.jpg": (lambda: b"To whom it may concern", "text.jpg is not a picture"),
-    "page.png": (lambda: b"<!doctype html><title>Not found</title>", "page.png is not a picture"),
+    "empty.jpg": (lambda: b"", "empty.jpg is empty; give the path of an image."),
+    "text.jpg": (lambda: b"To whom it may concern", "text.jpg is not an image"),
+    "page.png": (lambda: b"<!doctype html><title>Not found</title>", "page.png is not an image"),
     "tall.png": (lambda: encoded("PNG", plain(size=(1, 10_000))), "tall.png is 1 x 10000: more than 8 times as long"),
     "wide.png": (lambda: encoded("PNG", plain(size=(10_000, 1))), "wide.png is 10000 x 1: more than 8 times as long"),
     "bomb.png": (bomb, "bomb.png has too many pixels to be opened safely"),
@@ -77,8 +77,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "dark.tiff": (lambda: real(-0.5), "dark.tiff has grey values outside 0 to 1"),
     "bright.tiff": (lambda: real(2), "bright.tiff has grey values outside 0 to 1"),
     "short.tiff": (lying_tiff, "short.tiff is damaged and cannot be read"),
-    "program.jpg": (postscript, "program.jpg is EPS, a program rather than a picture"),
-    "signature.png": (lambda: encoded("PNG")[:8], "signature.png is not a picture"),
+    "program.jpg": (postscript, "program.jpg is EPS, a program rather than an image"),
+    "signature.png": (lambda: encoded("PNG")[:8], "signature.png is not an image"),
 }
 WORKS: dict[str, tuple[Callable[[], bytes], tuple[int, int], tuple[int, int, int]]] = {
     "one.png": (lambda: encoded("PNG", plain(size=(1, 1))), (1, 1), (255, 0, 0)),
@@ -185,7 +185,7 @@ def test_what_is_no_file_is_not_waited_for(run: Run) -> None:
         for name in ("pipe.jpg", "/dev/zero"):
             result = run(command[0], name, *command[1:])
             assert result.exit_code == 1
-            assert f"{name} is not a file; give the path of a picture." in one_line(result.stderr)
+            assert f"{name} is not a file; give the path of an image." in one_line(result.stderr)
     for name, message in (("folder.png", "is a directory"), ("loop.png", "does not exist"), ("", "does not exist")):
         result = run("predict", name)
         assert result.exit_code == 2
@@ -232,7 +232,7 @@ def test_no_name_reaches_the_terminal_as_a_command(run: Run, name: str, shown: s
     assert result.stdout.splitlines()[0] == f"{shown}, its centre (vgg16-mini, built in)"
     (row,) = json.loads(run("predict", "--top", "1", "--json", "--", name).stdout)
     assert row["picture"] == name
-    Path(name).write_bytes(b"no picture")
+    Path(name).write_bytes(b"no image")
     for command in ("predict", "inspect"):
         assert one_line(run(command, "--", name).stderr)
     result = run("predict", "--", f"{name}-none")
@@ -343,7 +343,7 @@ def test_what_is_no_picture_is_refused_in_python(mini: Network, picture: object)
 
 def test_a_picture_opened_by_pillow_may_turn_out_damaged(mini: Network) -> None:
     opened = Image.open(io.BytesIO(jpeg()[:-300]))
-    with pytest.raises(PictureError, match="picture is damaged and cannot be read"):
+    with pytest.raises(PictureError, match="image is damaged and cannot be read"):
         cnnviz.predict(mini, opened)
 
 

@@ -289,7 +289,7 @@ def test_memory_that_runs_out_halves_the_pictures_of_a_pass(
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """Six small pictures."""
+    """Six small images."""
     folder, draws = tmp_path / "photographs", np.random.default_rng(0)
     folder.mkdir()
     for number in range(6):

@@ -225,7 +225,7 @@ def test_threads_with_networks_of_their_own_get_what_they_get_alone(tmp_path: Pa
 
 @pytest.mark.usefixtures("hurried")
 def test_threads_may_share_a_network(tmp_path: Path) -> None:
-    """Four of them, each with its own picture and half of the calls, so that each call is made by two of them."""
+    """Four of them, each with its own image and half of the calls, so that each call is made by two of them."""
     scenes, count = [scene(tmp_path / str(seed), seed) for seed in range(4)], len(SHARED)
     for at in scenes:
         at.module, at.network = scenes[0].module, scenes[0].network

@@ -127,7 +127,7 @@ CODE = "from pathlib import Path\nPath('ran').touch()\ndef f():\n    Path('ran')
 
 
 def forged(mini: Network, **network: object) -> None:
-    """A picture, a.png, whose record says of its network what somebody wanted it to, and is in order."""
+    """An image, a.png, whose record says of its network what somebody wanted it to, and is in order."""
     sheet = cnnviz.kernel_sheet(mini)
     cnnviz.Sheet(sheet.pixels, {**sheet.made, "network": {**sheet.made["network"], **network}}).save("a.png")
 
@@ -468,7 +468,7 @@ def everything_in(path: Path) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder, user and machine that can be recognised, with pictures that hold their names as cameras write them."""
+    """A folder, user and machine that can be recognised, with images that hold their names as cameras write them."""
     folder = tmp_path / TELLTALES[0]
     for name in ("USER", "LOGNAME", "USERNAME"):
         monkeypatch.setenv(name, TELLTALES[1])

@@ -1,4 +1,4 @@
-"""What stands for nothing to be seen: colours, a blur, a picture, a tensor."""
+"""What stands for nothing to be seen: colours, a blur, an image, a tensor."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_a_blur_is_torchvisions_over_a_share_of_the_short_side(mini: Network) ->
     sigma = BLUR * 40
     reach = min(round(3 * sigma), 39)
     torch.testing.assert_close(baseline, gaussian_blur(given, [2 * reach + 1] * 2, [sigma] * 2))
-    assert name == "the picture, blurred"
+    assert name == "the image, blurred"
     one_pixel = images(1, 1, 1)
     torch.testing.assert_close(baseline_for(mini, one_pixel, "blur")[0], one_pixel)
 

@@ -1,4 +1,4 @@
-"""The grid pointing game and the randomization check over many pictures, where the truth is known by hand."""
+"""The grid pointing game and the randomization check over many images, where the truth is known by hand."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def colours() -> Network:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """Four pictures each of red, green and blue things, two of them in the wrong folder, and one that is broken."""
+    """Four images each of red, green and blue things, two of them in the wrong folder, and one that is broken."""
     for number, name in enumerate(("red", "green", "blue")):
         (tmp_path / "photographs" / name).mkdir(parents=True)
         for shade in range(4):
@@ -51,7 +51,7 @@ def photographs(tmp_path: Path) -> Path:
             Image.fromarray(pixels).save(tmp_path / "photographs" / name / f"{name}{shade}.png")
     for name in ("red0.png", "red1.png"):
         (tmp_path / "photographs" / "red" / name).rename(tmp_path / "photographs" / "blue" / name)
-    (tmp_path / "photographs" / "blue" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "photographs" / "blue" / "broken.png").write_bytes(b"no image")
     return tmp_path / "photographs"
 
 
@@ -66,7 +66,7 @@ def test_examples_are_what_the_network_is_right_and_sure_about(colours: Network,
     assert all(example.image.shape == (1, 3, 16, 16) and example.probability > 0.8 for example in recognised)
     assert not list(examples(colours, photographs, confidence=0.99))
     flat = [(example.path.name, example.index) for example in examples(colours, photographs / "blue")]
-    assert ("red0.png", 0) in flat, "right in the folder, a picture is what the network takes it for"
+    assert ("red0.png", 0) in flat, "right in the folder, an image is what the network takes it for"
 
 
 def test_examples_come_in_an_order_drawn_by_the_seed(colours: Network, photographs: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_folder_that_is_no_class_is_told(colours: Network, photographs: Path) 
 
 @pytest.mark.parametrize(("count", "expected"), [(2, ["03", "14", "25", "68"]), (3, ["034"]), (4, [])])
 def test_no_picture_is_in_two_grids_and_classes_differ(count: int, expected: list[str]) -> None:
-    """By hand: pictures of classes as they come, and those that each grid holds."""
+    """By hand: images of classes as they come, and those that each grid holds."""
     indices = [0, 0, 0, 1, 2, 2, 2, 2, 0]
     all_of_them = [
         Example(Path(str(number)), torch.zeros(1, 3, 2, 2), index, 1.0) for number, index in enumerate(indices)
@@ -96,7 +96,7 @@ def test_no_picture_is_in_two_grids_and_classes_differ(count: int, expected: lis
 def test_shares_are_what_a_linear_network_must_have(
     cells: tuple[int, int], colours: Network, photographs: Path
 ) -> None:
-    """Of red times its weight, all lies on the red picture; the weights alone are the same everywhere."""
+    """Of red times its weight, all lies on the red image; the weights alone are the same everywhere."""
     count = math.prod(cells)
     grids = list(grids_of(examples(colours, photographs), count))
     shares = pointing_game(colours, grids, ["input-x-gradient", "occlusion", "saliency"], cells=cells)
@@ -155,9 +155,9 @@ def test_nothing_positive_is_no_share(photographs: Path) -> None:
 
 
 def test_a_class_for_each_cell_is_needed(colours: Network, photographs: Path) -> None:
-    with pytest.raises(PictureError, match=r"right about 4 pictures in green .* 2 of different classes"):
+    with pytest.raises(PictureError, match=r"right about 4 images in green .* 2 of different classes"):
         compare_methods(colours, photographs / "green", methods="saliency", grids=3, cells=(1, 2), pictures=0)
-    with pytest.raises(PictureError, match=r"right about 10 pictures .* 4 of different classes are needed"):
+    with pytest.raises(PictureError, match=r"right about 10 images .* 4 of different classes are needed"):
         compare_methods(colours, photographs, methods="saliency", pictures=0)
 
 
@@ -233,7 +233,7 @@ def test_what_cannot_be_compared_is_one_line(run: Run, tmp_path: Path, colours: 
     (tmp_path / "empty").mkdir()
     result = run("evidence", tmp_path / "empty", "--model", "vgg16-mini")
     assert result.exit_code == 1
-    assert "no picture" in result.stderr
+    assert "no image" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert run("evidence", "nowhere").exit_code == 2
 

@@ -1,4 +1,4 @@
-"""Evidence by hand, where the heat falls in the user's picture, the sheets and the command."""
+"""Evidence by hand, where the heat falls in the user's image, the sheets and the command."""
 
 import json
 import math

@@ -84,7 +84,7 @@ def test_the_gradient_of_a_convolution_is_the_sum_of_the_weights_that_reach_the_
 
 
 def test_a_region_has_the_pixels_of_a_coarser_output_whose_centres_it_has() -> None:
-    """Stride 2: centres lie at 1, 3, 5 ... of the picture, and pixels 0, 2, 4 ... of it are looked at."""
+    """Stride 2: centres lie at 1, 3, 5 ... of the image, and pixels 0, 2, 4 ... of it are looked at."""
     module = linear(1, stride=2)
     gradients = cnnviz.attribute(net(module), IMAGES[:1], 0, method="saliency", region=(3, 2, 6, 4))[0]
     expected = torch.zeros(3, 8, 12)
@@ -130,7 +130,7 @@ def test_a_region_in_a_corner_of_the_upright_picture_is_explained_there(
     assert (drawn[top, left:right] == 255).all()
     assert (drawn[top - 1, left:right] == 0).all()
     assert (drawn[top + 4 : bottom - 4, left + 4 : right - 4] == 200).all()
-    with pytest.raises(ShapeError, match="inside the picture's 120 x 80 px"):
+    with pytest.raises(ShapeError, match="inside the image's 120 x 80 px"):
         cnnviz.explain(net(linear(1), 40), tmp_path / "grey.png", [0], region=(100, 60, 121, 80))
 
 
@@ -217,7 +217,7 @@ def test_classes_by_default_are_those_of_the_most_pixels() -> None:
     ("region", "reason"),
     [
         ((3, 1, 3, 4), "3,1,3,4 is none"),
-        ((3, 1, 13, 4), "inside the picture's 12 x 8 px"),
+        ((3, 1, 13, 4), "inside the image's 12 x 8 px"),
         ((-1, 1, 3, 4), "is none"),
         ((1, 1, 3), "1,1,3 is none"),
         ((0.5, 1, 3, 4), "whole pixels"),
@@ -225,7 +225,7 @@ def test_classes_by_default_are_those_of_the_most_pixels() -> None:
         (np.ones((8, 12)), "not this ndarray of float64, 8 x 12"),
         (torch.ones(1, 8, 12, dtype=torch.bool), "not this Tensor of bool, 1 x 8 x 12"),
         (np.zeros((8, 12), dtype=bool), "the mask of the region is empty"),
-        (np.ones((12, 8), dtype=bool), "8 x 12 px, has not the proportions of the picture, 12 x 8 px"),
+        (np.ones((12, 8), dtype=bool), "8 x 12 px, has not the proportions of the image, 12 x 8 px"),
     ],
 )
 def test_what_is_no_region_is_refused_in_a_line(region: object, reason: str) -> None:
@@ -276,12 +276,12 @@ def test_masks_in_files(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         assert np.array_equal(read_mask(file), expected), file
     (tmp_path / "no.png").write_text("nothing")
-    with pytest.raises(CnnvizError, match=r"no\.png is not a picture"):
+    with pytest.raises(CnnvizError, match=r"no\.png is not an image"):
         read_mask(tmp_path / "no.png")
 
 
 def test_a_region_is_seen_through_the_crop() -> None:
-    """Of 8 columns the network sees 2 to 5, as 8 columns: each column of the picture is two."""
+    """Of 8 columns the network sees 2 to 5, as 8 columns: each column of the image is two."""
     mask = np.zeros((4, 8), dtype=bool)
     mask[:, [1, 3, 6]] = True
     pixels = region_sum(mask, (4, 8), (2, 0, 6, 4)).pixels(4, 8)

@@ -304,7 +304,7 @@ def test_what_is_no_classifier_is_refused() -> None:
         lambda images: images.mean(3),
         lambda images: images.mean((2, 3)).expand(2, 3),
     ):
-        with pytest.raises(ModelError, match="net is no classifier of single pictures"):
+        with pytest.raises(ModelError, match="net is no classifier of single images"):
             structure_of(net(wrong))
     with pytest.raises(ShapeError, match="the forward pass of net fails on images of 3 x 6 x 5"):
         structure_of(net(lambda images: functional.linear(images, torch.ones(2, 7, device=images.device))))

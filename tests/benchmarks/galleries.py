@@ -1,6 +1,6 @@
 """What finding natural examples costs over showing the network the same pictures: ``python ... galleries.py FOLDER``.
 
-Every shard of pictures is read, cut and shown plainly, then again by the pass that `cnnviz gallery examples` makes; the
+Every shard of images is read, cut and shown plainly, then again by the pass that `cnnviz gallery examples` makes; the
 rest of that command, which cuts and writes tiles, is timed by itself and added. One thread. At the end, the lists of
 some layers are compared with those of plain activations.
 """

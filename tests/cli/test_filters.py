@@ -143,14 +143,14 @@ def test_a_networks_first_kernels_may_be_grey(lenet: object, run: Run) -> None:
         (("filters", "--layer", "block5_conv3", "--size", "big"), 2, "no size such as 224"),
         (("filters", "--layer", "block5_conv3", "--recipe", "best"), 2, ", ".join(map(repr, RECIPES))),
         (("filters", "--layer", "block5_conv3", "--film", "f.mp4"), 2, "--film writes .gif files"),
-        (("filters", "--layer", "block5_conv3", "-o", "f.bmp"), 1, "pictures end in"),
+        (("filters", "--layer", "block5_conv3", "-o", "f.bmp"), 1, "images end in"),
         (("filters",), 2, "--layer"),
         (("filters", "--layer", "block5_conv3", "--film", "/proc/f.gif"), 1, "cannot write /proc/f.gif"),
         (("dream", CAT, "--layer", "block5_conv3", "-o", "/proc/f.png"), 1, "cannot write /proc/f.png"),
         (("classimage", "volcano"), 1, "knows no class 'volcano'"),
         (("classimage", "200"), 1, "no class 200"),
         (("dream", CAT, "--layer", "nonsense"), 1, "no layer named 'nonsense'"),
-        (("invert", CAT, "--layer", "block1_conv1", "-o", CAT), 2, "would overwrite the picture"),
+        (("invert", CAT, "--layer", "block1_conv1", "-o", CAT), 2, "would overwrite the image"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(run: Run, arguments: tuple[str, ...], status: int, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures made again from their records: identical, or said to be otherwise and why."""
+"""Images made again from their records: identical, or said to be otherwise and why."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ COMMANDS = {
 
 @pytest.fixture
 def made(run: Run, request: pytest.FixtureRequest) -> str:
-    """A picture by each command, and which it is."""
+    """An image by each command, and which it is."""
     name: str = request.param
     result = run(name, *COMMANDS[name], *MINI, "-o", "made.png", "--quiet")
     assert result.exit_code == 0, result.stderr

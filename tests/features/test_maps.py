@@ -1,4 +1,4 @@
-"""Feature maps, their statistics, and their pictures."""
+"""Feature maps, their statistics, and their images."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.support.networks import LeNet, SmallVGG
 
 
 class Known(nn.Module):
-    """Channels that can be worked out by hand: the picture, its negative (silent after the ReLU), a constant, zero."""
+    """Channels that can be worked out by hand: the image, its negative (silent after the ReLU), a constant, zero."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ def network() -> Network:
 
 
 def drawn(folder: Path) -> dict[str, int]:
-    """When each picture was written."""
+    """When each image was written."""
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.png")}
 
 
@@ -258,7 +258,7 @@ def test_verify_names_each_kind_of_fault(network: Network, tmp_path: Path, run: 
     assert run("gallery", "verify", "g").exit_code == 0
     images = tmp_path / "g" / "images" / "block1_conv2"
     (images / "0000.png").unlink()
-    (images / "0001.png").write_bytes(b"no picture")
+    (images / "0001.png").write_bytes(b"no image")
     (images / "9999.png").write_bytes(b"")
     (images / ".0003.png.x.partial").write_bytes(b"")
     records = tmp_path / "g" / "records" / "block1_conv2.jsonl"

@@ -50,7 +50,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pieces of a photograph in two folders, one of them grey, and two files that are no pictures."""
+    """Pieces of a photograph in two folders, one of them grey, and two files that are no images."""
     folder = tmp_path_factory.mktemp("photographs")
     cat, draws = Image.open(CAT), np.random.default_rng(0)
     (folder / "b").mkdir()
@@ -58,7 +58,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         left, top = draws.integers(0, cat.width - 60), draws.integers(0, cat.height - 60)
         piece = cat.crop((left, top, left + 44, top + 40)).convert("L" if number % 10 == 0 else "RGB")
         piece.save(folder / ("b" if number % 2 else "") / f"{number:03d}.png")
-    (folder / "no.png").write_bytes(b"no picture")
+    (folder / "no.png").write_bytes(b"no image")
     (folder / "b" / "empty.jpg").write_bytes(b"")
     return folder
 
@@ -172,7 +172,7 @@ def test_faults_among_examples_are_named(network: Network, photographs: Path, st
     run_through(find_examples(InProcess(network), store, photographs))
     strips = sorted((store.folder / "examples" / "block1_conv2").iterdir())
     strips[0].unlink()
-    strips[1].write_bytes(b"no picture")
+    strips[1].write_bytes(b"no image")
     assert [fault.kind for fault in check(store.folder)[1]] == ["missing", "damaged"]
     about = store.folder / "examples.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"seen": "another"}))
@@ -202,8 +202,8 @@ def test_a_pass_that_stops_while_it_writes_leaves_no_examples(
 
 def test_a_folder_of_nothing_but_damage_changes_nothing(network: Network, store: Store, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(PictureError, match="none of the 1 pictures"):
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
+    with pytest.raises(PictureError, match="none of the 1 images"):
         run_through(find_examples(InProcess(network), store, tmp_path / "bad"))
     assert not (store.folder / "examples.json").exists()
 

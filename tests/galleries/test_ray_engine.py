@@ -1,4 +1,4 @@
-"""Galleries on a Ray cluster that the tests start: the same pictures, whatever becomes of workers."""
+"""Galleries on a Ray cluster that the tests start: the same images, whatever becomes of workers."""
 
 import os
 import shutil

@@ -183,7 +183,7 @@ def _read(path: Path) -> None:
 
 
 def prepared(folder: Path, names: Sequence[str]) -> Path:
-    """A folder with what commands need: pictures, perhaps a gallery with its pages, or a picture made by cnnviz."""
+    """A folder with what commands need: images, perhaps a gallery with its pages, or an image made by cnnviz."""
     base = folder / "base" / "in"
     (base / "photos").mkdir(parents=True)
     for name in ("cat.jpg", "photos/a.jpg"):

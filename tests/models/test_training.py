@@ -41,7 +41,7 @@ def class_folders(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ordinary(tmp_path: Path) -> Path:
-    """The same pictures as tiny-imagenet-200.zip lays them out."""
+    """The same images as tiny-imagenet-200.zip lays them out."""
     root = tmp_path / "ordinary"
     (root / "val" / "images").mkdir(parents=True)
     rows = []
@@ -200,7 +200,7 @@ def test_augmented_pictures_are_crops_of_their_own_picture() -> None:
 def test_crops_have_the_area_that_was_asked_for_and_half_of_them_are_flipped(
     monkeypatch: pytest.MonkeyPatch, smallest: float
 ) -> None:
-    """A picture whose red is its column and whose green is its row says what was cut out of it."""
+    """An image whose red is its column and whose green is its row says what was cut out of it."""
     monkeypatch.setattr(train, "COLOUR", 0.0)
     monkeypatch.setattr(train, "normalised", lambda images: images)
     across = torch.arange(64, dtype=torch.uint8).expand(64, 64)
@@ -258,7 +258,7 @@ def test_evaluation_measures_at_the_sides_that_are_asked_for(class_folders: Path
 
 def test_evaluation_counts_what_the_network_gets_right(class_folders: Path) -> None:
     output = measure(class_folders, "--first", "4")
-    assert "4 pictures" in output
+    assert "4 images" in output
     assert len([line for line in output.splitlines() if " px |" in line]) == len(evaluate.SIDES)
     assert "| block5_conv3 | 192 |" in output
 

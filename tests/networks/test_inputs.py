@@ -1,4 +1,4 @@
-"""What a network is shown: the whole picture, or exactly its published preprocessing."""
+"""What a network is shown: the whole image, or exactly its published preprocessing."""
 
 import struct
 import zlib
@@ -58,7 +58,7 @@ def test_crop_is_the_published_preprocessing(name: str, size: tuple[int, int], c
 
 @pytest.mark.parametrize(("name", "bicubic"), [("vgg16", False), ("efficientnet_b0", True), ("vit_b_16", False)])
 def test_the_whole_is_resized_as_published(name: str, bicubic: bool, cat: Path) -> None:
-    """torchvision's resize, with the interpolation of its own preset, to the size that the whole picture has."""
+    """torchvision's resize, with the interpolation of its own preset, to the size that the whole image has."""
     network, interpolation = zoo.outline(name), zoo.published(name).transforms().interpolation
     assert (interpolation == functional.InterpolationMode.BICUBIC) == bicubic
     network.mean, network.std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)  # numbers on a device to put images
@@ -142,7 +142,7 @@ def test_arrays_of_pixels_are_pictures(mini: Network, cat: Path) -> None:
     pixels = np.asarray(Image.open(cat))
     assert torch.equal(show(mini, pixels).images, show(mini, cat).images)
     torch.testing.assert_close(show(mini, pixels / 255).images, show(mini, cat).images, rtol=0, atol=1.5 / 255)
-    with pytest.raises(PictureError, match="picture is int64, 300 x 451 x 3"):
+    with pytest.raises(PictureError, match="image is int64, 300 x 451 x 3"):
         show(mini, pixels.astype(np.int64))
     with pytest.raises(PictureError, match="not a list"):
         show(mini, [cat])

@@ -236,7 +236,7 @@ def reached(network: Network, layer: str) -> tuple[int, int]:
     """How many rows and columns of pixels the middle of a map has a gradient to."""
     height, width = network.input_size
     touched = torch.zeros(height, width)
-    for seed in range(6):  # a ReLU or a pool may hide a pixel from one picture's gradient, hardly from six
+    for seed in range(6):  # a ReLU or a pool may hide a pixel from one image's gradient, hardly from six
         torch.manual_seed(seed)
         images = torch.rand(1, network.channels, height, width).requires_grad_()
         maps = cnnviz.activations(network, images, [layer])[layer]

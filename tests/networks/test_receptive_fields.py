@@ -38,7 +38,7 @@ def followed(function: Function, shape: tuple[int, ...] = SHAPE) -> tuple[Field 
 def reached(function: Function, shape: tuple[int, ...] = SHAPE, images: int = 6) -> Tensor:
     """Whether an output depends on a pixel: (*output, *image)."""
     torch.manual_seed(1)
-    pictures = [torch.rand(shape, dtype=torch.double) for _ in range(images)]  # a maximum hides pixels from one picture
+    pictures = [torch.rand(shape, dtype=torch.double) for _ in range(images)]  # a maximum hides pixels from one image
     return torch.stack([jacobian(function, picture) for picture in pictures]).ne(0).any(0)  # type: ignore[no-untyped-call]
 
 

@@ -1,4 +1,4 @@
-"""Picture files become what a person sees when opening them."""
+"""Image files become what a person sees when opening them."""
 
 import hashlib
 import os
@@ -95,7 +95,7 @@ def test_a_gif_gives_its_first_frame(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"To whom it may concern", "is not a picture"),
+        (b"To whom it may concern", "is not an image"),
         (jpeg()[:-300], "is damaged"),
         (bomb(), "too many pixels"),
     ],

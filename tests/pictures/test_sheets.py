@@ -60,7 +60,7 @@ def test_labels_and_notes_are_drawn_beneath_their_tiles() -> None:
 
 
 def test_the_header_is_never_cut_but_for_endless_names() -> None:
-    line = "a line of the usual length, such as names of a picture, a network and a layer need"
+    line = "a line of the usual length, such as names of an image, a network and a layer need"
     bar = ColourBar(flat(5, 256)[:, 0], "0", "1")
     short = sheet([Tile(flat(9, 1, 1), "0")], lines=[line, line], colour_bars=[bar]).pixels
     assert short.shape[1] >= font(17).getlength(line)
@@ -99,7 +99,7 @@ def test_a_picture_without_a_record_says_so(tmp_path: Path) -> None:
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"a.gif: pictures end in .png"):
+    with pytest.raises(OutputError, match=r"a.gif: images end in .png"):
         Sheet(flat(1)).save(tmp_path / "a.gif")
     assert not list(tmp_path.iterdir())
 

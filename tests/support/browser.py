@@ -38,7 +38,7 @@ class Visit:
         return [int(each) for each in self.page.locator(".grid figure:visible figcaption b").all_inner_texts()]
 
     def see_everything(self) -> None:
-        """Scroll to the end, so that all lazy pictures are fetched."""
+        """Scroll to the end, so that all lazy images are fetched."""
         self.page.evaluate(SCROLL)
         self.page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth)")
 

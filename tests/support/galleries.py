@@ -86,7 +86,7 @@ def gallery(folder: Path, plan: Plan, missing: int = 5) -> Store:
 
 
 def add_examples(store: Store, picture: str = "cats/1.jpg") -> None:
-    """Three pictures for every filter; no tiles for filter 1."""
+    """Three images for every filter; no tiles for filter 1."""
     plan = store.planned()
     about = {"folder": HOSTILE, "pictures": 70, "unreadable": [], "top": 3, "tile": 8, "seen": plan.seen}
     (store.folder / "examples.json").write_text(json.dumps(about))

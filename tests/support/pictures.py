@@ -1,4 +1,4 @@
-"""Picture files of all kinds, small and bad ones too."""
+"""Image files of all kinds, small and bad ones too."""
 
 import io
 import struct

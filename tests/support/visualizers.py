@@ -71,7 +71,7 @@ class Fused(SmallVGG):
 
     @torch.no_grad()
     def _tell_pictures_apart(self) -> None:
-        """Without training every picture would be of one class: grey gives 0 for each, and what differs counts much."""
+        """Without training every image would be of one class: grey gives 0 for each, and what differs counts much."""
         self.eval()
         self.classifier.bias.zero_()
         grey = self(torch.full((1, 3, SIDE, SIDE), 0.5))[0]
@@ -90,7 +90,7 @@ class Fused(SmallVGG):
 
 @dataclass
 class Scene:
-    """A user's module, the network made of it, and pictures to show it."""
+    """A user's module, the network made of it, and images to show it."""
 
     module: Fused
     network: Network

@@ -189,7 +189,7 @@ def test_judging_in_bfloat16_first_gives_what_float32_gives(mini: Network, layer
 def test_a_folders_images_are_references_besides(linear: Network, weights: Tensor, tmp_path: Path) -> None:
     for number in range(3):
         Pillow.new("RGB", (40, 30), (80 * number, 10, 200)).save(tmp_path / f"{number}.png")
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     images = natural_images(tmp_path, 3, (SIDE, SIDE))
     assert list(images) == ["0.png", "1.png", "2.png"]
     assert torch.equal(images["2.png"], torch.tensor([160, 10, 200]).div(255)[:, None, None].expand(3, SIDE, SIDE))
@@ -205,7 +205,7 @@ def test_a_folders_images_are_references_besides(linear: Network, weights: Tenso
     assert (beaten.status, beaten.synthesized[0].judgement.best) == (("weak",), "best.png")
     count = len(usual.names) + 4
     assert beaten.percentiles.item() == pytest.approx(100 * (count - 1) / count)
-    with pytest.raises(PictureError, match="there is no picture in"):
+    with pytest.raises(PictureError, match="there is no image in"):
         natural_images(tmp_path / "none", 3, (8, 8))
 
 

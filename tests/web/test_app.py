@@ -49,10 +49,10 @@ def png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"no picture", "a.png is not a picture"),
+        (b"no image", "a.png is not an image"),
         (CAT.read_bytes()[:5000], "a.png is damaged"),
-        (bytes(MEGABYTES * 2**20 + 1), "a.png is 20.0 MB; give a picture of at most 20 MB"),
-        (png(6001, 4000), "a.png has 24.0 megapixels; give a picture of at most 24"),
+        (bytes(MEGABYTES * 2**20 + 1), "a.png is 20.0 MB; give an image of at most 20 MB"),
+        (png(6001, 4000), "a.png has 24.0 megapixels; give an image of at most 24"),
         (png(20000, 20000), "a.png has too many pixels to be opened safely"),
     ],
 )
@@ -209,7 +209,7 @@ def test_the_page_starts_with_vgg16_and_a_cat_and_its_classes_by_the_small_netwo
     (told,) = [caption for caption in page.captions() if "classifier" in caption]
     assert "classes are by vgg16-mini" in told
     assert "`cnnviz weights vgg16` downloads it (528 MB)" in told
-    assert "What vgg16-mini takes the whole picture for:" in page.captions()
+    assert "What vgg16-mini takes the whole image for:" in page.captions()
     assert page.record("Download the sheet", tmp_path)["network"]["name"] == "vgg16-mini"
 
 
@@ -219,7 +219,7 @@ def test_a_network_with_its_classifier_does_it_all(page: Page, mini: Network, mo
     monkeypatch.setattr("cnnviz.models.load", lambda name, **_: {"vgg16": whole}[name])
     page.run()
     assert page.errors() == []
-    assert "What vgg16 takes the whole picture for:" in page.captions()
+    assert "What vgg16 takes the whole image for:" in page.captions()
     assert not any("classifier" in caption for caption in page.captions())
 
 
@@ -260,7 +260,7 @@ def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini
     evidence = next(caption for caption in page.captions() if caption.startswith("Deletion"))
     assert f"Deletion {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%};" in evidence
     assert f"insertion {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%};" in evidence
-    assert page.record("Download this picture", tmp_path)["opacity"] == 0.3
+    assert page.record("Download this image", tmp_path)["opacity"] == 0.3
 
 
 def test_a_climb_can_be_stopped_and_the_page_goes_on(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

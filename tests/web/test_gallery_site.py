@@ -113,7 +113,7 @@ def test_what_is_not_drawn_or_drawn_otherwise_is_said_to_be_not_drawn_yet(store:
         assert said == (number in (3, 4, 5))
     assert "9: 2 ok, 2 weak, 2 dead, 3 not drawn yet" in read(store, "layers/block2_conv1.html").text
     assert "16 drawn" in read(store, "index.html").text
-    assert "sees the whole picture · 33 % dead" in read(store, "index.html").text
+    assert "sees the whole image · 33 % dead" in read(store, "index.html").text
 
 
 def test_a_gallery_of_which_nothing_is_drawn_has_its_pages(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_histogram_has_a_step_per_run_of_bins_and_its_mark_inside(
     assert (chart.mark is None) == (reached is None)
     if chart.mark and reached is not None:
         assert charts.LEFT <= chart.mark.place <= charts.RIGHT
-        assert reached <= top or chart.mark.place > steps[-1][1] - 0.1, "beyond all pictures"
+        assert reached <= top or chart.mark.place > steps[-1][1] - 0.1, "beyond all images"
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
@@ -422,7 +422,7 @@ def test_the_start_page_of_vgg16_with_all_it_loads_is_small(large: Path, visit: 
 def test_a_page_of_512_filters_asks_for_little(large: Path, visit: Callable[..., Visit]) -> None:
     here = visit(large)
     page = here.open("layers/block5_conv3.html")
-    assert sum(url.endswith(".png") for url in here.requests) < 300, "pictures far down wait until they are seen"
+    assert sum(url.endswith(".png") for url in here.requests) < 300, "images far down wait until they are seen"
     page.locator("[name=sort]").select_option("score")
     page.locator("[name=number]").fill("511")
     assert here.shown() == [511]

@@ -79,7 +79,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    """Its weights are so large that what it says depends on the picture; as made, its biases decide."""
+    """Its weights are so large that what it says depends on the image; as made, its biases decide."""
     torch.manual_seed(7)
     module, labels = SmallVGG().eval(), [HOSTILE, "tabby, cat", "dog", "cup", "house"]
     with torch.no_grad():
@@ -145,7 +145,7 @@ def expected(network: Network, picture: Path) -> dict[str, float | int | str | N
 
 def fired(network: Network, picture: Path, maps: cnnviz.FeatureMaps, key: str) -> dict[str, float | int | str | None]:
     channels = maps.order()[:3]
-    settings = {"preset": "draft", "steps": 2, "references": cnnviz.read_picture(picture)}  # the picture is one, too
+    settings = {"preset": "draft", "steps": 2, "references": cnnviz.read_picture(picture)}  # the image is one, too
     drawn = cnnviz.filter_images(network, maps.layer, channels, seed=5, **settings)
     found: dict[str, float | int | str | None] = {}
     for place, channel in enumerate(channels):
@@ -286,7 +286,7 @@ def test_even_maps_and_even_pictures_look_like_nothing(ramp: Path) -> None:
     report = short(of(Kernels(torch.zeros(2, 1, 3, 3), torch.zeros(2, 2, 2, 2), 0.5)), ramp)
     assert (report.depths[1].edges, report.depths[1].turned) == (None, None)
     assert "no map can be compared" in depth_sentence(report.depths[1], None)
-    assert "likeness to the picture's edges cannot be compared (it is none and none)" in overall(report.depths)[2]
+    assert "likeness to the image's edges cannot be compared (it is none and none)" in overall(report.depths)[2]
     numbers = Reader(report.html()).numbers
     assert numbers["depths.1.edges"] == numbers["depths.1.turned"] == ("None", "none")
 
@@ -327,7 +327,7 @@ def spot(tmp_path: Path) -> Path:
 
 
 def test_the_part_that_fired_is_the_receptive_field_of_the_largest_value(spot: Path) -> None:
-    """Of a silent channel there is none, and its map, like all others, is laid over the picture without complaint."""
+    """Of a silent channel there is none, and its map, like all others, is laid over the image without complaint."""
     centre = torch.zeros(2, 1, 3, 3)
     centre[0, 0, 1, 1] = 1
     module = Kernels(centre, torch.zeros(2, 2, 2, 2))
@@ -397,10 +397,10 @@ def test_zeros_are_counted_behind_the_activation(ramp: Path) -> None:
 
 def test_what_the_network_saw_is_told(report: Report) -> None:
     share = "66.7\N{NO-BREAK SPACE}%"
-    said = f"shown the centre, {share} of the picture of 451 {TIMES} 300 px, scaled to 48 {TIMES} 48 px."
+    said = f"shown the centre, {share} of the image of 451 {TIMES} 300 px, scaled to 48 {TIMES} 48 px."
     assert seen_sentence(report.shown).endswith(said)
     whole = replace(report.shown, seen=(0, 0, 451, 300))
-    assert f"shown the whole picture of 451 {TIMES} 300 px" in seen_sentence(whole)
+    assert f"shown the whole image of 451 {TIMES} 300 px" in seen_sentence(whole)
 
 
 def test_images_are_no_larger_than_they_are_shown() -> None:
@@ -435,11 +435,11 @@ def test_the_command_makes_a_page_of_moderate_size(run: Run, tmp_path: Path) -> 
         ([CAT, "-o", "report.png"], "cannot write report.png: a report is a page and ends in .html."),
         ([CAT, "-o", "/proc/report.html", "--model", "vgg16-mini"], "cannot write /proc/report.html"),
         ([CAT, "--method", "nonsense", "--model", "vgg16-mini"], "no method named 'nonsense'"),
-        (["no.png", "--model", "vgg16-mini"], "is not a picture"),
+        (["no.png", "--model", "vgg16-mini"], "is not an image"),
     ],
 )
 def test_faults_are_told_in_one_line(run: Run, arguments: list[object], said: str) -> None:
-    Path("no.png").write_text("no picture")
+    Path("no.png").write_text("no image")
     result = run("report", *arguments)
     assert result.exit_code != 0
     assert said in result.stderr
