@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
-from torch.fx import GraphModule
 from torch.nn import functional
 
 from cnnviz.errors import ModelError, PictureError, ShapeError, translated
@@ -100,7 +99,7 @@ def over_region(network: Network, summing: RegionSum, images: Tensor) -> Summed:
         images: (N, C, H, W) in [0, 1], as they will be explained; the first one is looked at.
 
     Raises:
-        ModelError: if the network gives no maps, or is one that was traced, whose copies lose their hooks.
+        ModelError: if the network gives no maps.
         ShapeError: if no pixel of them has its centre in the region.
     """
     with torch.no_grad(), forward_pass(network, images):
@@ -112,8 +111,6 @@ def over_region(network: Network, summing: RegionSum, images: Tensor) -> Summed:
             f"the region has the centre of none of the {width} x {height} px that {network.name} gives for what it sees"
             " of the image; take a larger region, or one that it sees."
         )
-    if isinstance(network.module, GraphModule):
-        raise ModelError(f"{network.name} was traced or exported; for a region, give the module that it was made of.")
     scored = network.twin()
     scored.module.register_forward_hook(summing)
     scored._outputs, scored._twin = "value", False  # a network in its own right: weights it lacks are told of

@@ -23,6 +23,10 @@ IN_PLACE = (  # PyTorch's modules that may write into what they are given
     nn.CELU, nn.ELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.Mish, nn.ReLU, nn.RReLU, nn.SELU,
     nn.SiLU, nn.Threshold, nn.modules.dropout._DropoutNd,
 )
+HOOKS = (  # where PyTorch keeps those of a forward pass
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+)
 # fmt: on
 
 
@@ -66,6 +70,9 @@ def structural_copy(module: Module, convert: Callable[[Tensor], Tensor]) -> Modu
             if _inside(part) is not None:
                 memo[id(part)] = copy.deepcopy(unwrapped(part), memo)
         copied = copy.deepcopy(module, memo)
+        for part in module.modules():
+            if isinstance(part, GraphModule):  # its own __deepcopy__ leaves hooks out
+                _keep_hooks(part, memo)
         if not isinstance(copied, GraphModule if isinstance(module, GraphModule) else type(module)):
             raise TypeError("its __deepcopy__ gives something else")
     except Exception as error:  # a user's class may raise anything
@@ -73,6 +80,17 @@ def structural_copy(module: Module, convert: Callable[[Tensor], Tensor]) -> Modu
     for part in copied.modules():
         vars(part).pop("_compiled_call_impl", None)  # of module.compile(), which hooks do not reach into
     return copied
+
+
+def _keep_hooks(module: nn.Module, memo: dict[int, Any]) -> None:
+    """Give the copy that `memo` has of a module its forward hooks, but for PyTorch's, which admit one batch size."""
+    for name in HOOKS:
+        kept = {
+            number: value
+            for number, value in getattr(module, name).items()
+            if not str(getattr(value, "__module__", "")).startswith("torch.")
+        }
+        getattr(memo[id(module)], name).update(copy.deepcopy(kept, memo))
 
 
 def _inside(module: nn.Module) -> nn.Module | None:

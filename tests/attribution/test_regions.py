@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnviz
-from cnnviz.attribution.heatmaps import placed
+from cnnviz.networks.overlays import placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.attribution.regions import read_mask, region_sum
 from cnnviz.errors import CnnvizError, ModelError, ShapeError
@@ -175,9 +175,12 @@ def test_every_method_that_suits_a_unet_explains_its_sum(unet: SmallUNet) -> Non
         cnnviz.attribute(linear(1), IMAGES, 0, method="lrp", region=BOX)
 
 
-def test_a_traced_network_which_would_lose_the_region_is_refused(unet: SmallUNet) -> None:
-    with pytest.raises(ModelError, match="give the module that it was made of"):
-        cnnviz.attribute(net(torch.fx.symbolic_trace(unet)), IMAGES, 1, region=BOX)
+def test_a_traced_network_is_explained_as_the_one_it_was_made_of(unet: SmallUNet) -> None:
+    plain, traced = (
+        cnnviz.attribute(net(module), IMAGES, 1, method="saliency", region=BOX)
+        for module in (unet, torch.fx.symbolic_trace(unet))
+    )
+    torch.testing.assert_close(traced, plain)
 
 
 def test_the_layer_by_default_is_the_last_before_the_maps_of_the_classes(unet: SmallUNet) -> None:

@@ -1,8 +1,10 @@
 """Modules as people have them: compiled, parallel, traced, with hooks and lists of their own."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.utils import parametrizations
 from torchvision import models
 
@@ -41,6 +43,22 @@ def test_data_parallel_is_opened() -> None:
     assert unwrapped(nn.DataParallel(vgg)) is vgg
 
 
+def test_distributed_data_parallel_is_opened(tmp_path: Path) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        vgg = models.vgg11(num_classes=4).eval()
+        network, plain = (
+            cnnviz.wrap(module, name="net", input_size=64) for module in (nn.parallel.DistributedDataParallel(vgg), vgg)
+        )
+    finally:
+        distributed.destroy_process_group()
+    assert network.names.keys() == plain.names.keys()
+    images = torch.rand(1, 3, 64, 64)
+    for method in ("guided-backprop", "grad-cam"):
+        values = cnnviz.attribute(network, images, 1, method=method)
+        assert torch.equal(values, cnnviz.attribute(plain, images, 1, method=method))
+
+
 def test_traced_and_exported_modules_run() -> None:
     module = small()
     expected = module(IMAGES).detach()
@@ -50,6 +68,20 @@ def test_traced_and_exported_modules_run() -> None:
         values = cnnviz.attribute(network, IMAGES, 1, method="integrated-gradients", steps=8)
         plain = cnnviz.attribute(module, IMAGES, 1, method="integrated-gradients", steps=8)
         torch.testing.assert_close(values, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+def test_hooks_of_traced_and_exported_modules_run_in_copies(exported: bool, inside: bool) -> None:
+    """They are part of what the network computes; PyTorch's own copy of such a module has none."""
+    module = small()
+    graph = torch.export.export(module, (IMAGES[:1],)).module() if exported else torch.fx.symbolic_trace(module)
+    graph.register_forward_pre_hook(lambda _, inputs: (inputs[0] + 1, *inputs[1:]))
+    graph.register_forward_hook(lambda _, __, kinds, output: 2 * output, with_kwargs=True)
+    expected = 2 * module(IMAGES + 1).detach()
+    network = cnnviz.wrap(nn.Sequential(graph) if inside else graph, name="net", input_size=32)
+    torch.testing.assert_close(network(IMAGES), expected)
+    torch.testing.assert_close(network.twin()(IMAGES), expected)
 
 
 class Keeps(nn.Module):
