@@ -1,1 +1,1 @@
-"""Why the class came out: attributions, how far to believe them, methods compared."""
+"""Attribution: maps of what a class's score is due to, how far to believe them, methods compared."""

@@ -1,4 +1,4 @@
-"""Why the class came out: how much each pixel speaks for it, by captum's methods.
+"""Attribution: how much each pixel contributes to a class's score, by captum's methods.
 
     attribute(network, images, 281, method="grad-cam")
 
@@ -17,12 +17,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cnnviz.attribution.baselines import baseline_for, check_baseline
 from cnnviz.attribution.cams import mean_over_layers
 from cnnviz.attribution.cases import Case
 from cnnviz.attribution.explainer import Explainer, Scores, Target, explainer
-from cnnviz.attribution.methods import DEFAULT, METHODS, Method, method_named, settings_of
+from cnnviz.attribution.methods import DEFAULT, METHODS, Method, by_own_names, method_named, settings_of
 from cnnviz.attribution.regions import Region, over_region, region_sum
 from cnnviz.attribution.suitability import Structure, check, layer_for
 from cnnviz.attribution.superpixels import superpixels
@@ -31,34 +32,38 @@ from cnnviz.isolation import quiet, seeded
 from cnnviz.networks.arrangements import Arranged
 from cnnviz.networks.inputs import check_finite, check_range
 from cnnviz.networks.layer_names import split_use
-from cnnviz.networks.network import Network, wrap
+from cnnviz.networks.network import Network, path_within, wrap
+from cnnviz.networks.predictions import class_index
 
 
 @torch.inference_mode(False)
 def attribute(
     network: nn.Module,
     images: Tensor,
-    targets: int | Target | Sequence[int | Target],
+    targets: int | str | Target | Sequence[int | str | Target],
     *,
     method: str = DEFAULT,
-    layer: str | Sequence[str] | None = None,
+    layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
     region: Region | None = None,
     baseline: str | Path | Tensor = "mean",
     seed: int = 0,
     batch: int | None = None,
+    upsample: bool = False,
     passed: Callable[[int], None] | None = None,
     **options: float | None,
 ) -> Tensor:
-    """How much each pixel, or each position of a layer, speaks for a class.
+    """How much each pixel, or each position of a layer, contributes to a class's score.
 
     Args:
         network: a `Network`; or any ``nn.Module``, to which the images are then given as they are.
         images: (N, C, H, W), in [0, 1] for a `Network`.
-        targets: a class by number, or N of them; or `Target`, for a class against another.
-        method: one of `cnnviz.attribution.methods.METHODS`.
-        layer: for methods of a layer; the last one with feature maps by default. Of one that is used several times it
-            is the first use; ``relu@2`` asks for the second. Class activation maps take a list of several: the mean of
-            their maps, each over its maximum, of the finest one's size.
+        targets: a class by number or name (see `cnnviz.class_index`), or N of them; or `Target`, for a class against
+            another.
+        method: one of `cnnviz.attribution.methods.METHODS`, in any case, with or without hyphens.
+        layer: for methods of a layer, by its name or as its module, from ``network.layers``; the last one with feature
+            maps by default. Of one that is used several times it is the first use; ``relu@2`` asks for the second.
+            Class activation maps take a list of several: the mean of their maps, each over its maximum, of the finest
+            one's size.
         region: of segmentation networks, whose outputs are maps (N, C, H', W'), alone or as "out" of a dictionary: the
             part of the images whose class is explained. A box (left, top, right, bottom) in pixels, the last two not
             included; or a boolean mask (h, w) in the images' proportions, laid over them. The score is the sum of the
@@ -67,12 +72,14 @@ def attribute(
             `cnnviz.attribution.baselines`.
         seed: of methods that draw random numbers; every image gets the same draws, whatever its neighbours.
         batch: images the network sees at a time; by default what its device has room for.
+        upsample: whether maps of a layer are resized to the images' H x W, bilinearly as `heat` does it.
         passed: called with the number of images, each time the network sees some.
-        options: the method's own, such as ``steps=100``.
+        options: the method's own, such as ``steps=100``; captum's ``n_steps`` and ``n_samples`` are understood.
 
     Returns:
         float32, on the network's device: (N, C, H, W), per colour channel of the normalised images; of methods of a
-        layer (N, 1, H', W'). `cnnviz.attribution.heatmaps.heat` makes maps of it.
+        layer (N, 1, H', W'), or (N, 1, H, W) if they are to be upsampled.
+        `cnnviz.attribution.heatmaps.heat` makes maps of it.
 
     Raises:
         UnknownNameError: if there is no such method, option, layer or baseline.
@@ -80,15 +87,20 @@ def attribute(
         ShapeError: if the network has no such class or takes no such images; or the region is none of them.
         LayerError: if the layer gives no feature maps; or several are given, and the method is no class activation map.
     """
-    name, layers = method_named(method), layers_of(layer)
+    name, layers, options = method_named(method), layers_of(layer), by_own_names(options)
     check_layers(name, layers)
     check_baseline(baseline)
+    if not isinstance(images, Tensor):
+        raise ShapeError(
+            f"images are a tensor (N, C, H, W), not a {type(images).__name__}; cnnviz.explain takes files."
+        )
     if images.ndim != 4 or not len(images):
         given = " x ".join(map(str, images.shape))
         raise ShapeError(f"images are N x C x H x W, with N at least 1, not {given}.")
     if not isinstance(network, Network):
         height, width = images.shape[2:]
         check_finite(images)
+        layer = None if layer is None else [path_within(network, one) for one in layers]
         channels, kind = images.shape[1], type(network).__name__
         network = wrap(network, name=kind, input_size=(height, width), channels=channels)
     elif images.shape[1] != network.channels != 1:
@@ -96,18 +108,19 @@ def attribute(
     else:
         check_range(images)
     images = images.clone() if images.is_inference() else images
+    names = layers_of(named_layers(network, layer))
     if region is not None:
         size, whole = images.shape[2:], (0, 0, images.shape[3], images.shape[2])
         network = over_region(network, region_sum(region, size, whole), images).network
     if len(layers) > 1:
         kept: dict[str, Any] = {"baseline": baseline, "seed": seed, "batch": batch, "passed": passed, **options}
-        one_by_one = [attribute(network, images, targets, method=name, layer=one, **kept) for one in layers]
-        return mean_over_layers(one_by_one)
+        one_by_one = [attribute(network, images, targets, method=name, layer=one, **kept) for one in names]
+        return _sized(mean_over_layers(one_by_one), images, upsample=upsample)
     ready, chosen = explainer(network), METHODS[name]
     settings = settings_of(name, options)
     check(ready.twin, ready.structure, name)
     wanted = _targets(network, targets, len(images), ready.structure.classes)
-    looked_at, twin = layer_for(network, ready.structure, chosen, layers[0]), ready.twin.twin()  # captum hooks into it
+    looked_at, twin = layer_for(network, ready.structure, chosen, names[0]), ready.twin.twin()  # captum hooks into it
     stands, _ = baseline_for(network, images, baseline)
     inputs, empty = ready.normalised(images), ready.normalised(stands)
     attributions = []
@@ -128,7 +141,12 @@ def attribute(
     values = torch.cat(attributions).float()
     if not values.isfinite().all():
         raise ModelError(f"{chosen.title} gives values for {network.name} that are not finite; take another method.")
-    return values
+    return _sized(values, images, upsample=upsample)
+
+
+def _sized(values: Tensor, images: Tensor, *, upsample: bool) -> Tensor:
+    size = images.shape[2:]
+    return functional.interpolate(values, size, mode="bilinear", align_corners=False) if upsample else values
 
 
 def _hooked(twin: Network, name: str, structure: Structure) -> nn.Module:
@@ -153,16 +171,27 @@ def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
         return method.run(replace(case, batch=batch)).detach()
 
 
-def layers_of(layer: str | Sequence[str] | None) -> list[str | None]:
+def layers_of(layer: object) -> list[Any]:
     """The layers to look at, at least one; None stands for the default.
 
     Raises:
         LayerError: if there is none in a list.
     """
-    listed: list[str | None] = list(layer) if isinstance(layer, list | tuple) else [cast("str | None", layer)]
+    listed = list(layer) if isinstance(layer, list | tuple) else [layer]
     if not listed:
         raise LayerError("this list of layers is empty; name at least one, or leave it out.")
     return listed
+
+
+def named_layers(network: Network, layer: str | nn.Module | Sequence[str | nn.Module] | None) -> str | list[str] | None:
+    """The names of layers, some of which may be given as modules; None stands for the default.
+
+    Raises:
+        UnknownNameError: if one is neither a name nor a module of the network.
+    """
+    if isinstance(layer, list | tuple):
+        return [network.layer_name(one) for one in layer]
+    return None if layer is None else network.layer_name(cast("str | nn.Module", layer))
 
 
 def check_layers(name: str, layers: Sequence[str | None]) -> None:
@@ -209,16 +238,22 @@ def _captum(ready: Explainer, method: Method, image: Tensor) -> Iterator[None]:
 
 
 def _targets(
-    network: Network, targets: int | Target | Sequence[int | Target], count: int, classes: int
+    network: Network, targets: int | str | Target | Sequence[int | str | Target], count: int, classes: int
 ) -> list[Target]:
     """A target per image."""
-    single = isinstance(targets, Target | int | np.integer) or (isinstance(targets, Tensor) and not targets.ndim)
-    given = [targets] * count if single else list(cast("Sequence[int | Target]", targets))
-    wanted = [target if isinstance(target, Target) else Target(int(cast("int", target))) for target in given]
+    single = isinstance(targets, Target | int | str | np.integer) or (isinstance(targets, Tensor) and not targets.ndim)
+    given = [targets] * count if single else list(cast("Sequence[int | str | Target]", targets))
+    wanted = [_target(network, target) for target in given]
     if len(wanted) != count:
         raise ShapeError(f"{len(wanted)} classes are given for {count} images; give one, or one for each.")
     check_targets(network, wanted, classes)
     return wanted
+
+
+def _target(network: Network, target: Any) -> Target:
+    if isinstance(target, Target):
+        return target
+    return Target(class_index(network, target) if isinstance(target, str) else int(target))
 
 
 def check_targets(network: Network, targets: Sequence[Target], classes: int) -> None:

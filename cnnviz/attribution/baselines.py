@@ -1,4 +1,4 @@
-"""What stands for nothing to be seen: the images that methods of attribution compare with."""
+"""Baselines: the reference inputs that methods of attribution compare an image with."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor
             given, wanted = (" x ".join(map(str, tensor.shape)) for tensor in (baseline, images))
             raise ShapeError(f"a baseline of shape {given} does not fit images of {wanted}.") from None
     if baseline == "mean":
-        return network.mean.to(images).expand_as(images), "the network's mean colour"
+        return network.mean.to(images).expand_as(images), "dataset mean colour"
     if baseline in ("black", "white"):
         return torch.full_like(images, float(baseline == "white")), str(baseline)
     if baseline == "blur":
@@ -64,7 +64,7 @@ def _blurred(images: Tensor) -> Tensor:
 
 def _pictured(network: Network, images: Tensor, path: Path) -> Tensor:
     """An image, squeezed to the images' size."""
-    shown = show(network, path).images
+    shown = show(network, path, fit="whole").images
     if shown.shape[1] != images.shape[1]:
         raise PictureError(f"{path.name} has another number of channels than the images.")
     resized = torch.nn.functional.interpolate(shown.float(), images.shape[2:], mode="bilinear", antialias=True)

@@ -13,9 +13,9 @@ class Case:
     """One image to explain, and all that a method may want to know.
 
     Attributes:
-        model: normalised images (N, C, H, W) to scores (N, 1), float32; its leaf modules are the network's.
+        model: a `Scores`: normalised images (N, C, H, W) to scores (N, 1), float32; its leaf modules are the network's.
         inputs: (1, C, H, W), normalised.
-        baseline: (1, C, H, W), normalised: what stands for nothing to be seen.
+        baseline: (1, C, H, W), normalised: the reference input.
         patches: gives (H, W), int64: for each pixel the number of its patch; so many patches as asked for.
         layer: the module that methods of a layer look at.
         batch: images the network sees at a time.
@@ -23,7 +23,7 @@ class Case:
         options: the method's, by name.
     """
 
-    model: "nn.Module"
+    model: Any
     inputs: "Tensor"
     baseline: "Tensor"
     patches: "Callable[[int], Tensor]"

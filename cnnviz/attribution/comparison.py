@@ -37,11 +37,12 @@ from cnnviz.networks.inputs import check_side
 from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.predictions import check_labels
 from cnnviz.networks.provenance import record
-from cnnviz.pictures.colours import Pixels
+from cnnviz.pictures.drawings import figure_pixels
 from cnnviz.pictures.sheets import Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 BARS, CORRELATIONS, VERDICT = "#3b6fb6", "Oranges", "#b03020"
 DARK = 0.6  # a correlation from which on its number is written in white
@@ -146,7 +147,12 @@ class Comparison:
     def sheet(self) -> Sheet:
         """A bar for every method."""
         results = {"share": [compared.share or 0.0 for compared in self.methods.values()]}
-        return Sheet(chart(self), record("evidence", self.network, settings=self.settings, results=results))
+        made = record("evidence", self.network, settings=self.settings, results=results)
+        return Sheet(figure_pixels(self.figure()), made, self.figure)
+
+    def figure(self) -> "Figure":
+        """The sheet as a matplotlib figure."""
+        return chart(self)
 
     def save(self, path: str | Path) -> Path:
         """Write the sheet; see `Sheet.save`."""
@@ -159,9 +165,8 @@ class Comparison:
         return self.sheet()._repr_png_()
 
 
-def chart(comparison: Comparison) -> Pixels:
-    """(H, W, 3): a row per method, the best at the top: its share, and at the right its correlations, if any."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def chart(comparison: Comparison) -> "Figure":
+    """A row per method, the best at the top: its share, and at the right its correlations, if any."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, REST + ROW * len(comparison.methods)), dpi=DOTS, layout="constrained")
@@ -170,11 +175,8 @@ def chart(comparison: Comparison) -> Pixels:
     _shares(panels[0], comparison, names)
     if comparison.pictures:
         _correlations(panels[1], comparison, names)
-    figure.suptitle(f"Methods of attribution on {comparison.network.name} ({comparison.network.weights})")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels: Pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
-    return pixels
+    figure.suptitle(f"Attribution methods: {comparison.network.name} ({comparison.network.weights})")
+    return figure
 
 
 def _shares(axes: "Axes", comparison: Comparison, names: list[str]) -> None:
@@ -185,7 +187,7 @@ def _shares(axes: "Axes", comparison: Comparison, names: list[str]) -> None:
     axes.axvline(100 / (rows * columns), color="black", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(names)), [METHODS[name].title for name in names])
     axes.set_xlim(0, 100)
-    axes.set_title("Does the attribution fall on the correct image of a grid?", fontsize=10)
+    axes.set_title("Grid pointing game: attribution on the correct image", fontsize=10)
     axes.set_xlabel(
         f"% of positive attribution; dashed: chance\n{comparison.grids} grids of {rows} x {columns}, 95 % intervals"
     )
@@ -202,12 +204,13 @@ def _correlations(axes: "Axes", comparison: Comparison, names: list[str]) -> Non
             text = "flat" if math.isnan(value) else f"{value:.2f}"
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
         if comparison.methods[name].unmoved:
-            axes.text(len(layers) - 0.4, row, "unmoved", va="center", color=VERDICT, fontsize=8)
+            axes.text(len(layers) - 0.4, row, "fails", va="center", color=VERDICT, fontsize=8)
     axes.set_xticks(range(len(layers)), layers, fontsize=8)
-    axes.set_title("Does the map change when the network is randomized?", fontsize=10)
+    axes.set_title("Randomization check: correlation with the randomized network", fontsize=10)
     flat = ", flat maps left out" * any(comparison.methods[name].flat for name in names)
     axes.set_xlabel(
-        f"random from this layer up; rank correlation of the maps\nmean of {comparison.pictures} images{flat}"
+        "randomized from this layer up; rank correlation of maps (fails: hardly changed)\n"
+        f"mean of {comparison.pictures} images{flat}"
     )
 
 

@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cnnviz.attribution.attribute import attribute, check_methods, check_targets, layers_of
+from cnnviz.attribution.attribute import attribute, check_methods, check_targets, layers_of, named_layers
 from cnnviz.attribution.baselines import BASELINES, baseline_for, check_baseline
 from cnnviz.attribution.evidence import (
     RANDOM_ORDERS,
@@ -28,35 +29,37 @@ from cnnviz.attribution.explanations import Attribution, Evidence, Explanation
 from cnnviz.attribution.heatmaps import heat
 from cnnviz.attribution.methods import (
     CHECKS,
-    DEFAULT,
+    DEFAULTS,
     METHODS,
     Method,
+    by_own_names,
     methods_named,
     quick_options,
     settings_of,
     share_out,
 )
 from cnnviz.attribution.regions import Region, outlined, over_region, recorded, region_sum
-from cnnviz.attribution.suitability import able, layer_for
+from cnnviz.attribution.suitability import Structure, able, layer_for
 from cnnviz.errors import ShapeError, choose
-from cnnviz.networks.inputs import Fit, Source, show
+from cnnviz.networks.inputs import Fit, Source, of_images, show
 from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.outputs import probabilities_of
 from cnnviz.networks.predictions import check_labels, class_index
 
 
+@of_images  # type: ignore[arg-type] # as far as types say, an option could be called "network"
 def explain(
     network: Network,
     picture: Source,
-    classes: Sequence[str | int] | None = None,
+    classes: str | int | Sequence[str | int] | None = None,
     *,
-    methods: str | Sequence[str] = DEFAULT,
+    methods: str | Sequence[str] | None = None,
     top: int = 1,
     versus: str | int | None = None,
-    layer: str | Sequence[str] | None = None,
+    layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
     region: Region | None = None,
     baseline: str | Path = "mean",
-    fit: Fit = "whole",
+    fit: Fit = "crop",
     size: int | None = None,
     seed: int = 0,
     checks: Sequence[str] = ("curves",),
@@ -67,12 +70,15 @@ def explain(
     """Why classes came out of an image.
 
     Args:
-        picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) in [0, 1].
-        classes: by label, number or WordNet id; the `top` most probable ones by default.
-        methods: one or more of `cnnviz.attribution.methods.METHODS`, or "all" that are right about this network.
+        picture: a file, a PIL image, an array (H, W) or (H, W, C) of uint8, uint16 or real numbers in [0, 1], or a
+            tensor (C, H, W) in [0, 1]. Of a list or tuple of these, a list of explanations is given.
+        classes: one or more, by label, number or WordNet id; the `top` most probable ones by default.
+        methods: one or more of `cnnviz.attribution.methods.METHODS`, in any case, with or without hyphens; or "all"
+            that are right about this network; by default those of `DEFAULTS` that are.
         versus: a class to hold the others against: what speaks for them rather than for it.
-        layer: for methods of a layer; the last one with feature maps by default. Class activation maps take a list of
-            several: the mean of their maps, each over its maximum.
+        layer: for methods of a layer, by its name or as its module, from ``network.layers``; the last one with feature
+            maps by default. Class activation maps take a list of several: the mean of their maps, each over its
+            maximum.
         region: of segmentation networks: the part of the image whose class is explained, as for `attribute`, in the
             image's own pixels. The classes are those with the largest output in most of its pixels by default.
         baseline: "mean", "black", "white", "blur" or an image's path.
@@ -85,7 +91,8 @@ def explain(
             gradients as make it complete to 1 % (16 otherwise), all 64 steps of deletion and insertion (otherwise those
             where the curve bends, about 8), and of the order from the centre outwards (otherwise left out).
         watch: called with what is being done, and the share of the attributions that are done.
-        options: of methods, such as ``steps=100``; each goes to the methods that have it.
+        options: of methods, such as ``steps=100``; each goes to the methods that have it. captum's ``n_steps`` and
+            ``n_samples`` are understood.
 
     Raises:
         UnknownNameError, ShapeError, ModelError, LayerError, PictureError: as `attribute`, `class_index` and `show`.
@@ -93,7 +100,8 @@ def explain(
     check_network(network)
     for check in checks:
         choose(check, CHECKS, "check")
-    named = methods_named(methods)
+    named = None if methods is None else methods_named(methods)
+    options, looked_at = by_own_names(options), named_layers(network, layer)
     check_baseline(baseline)
     shown, whole, summed = show(network, picture, fit=fit, size=size), network, None
     if len(shown.images) != 1:
@@ -105,11 +113,13 @@ def explain(
         top = min(top, int(summed.largest.count_nonzero()))
     ready = explainer(network)
     image, logits = shown.images, ready.logits(shown.images)
+    if methods is None:
+        named = _defaults(ready.structure)
     names = able(ready.structure) if named is None else named
     ranked = logits if summed is None else summed.largest[None]
     targets = _chosen_targets(network, ranked, classes, top, versus)
     check_labels(network, ready.structure.classes)
-    check_methods(ready, names, layer)
+    check_methods(ready, names, looked_at)
     own: dict[str, dict[str, Any]] = share_out(options, names)
     if not precise:
         own = {name: quick_options(name) | given for name, given in own.items()}
@@ -130,7 +140,7 @@ def explain(
     attributions, map_makers = [], []
     for number, (target, name) in enumerate(pairs):
         method: Callable[..., Tensor] = partial(
-            attribute, targets=target, method=name, layer=layer, baseline=baseline_image, seed=seed, **own[name]
+            attribute, targets=target, method=name, layer=looked_at, baseline=baseline_image, seed=seed, **own[name]
         )
         passed = _counter(tell, f"{METHODS[name].title} for {network.label(target.index)}", number / len(pairs))
         values = method(network, image, passed=passed)
@@ -142,10 +152,13 @@ def explain(
             if network.outputs == "value"
             else probabilities_of(logits, network.outputs)[0, target.index].item(),
             score=target.score(logits).item(),
+            versus_probability=None
+            if network.outputs == "value" or target.versus is None
+            else probabilities_of(logits, network.outputs)[0, target.versus].item(),
             values=values[0].cpu(),
             contributions=shared[0].cpu(),
             heat=heat(values, name, image.shape[2:])[0].cpu(),
-            layers=_looked_at(ready, METHODS[name], layer),
+            layers=_looked_at(ready, METHODS[name], looked_at),
             evidence=Evidence(reference=references.get(target)),
         )
         tell(f"evidence for {METHODS[name].title}", (number + 1) / len(pairs))
@@ -157,11 +170,11 @@ def explain(
             by_layer = {lowest: values[row] for lowest, values in correlations.items()}
             attributions[row] = _with(attribution, sanity=by_layer)
     settings = {
-        "asked": [methods] if isinstance(methods, str) else list(methods),
+        "asked": [methods] if isinstance(methods, str) else list(methods or names),
         "methods": names,
         "classes": [target.index for target in targets],
         "versus": targets[0].versus,
-        "layer": layer,
+        "layer": looked_at,
         "region": None if region is None else recorded(region),
         "baseline": str(baseline) if baseline in BASELINES else Path(baseline).name,
         "seed": seed,
@@ -173,7 +186,13 @@ def explain(
     return Explanation(whole, shown, tuple(attributions), called, settings, text)
 
 
-def _looked_at(ready: Explainer, method: Method, layer: str | Sequence[str] | None) -> tuple[str, ...]:
+def _defaults(structure: Structure) -> list[str]:
+    """The default methods that are right about a network of this structure."""
+    suitable = able(structure)
+    return [name for name in DEFAULTS if name in suitable and (structure.features or not METHODS[name].layer)]
+
+
+def _looked_at(ready: Explainer, method: Method, layer: str | list[str] | None) -> tuple[str, ...]:
     return tuple(filter(None, (layer_for(ready.twin, ready.structure, method, one) for one in layers_of(layer))))
 
 
@@ -254,10 +273,14 @@ def _compared_with(attribution: Attribution, given: _Given) -> Tensor | None:
 
 
 def _chosen_targets(
-    network: Network, logits: Tensor, classes: Sequence[str | int] | None, top: int, versus: str | int | None
+    network: Network,
+    logits: Tensor,
+    classes: str | int | Sequence[str | int] | None,
+    top: int,
+    versus: str | int | None,
 ) -> list[Target]:
-    if classes and isinstance(classes, str):
-        raise TypeError("classes is a list of names, not a single one")
+    if isinstance(classes, str | int | np.integer):
+        classes = [classes]
     if classes:
         indices = [class_index(network, name) for name in classes]
     else:

@@ -47,6 +47,11 @@ class Scores(nn.Module):
             self.passed(len(inputs))
         return self.target.score(rows_of(self.module, inputs))[:, None]
 
+    def by_class(self) -> list["Scores"]:
+        """Those whose difference this is: of the class, and of the one it is held against, if any."""
+        indices = [index for index in (self.target.index, self.target.versus) if index is not None]
+        return [Scores(self.module, Target(index), self.passed) for index in indices]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Scores":
         return Scores(deepcopy(self.module, memo), self.target, self.passed)
 

@@ -7,6 +7,7 @@ entry; nothing else changes. Nothing heavy is imported before a method runs.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it for the predicted class
 STEPS = (50, 100, 200, 400)  # of integrated gradients, until it is complete
 QUICK_STEPS = 16  # of integrated gradients, for a look
+CAPTUMS_OPTIONS = {"n_steps": "steps", "n_samples": "samples"}  # for people who know captum
 LASSO, LASSO_OF_SPREAD = 0.01, 0.05  # LIME's alpha: captum's, and at most so much of the scores' standard deviation
 ROUNDING = 1e-6  # of the largest score: variation that is none
 LEAST_OVERLAPPING = 8  # images at a time, where parts of the steps overlap by one
@@ -222,18 +224,25 @@ def _over_patches(case: Case) -> dict[str, Any]:
 
 
 def lrp(case: Case) -> "Tensor":
-    """The epsilon rule everywhere; on a copy, for captum writes into the weights."""
+    """The epsilon rule everywhere; on copies, for captum writes into the weights.
+
+    What is held against another class is the difference of both attributions: captum would weigh each class by the
+    difference of the scores instead of its own score.
+    """
     import copy
 
     from captum.attr import LRP
     from captum.attr._utils.lrp_rules import EpsilonRule
     from torch import nn
 
-    model = copy.deepcopy(case.model)
-    for part in model.modules():
-        if isinstance(part, nn.Flatten | nn.Identity):
-            part.rule = EpsilonRule()  # type: ignore[assignment] # captum knows no rule for what only reshapes
-    return LRP(model).attribute(case.inputs, 0)
+    attributions = []
+    for model in map(copy.deepcopy, case.model.by_class()):
+        for part in model.modules():
+            if isinstance(part, nn.Flatten | nn.Identity):
+                part.rule = EpsilonRule()  # type: ignore[assignment] # captum knows no rule for what only reshapes
+        attributions.append(LRP(model).attribute(case.inputs, 0))
+    own, *other = attributions
+    return own - other[0] if other else own
 
 
 Cost = Literal["one pass", "dozens of passes", "hundreds of passes"]
@@ -296,7 +305,7 @@ class Method:
         needs: what the network must be made of for captum to be right.
         baseline: whether it compares with a baseline.
         layer: whether it looks at a layer.
-        cam: whether its maps are a layer's, weighed and without sign, so that those of several layers have a mean.
+        cam: whether its maps are a layer's, weighted and unsigned, so that those of several layers have a mean.
         complete: whether its values promise to add up to the difference of scores between image and baseline; those of
             a layer only where all paths through the network meet in it.
         regions: for methods that give the effect of a whole region (a window, a superpixel) at each of its values, in
@@ -422,7 +431,7 @@ METHODS: dict[str, Method] = {
         regions=occlusion,
     ),
     "feature-ablation": Method(
-        "ablation of patches",
+        "feature ablation (superpixels)",
         "Zeiler and Fergus 2014",
         "dozens of passes",
         feature_ablation,
@@ -456,15 +465,21 @@ METHODS: dict[str, Method] = {
     "lrp": Method("layer-wise relevance propagation", "Bach et al. 2015", "one pass", lrp, True, needs="chain"),
 }
 DEFAULT = "integrated-gradients"
+DEFAULTS = ("grad-cam", DEFAULT)  # side by side, where a class is explained
 
 
 def method_named(name: str) -> str:
-    """The key in `METHODS` for a name, with underscores or blanks for dashes.
+    """The key in `METHODS` for a name in any case, with or without dashes, underscores or blanks: GradCAM.
 
     Raises:
         UnknownNameError: if there is none; says which are close.
     """
-    return choose(name.strip().lower().replace("_", "-").replace(" ", "-"), METHODS, "method")
+    known = {_letters(key): key for key in METHODS}
+    return known.get(_letters(name)) or choose(name, METHODS, "method")
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_\s]", "", str(name).lower())
 
 
 def methods_named(methods: str | Sequence[str]) -> list[str] | None:
@@ -476,6 +491,18 @@ def methods_named(methods: str | Sequence[str]) -> list[str] | None:
 def options_of(methods: Iterable[str]) -> list[str]:
     """The names of the options that these methods have, one or the other, in order."""
     return sorted({option for name in methods for option in METHODS[name].options})
+
+
+def by_own_names(options: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Options, those that have captum's names by their names here: ``n_steps=100`` as ``steps=100``.
+
+    Raises:
+        UnknownNameError: if one is given by both names.
+    """
+    for captums, own in CAPTUMS_OPTIONS.items():
+        if captums in options and own in options:
+            raise UnknownNameError(f"{captums} and {own} are the same option; give one of them.")
+    return {CAPTUMS_OPTIONS.get(option, option): value for option, value in options.items()}
 
 
 def settings_of(name: str, options: Mapping[str, float | None]) -> dict[str, float | None]:

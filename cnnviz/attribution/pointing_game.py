@@ -1,4 +1,4 @@
-"""The grid pointing game (Boehle et al. 2021): a truth for attributions that needs nobody's eye.
+"""The grid pointing game (Boehle et al. 2021): a ground truth for attributions.
 
 Images of different classes stand in a grid, and a method is asked why one of the classes came out. What increases its
 score is in that class's cell: the score is the sum of positive attribution in the cell, divided by that in the whole

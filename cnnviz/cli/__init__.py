@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from cnnviz.cli.app import app
+from cnnviz.cli.commands import Group
+from cnnviz.cli.defaults import defaults_of
 from cnnviz.cli.dreams import dream, invert, kernels
 from cnnviz.cli.evidence import evidence
 from cnnviz.cli.featuremaps import featuremaps
@@ -25,7 +27,7 @@ from cnnviz.errors import CnnvizError, fault_of_machine
 INTERRUPTED = 130
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """Tells a caller's faults, and a machine's, in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -58,34 +60,36 @@ def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+HEADINGS = {
+    "Look": (featuremaps, filters, classimage, dream, invert, kernels),
+    "Explain": (predict, saliency, evidence),
+    "Browse": (report, gallery, app, inspect, rerun),
+    "Networks": (models, layers, classes, weights),
+}
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+EPILOG = """
+Defaults: the environment variable CNNVIZ_MODEL names the network; a file cnnviz.toml in the working directory holds
+defaults of options, such as model = "vgg16-mini" or device = "cpu".
+"""
+
+
+@click.group(
+    cls=_Commands,
+    headings={title: [str(command.name) for command in commands] for title, commands in HEADINGS.items()},
+    context_settings=SETTINGS,
+    epilog=EPILOG,
+)
 @click.version_option(package_name="cnnviz", message="cnnviz %(version)s")
-def cli() -> None:
-    """See inside convolutional networks.
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Look inside convolutional networks.
 
-    Start with `cnnviz featuremaps IMAGE --layer block4_conv2`. The network is VGG16 unless --model names another;
-    `cnnviz models` lists them, `cnnviz layers` lists what can be looked at.
+    Start with `cnnviz featuremaps IMAGE`. The network is VGG16 unless --model names another; `cnnviz models` lists
+    networks, `cnnviz layers` the layers of one.
     """
+    context.default_map = defaults_of(cli)
 
 
-for command in (
-    featuremaps,
-    filters,
-    classimage,
-    dream,
-    invert,
-    kernels,
-    saliency,
-    evidence,
-    report,
-    gallery,
-    inspect,
-    rerun,
-    app,
-    predict,
-    layers,
-    models,
-    classes,
-    weights,
-):
-    cli.add_command(command)
+for commands in HEADINGS.values():
+    for command in commands:
+        cli.add_command(command)

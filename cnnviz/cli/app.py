@@ -1,4 +1,4 @@
-"""`cnnviz app`: look into a network in the browser."""
+"""`cnnviz app`: all visualizations of a network in the browser."""
 
 import socket
 import subprocess
@@ -10,6 +10,7 @@ import click
 
 import cnnviz
 from cnnviz.cli import options
+from cnnviz.cli.commands import command
 
 HERE = "127.0.0.1"
 SETTINGS = {
@@ -25,14 +26,14 @@ SETTINGS = {
 }
 
 
-@click.command()
-@options.port(1, 8501, "Where to serve.")
+@command()
+@options.port(1, 8501, "Port to serve at.")
 @options.browser
 @click.pass_context
 def app(context: click.Context, port: int, browser: bool) -> None:
-    """Look into a network in the browser: drop an image, click through layers, filters and explanations.
+    """Interactive app in the browser: feature maps, feature visualization and attribution of your images.
 
-    For this machine only (127.0.0.1): images stay in its memory, and are gone when it ends. Ctrl-C ends it.
+    Served to this machine only (127.0.0.1): images stay in its memory, and are gone when it ends. Ctrl-C ends it.
 
     \b
     Example:

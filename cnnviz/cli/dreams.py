@@ -1,111 +1,117 @@
 """`cnnviz dream`, `cnnviz invert` and `cnnviz kernels`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import click
-
-from cnnviz.cli import options
-from cnnviz.cli.options import Chosen
-from cnnviz.cli.output import check_apart, check_sheet, sheet_file
+from cnnviz.cli import figure_options, options
+from cnnviz.cli.commands import command
+from cnnviz.cli.options import Chosen, Layers
+from cnnviz.cli.output import Target
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
+if TYPE_CHECKING:
+    from cnnviz.pictures.sheets import Layout
+
 result_size_option = options.size("Short side of the result in pixels.")
-image_seed_option = options.seed("Another one gives another image.")
 
 
-@click.command()
+@command()
 @options.picture
-@click.option("--layer", required=True, help="A layer, as `cnnviz layers` lists it.")
+@options.layer("A layer. Default: a convolution in the middle.")
 @result_size_option
-@options.steps("At each scale.", 20)
-@image_seed_option
+@options.steps("Number of steps at each scale.", 20)
+@options.seed
 @options.output
 @options.network
 @options.quiet
 def dream(
-    picture: Path, layer: str, size: int | None, steps: int, seed: int, output: Path | None, chosen: Chosen, quiet: bool
+    picture: Path,
+    layer: str | None,
+    size: int | None,
+    steps: int,
+    seed: int,
+    target: Target,
+    chosen: Chosen,
+    quiet: bool,
 ) -> None:
-    """Change IMAGE so that a layer sees more and more of what it already sees in it (DeepDream).
+    """DeepDream: change IMAGE to increase the activation of a layer.
 
     \b
     Example:
       cnnviz dream cat.jpg --layer block4_conv2 -o dream.png
     """
-    file = _file(picture, output, "dream", layer)
+    target.check(picture)
+    from cnnviz.networks.layers import middle_convolution
     from cnnviz.synthesis.dreams import dream as dreamt
 
     network = chosen.load(quiet=quiet)
-    with waiting("dreaming ...", quiet=quiet):
-        synthesis = dreamt(network, picture, layer, size=size, steps=steps, seed=seed)
-    synthesis.save(file)
+    name = middle_convolution(network) if layer is None else network.listed(layer)
+    with waiting("optimizing ...", quiet=quiet):
+        synthesis = dreamt(network, picture, name, size=size, steps=steps, seed=seed)
+    file = target.save(synthesis.sheet(), target.file(picture.stem, network.name, "dream", name))
     if not quiet:
         echo(f"{file}: {synthesis.title}; score {synthesis.starts.item():.3g} to {synthesis.scores.item():.3g}")
 
 
-@click.command()
+@command()
 @options.picture
-@click.option("--layer", "layers", multiple=True, required=True, help="A layer; may be repeated, for an image each.")
+@options.layers("A layer; may be repeated, for an image each. Default: a convolution in the middle.")
 @result_size_option
-@options.steps("For each layer.", 384)
-@image_seed_option
+@options.steps("Number of steps for each layer.", 384)
+@options.seed
 @options.output
 @options.network
 @options.quiet
 def invert(
     picture: Path,
-    layers: tuple[str, ...],
+    layers: Layers,
     size: int | None,
     steps: int,
     seed: int,
-    output: Path | None,
+    target: Target,
     chosen: Chosen,
     quiet: bool,
 ) -> None:
-    """Draw what a layer keeps of IMAGE: another one, made from noise, that the layer sees much like it.
+    """Feature inversion: an image, optimized from noise, with the feature maps that a layer has for IMAGE.
 
-    The score below is 1 if the layer cannot tell the two apart; what is missed of the maps' energy is taken off.
+    The score below is the fraction of activation energy reconstructed: 1 if the maps are the same.
 
     \b
     Example:
-      cnnviz invert cat.jpg --layer block2_conv2 --layer block4_conv2 -o kept.png
+      cnnviz invert cat.jpg --layer block2_conv2 --layer block4_conv2 -o inverted.png
     """
-    file = _file(picture, output, "invert", "_".join(layers))
+    target.check(picture)
+    from cnnviz.networks.layers import middle_convolution
     from cnnviz.synthesis.dreams import invert as inverted
 
     network = chosen.load(quiet=quiet)
-    with waiting("inverting ...", quiet=quiet):
-        synthesis = inverted(network, picture, list(dict.fromkeys(layers)), size=size, steps=steps, seed=seed)
-    synthesis.save(file)
+    names = layers.of(network, lambda network: [middle_convolution(network)])
+    with waiting("optimizing ...", quiet=quiet):
+        synthesis = inverted(network, picture, names, size=size, steps=steps, seed=seed)
+    file = target.file(picture.stem, network.name, "invert", "_".join(names)[:60])
+    file = target.save(synthesis.sheet(), file)
     if not quiet:
-        echo(f"{file}: {synthesis.title}")
+        echo(f"{file}: {synthesis.title} ({', '.join(names)})")
 
 
-@click.command()
-@click.option("--layer", help="A convolution over colours; the network's first one by default.")
+@command()
+@options.layer("A convolution over colours. Default: the network's first one.")
+@figure_options.layout
 @options.output
 @options.network
 @options.quiet
-def kernels(layer: str | None, output: Path | None, chosen: Chosen, quiet: bool) -> None:
-    """Draw the raw weights of a first layer's kernels.
+def kernels(layer: str | None, layout: "Layout", target: Target, chosen: Chosen, quiet: bool) -> None:
+    """Weights of a first layer's kernels, as images.
 
     \b
     Example:
       cnnviz kernels --model alexnet -o kernels.png
     """
-    check_sheet(output)
+    target.check()
     from cnnviz.features.kernels import kernel_sheet
 
     network = chosen.load(quiet=quiet)
-    file = output or sheet_file(network.name, layer or "first", "kernels")
-    kernel_sheet(network, layer).save(file)
+    file = target.save(kernel_sheet(network, layer, **layout), target.file(network.name, "kernels", layer or "first"))
     if not quiet:
         echo(f"{file}: the kernels of {layer or 'the first convolution'} of {network.name}")
-
-
-def _file(picture: Path, output: Path | None, what: str, layers: str) -> Path:
-    """Where the sheet goes: never onto the image."""
-    check_sheet(output)
-    file = output or sheet_file(picture.stem, what, layers)
-    check_apart(file, picture)
-    return file

@@ -1,16 +1,18 @@
-"""`cnnviz filters` and `cnnviz classimage`: what filters and classes look for."""
+"""`cnnviz filters` and `cnnviz classimage`: feature and class visualization."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cnnviz.cli import options
-from cnnviz.cli.options import Chosen
-from cnnviz.cli.output import check_npz, check_sheet, save_npz, sheet_file
+from cnnviz.cli import figure_options, options
+from cnnviz.cli.commands import command
+from cnnviz.cli.options import Chosen, Layers
+from cnnviz.cli.output import Target, check_npz, save_npz
 from cnnviz.cli.progress import run
 from cnnviz.cli.terminal import echo, say_json
 from cnnviz.cli.values import filters_or_all
@@ -18,6 +20,7 @@ from cnnviz.synthesis.objective_text import EXAMPLE
 from cnnviz.synthesis.recipes import RECIPES, summary
 
 if TYPE_CHECKING:
+    from cnnviz.pictures.sheets import Layout
     from cnnviz.synthesis.jobs import Job
     from cnnviz.synthesis.results import Synthesis
 
@@ -28,29 +31,51 @@ FIRST = 16  # filters that are drawn unless others are asked for
 class Outputs:
     """Where a synthesis goes, as it was asked for."""
 
-    output: Path | None
+    target: Target
     film: Path | None
     save_arrays: Path | None
     as_json: bool
     quiet: bool
+    layout: "Layout"
 
     def check(self) -> None:
         """Notice before any work that a result could not be written, for its ending or its place."""
         from cnnviz.files import check_writable
 
-        check_sheet(self.output)
+        self.target.check()
         if self.film is not None and self.film.suffix.lower() != ".gif":
             raise click.UsageError(f"--film writes .gif files, not {self.film.name!r}.")
         check_npz(self.save_arrays)
         if self.film is not None:
             check_writable(self.film)
 
-    def run(self, job: "Job", file: Path) -> None:
-        """Run a job and write what it made, to `file` unless another place was asked for."""
-        run(job, lambda synthesis: self._write(synthesis, self.output or file), quiet=self.quiet)
+    def run(self, job: "Job", *parts: str) -> None:
+        """Run a job and write what it made, named after `parts` unless a file was asked for."""
+        self.run_each([(job, parts)])
 
-    def _write(self, synthesis: "Synthesis", file: Path) -> None:
-        written = [synthesis.save(path) for path in (file, self.film) if path is not None]
+    def run_each(self, jobs: "Sequence[tuple[Job, Sequence[str]]]") -> None:
+        """Run jobs in turn, each with the parts of its file's name.
+
+        Raises:
+            UsageError: before any work, if several do not fit where they are to go.
+        """
+        if len(jobs) > 1 and (self.film or self.save_arrays or self.target.folder is None):
+            raise click.UsageError(f"{len(jobs)} sheets do not fit into one file; give -o a folder and nothing else.")
+        results: list[dict[str, Any]] = []
+
+        def deliver(parts: Sequence[str], synthesis: "Synthesis") -> None:
+            results.append(self._write(synthesis, self.target.file(*parts)))
+
+        try:
+            for job, parts in jobs:
+                run(job, partial(deliver, parts), quiet=self.quiet)
+        finally:
+            if self.as_json and results:
+                say_json(results[0] if len(jobs) == 1 else {"sheets": results})
+
+    def _write(self, synthesis: "Synthesis", file: Path) -> dict[str, Any]:
+        file = self.target.save(synthesis.sheet(**self.layout), file)
+        written = [file] if self.film is None else [file, synthesis.save(self.target.free(self.film))]
         if self.save_arrays is not None:
             arrays = {
                 "images": synthesis.images,
@@ -59,13 +84,12 @@ class Outputs:
                 "fired": synthesis.fired,
             }
             curves = {f"curve/{label}": curve for label, curve in zip(synthesis.labels, synthesis.curves, strict=True)}
-            save_npz(self.save_arrays, {name: array.numpy() for name, array in (arrays | curves).items()})
-            written.append(self.save_arrays)
-        if self.as_json:
-            say_json({"file": str(file), "settings": synthesis.settings, "images": synthesis.rows()})
-        elif not self.quiet:
+            written.append(self.target.free(self.save_arrays))
+            save_npz(written[-1], {name: array.numpy() for name, array in (arrays | curves).items()})
+        if not (self.as_json or self.quiet):
             states = ", ".join(f"{synthesis.status.count(state)} {state}" for state in dict.fromkeys(synthesis.status))
             echo(f"{', '.join(map(str, written))}: {synthesis.title}; {states}")
+        return {"file": str(file), "settings": synthesis.settings, "images": synthesis.rows()}
 
 
 _LISTED = "\n".join(f"  {name:8} {summary(recipe)}" for name, recipe in RECIPES.items())
@@ -96,19 +120,22 @@ _folder_options = [
     click.option(
         "--references",
         type=options.A_FOLDER,
-        help="A folder of images to compare with, besides the photographs that come with cnnviz.",
+        help="A folder of images to compare scores with, besides the built-in photographs.",
     ),
     click.option(
         "--spectrum",
         type=options.A_FOLDER,
-        help="For the recipe maco: a folder of images whose mean spectrum is held; cnnviz's photographs by default.",
+        help="A folder of images for the mean spectrum of --recipe maco; the built-in photographs by default.",
     ),
 ]
 _output_options = options.gathered(
     "outputs",
     Outputs,
     [
-        click.option("--film", type=options.NEW_FILE, help="Also write a .gif of the climb."),
+        click.option(
+            "--film", type=options.NEW_FILE, help="Also write an animation of the optimization, as a .gif file."
+        ),
+        figure_options.layout,
         options.output,
         options.arrays,
         options.json,
@@ -117,20 +144,20 @@ _output_options = options.gathered(
 )
 
 
-@click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
-@click.option("--layer", help="A layer with feature maps, as `cnnviz layers` lists it.")
+@command(epilog=f"\b\nRecipes:\n{_LISTED}")
+@options.layers("A layer with feature maps; may be repeated. Default: a convolution in the middle.")
 @click.option(
+    "--channels",
     "--filters",
     "numbers",
     type=filters_or_all,
     metavar="LIST",
-    help=f"Which, such as 0-15,41, or all; the first {FIRST} by default.",
+    help=f"Which filters, such as 0-15,41, or 'all'; the first {FIRST} by default.",
 )
 @click.option(
     "--diverse",
     type=options.AT_LEAST_ONE,
     default=1,
-    show_default=True,
     metavar="N",
     help="N images of each filter that differ from each other.",
 )
@@ -143,7 +170,7 @@ _output_options = options.gathered(
 @synthesis_options("auto")
 @options.network
 def filters(
-    layer: str | None,
+    layers: Layers,
     numbers: tuple[int, ...] | Literal["all"] | None,
     diverse: int,
     text: str | None,
@@ -151,9 +178,9 @@ def filters(
     outputs: Outputs,
     chosen: Chosen,
 ) -> None:
-    """Feature visualization: draw what filters of a layer look for.
+    """Feature visualization: images that maximize the filters of a layer.
 
-    For each filter an image is optimized, by gradient ascent, that maximises its mean activation. Below it stand this
+    For each filter an image is optimized, by gradient ascent, that maximizes its mean activation. Below it stand this
     score and "ok", "weak" (a simple pattern, noise, a photograph or one of the references scores more) or "dead" (the
     filter is activated nowhere in it). The images of one filter are the same at every call. Ctrl-C keeps what is
     finished.
@@ -162,18 +189,20 @@ def filters(
     Example:
       cnnviz filters --layer block5_conv3 --filters 0-15,41 -o filters.png
     """
+    from cnnviz.networks.layers import middle_convolution
     from cnnviz.synthesis.maximization import filter_job, objective_job
 
-    if (layer is None) == (text is None):
+    if layers and text is not None:
         raise click.UsageError("Give either --layer, for its filters, or --objective.")
     network = chosen.load(quiet=outputs.quiet)
     if text is not None:
-        outputs.run(objective_job(network, text, **settings), sheet_file(network.name, _in_a_name(text), "filters"))
+        outputs.run(objective_job(network, text, **settings), network.name, "filters", _in_a_name(text))
         return
-    assert layer is not None
     some = None if numbers is None or numbers == "all" else list(numbers)
-    job = filter_job(network, layer, some, first=FIRST if numbers is None else None, diverse=diverse, **settings)
-    outputs.run(job, sheet_file(network.name, layer, "filters"))
+    first = FIRST if numbers is None else None
+    names = layers.of(network, lambda network: [middle_convolution(network)])
+    jobs = [filter_job(network, layer, some, first=first, diverse=diverse, **settings) for layer in names]
+    outputs.run_each([(job, (network.name, "filters", layer)) for job, layer in zip(jobs, names, strict=True)])
 
 
 def _in_a_name(text: str) -> str:
@@ -181,22 +210,24 @@ def _in_a_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text).strip("_")[:60]
 
 
-@click.command(epilog=f"\b\nRecipes:\n{_LISTED}")
+@command(epilog=f"\b\nRecipes:\n{_LISTED}")
 @click.argument("names", metavar="CLASS...", nargs=-1, required=True)
-@click.option("--logit-alone", is_flag=True, help="Do not take half the runner-up's off.")
+@click.option("--plain-logit", is_flag=True, help="Maximize the logit alone, not logit - 0.5 x runner-up logit.")
+@click.option("--logit-alone", is_flag=True, hidden=True)
 @synthesis_options("soft")
 @options.network
 def classimage(
     names: tuple[str, ...],
+    plain_logit: bool,
     logit_alone: bool,
     settings: dict[str, Any],
     outputs: Outputs,
     chosen: Chosen,
 ) -> None:
-    """Draw what the network takes for a class: images that maximise the logit of each CLASS, less half the runner-up's.
+    """Class visualization: images that maximize the logit of each CLASS, minus half the runner-up's.
 
-    A class is given by label, number or WordNet id; `cnnviz classes` lists them. Such an image is like no photograph,
-    and the network is surer of it than of any: it is fooled (Nguyen et al. 2015).
+    A class is given by label, number or WordNet id; `cnnviz classes` lists them. Such an image resembles no photograph,
+    yet the network's confidence in it is higher than in any: it is a fooling image (Nguyen et al. 2015).
 
     \b
     Example:
@@ -205,5 +236,5 @@ def classimage(
     from cnnviz.synthesis.maximization import class_job
 
     network = chosen.load(classes=True, quiet=outputs.quiet)
-    job = class_job(network, list(dict.fromkeys(names)), alone=logit_alone, **settings)
-    outputs.run(job, sheet_file(network.name, "_".join(names)[:60], "classimage"))
+    job = class_job(network, list(dict.fromkeys(names)), alone=plain_logit or logit_alone, **settings)
+    outputs.run(job, network.name, "classimage", "_".join(names)[:60])

@@ -1,4 +1,4 @@
-"""`cnnviz gallery`: all filters of a network in a folder of pages."""
+"""`cnnviz gallery`: feature visualizations of all filters of a network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cnnviz.cli import options
+from cnnviz.cli import completion, options
+from cnnviz.cli.commands import Group
 from cnnviz.cli.options import Chosen
 from cnnviz.cli.progress import bar, waiting
 from cnnviz.cli.terminal import echo, print_table, say_json
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 STATES = ("ok", "weak", "dead")
 
 
-@click.group()
+@click.group(cls=Group)
 def gallery() -> None:
-    """Draw every filter of a network into a folder that can be continued, checked and browsed.
+    """Feature visualization of every filter of a network, in a folder that can be resumed, verified and browsed.
 
     \b
     Example:
@@ -68,14 +69,19 @@ request_options = options.gathered(
     "request",
     _request,
     [
-        click.option("--layers", default="all", show_default=True, help="Layers, with commas; or all convolutions."),
+        click.option(
+            "--layers",
+            metavar="LAYER,...",
+            default="all",
+            help="Layers, separated by commas, or 'all' convolutions.",
+            shell_complete=completion.layers,
+        ),
         click.option(
             "--filters",
             type=filters_or_all,
             default="all",
-            show_default=True,
             metavar="LIST",
-            help="Which of each layer, such as 0-63; those that it has are drawn.",
+            help="Filters of each layer, such as 0-63.",
         ),
         options.recipe("auto"),
     ],
@@ -88,13 +94,16 @@ engine_options = options.gathered(
             "--engine",
             ["process", "ray"],
             "process",
-            "Work in this process, or on a Ray cluster (pip install 'cnnviz[ray]').",
+            "This process, or a Ray cluster (pip install 'cnnviz[ray]').",
         ),
-        click.option("--address", help="Of the Ray cluster: auto, ray://HOST:PORT; by default one is started here."),
+        click.option(
+            "--address", metavar="ADDRESS", help="The Ray cluster: auto or ray://HOST:PORT; by default a local one."
+        ),
         click.option(
             "--gpus-per-worker",
             "gpus",
             type=Finite(min=0),
+            metavar="N",
             help="GPUs of each Ray worker; by default 1 if the cluster has any, else 0.",
         ),
     ],
@@ -114,10 +123,10 @@ def build(
     chosen: Chosen,
     quiet: bool,
 ) -> None:
-    """Draw filters into the folder OUT, or go on where an earlier build was interrupted.
+    """Build the gallery in the folder OUT, or resume an interrupted build.
 
-    Only what is not there yet, or was drawn with other settings or weights, is drawn. Layers and filters are added to
-    those that the gallery holds.
+    Only filters that are missing, or were drawn with other settings or weights, are drawn. Layers and filters are added
+    to those that the gallery holds.
 
     \b
     Example:
@@ -149,11 +158,11 @@ def build(
 @options.network
 @options.json
 def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
-    """Say what a build would take, without drawing anything or downloading weights.
+    """Estimate the cost of a build, without drawing anything or downloading weights.
 
-    Counted are the floating-point operations of all steps; how many a second this machine does is measured on
-    convolutions, which are nearly all of them but in the first layers: those take longer than this says. Filters that
-    fail are tried again, which is not counted.
+    Counted are the floating-point operations of all steps; the rate of this machine is measured on convolutions, which
+    dominate except in the first layers: those take longer than estimated. Repeated attempts at filters that fail are
+    not counted.
 
     \b
     Example:
@@ -198,7 +207,7 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     type=options.A_FOLDER,
     help="A folder of images, and of folders of images.",
 )
-@click.option("--top", type=click.IntRange(1, 100), default=9, show_default=True, help="Examples per filter.")
+@click.option("--top", type=click.IntRange(1, 100), metavar="N", default=9, help="Number of images per filter.")
 @engine_options
 @options.network
 @options.quiet
@@ -210,10 +219,10 @@ def examples(
     chosen: Chosen,
     quiet: bool,
 ) -> None:
-    """Find the images that excite each filter of the gallery in OUT most, and what of them it saw.
+    """Find the top activating images of each filter of the gallery in OUT, and their receptive fields.
 
-    One pass over the images of a folder, each as the network's published preprocessing cuts it; interrupted, it goes
-    on where it was. Images that cannot be read are counted, named in examples.json, and passed over.
+    One pass over the images of a folder, each center-cropped by the network's published preprocessing; if interrupted,
+    it resumes. Images that cannot be read are counted, listed in examples.json, and skipped.
 
     \b
     Example:
@@ -240,7 +249,7 @@ def examples(
 @folder_argument
 @options.json
 def status(out: Path, as_json: bool) -> None:
-    """Show how far the gallery in OUT is, layer by layer.
+    """Show the progress of the gallery in OUT, layer by layer.
 
     \b
     Example:
@@ -250,7 +259,7 @@ def status(out: Path, as_json: bool) -> None:
 
     rows = _rows(Store(out))
     if as_json:
-        say_json(rows)
+        say_json({"layers": rows})
         return
     names = ["layer", "filters", "drawn", *STATES]
     print_table(names, [[str(row[name]) for name in names] for row in rows], right=5)
@@ -263,7 +272,7 @@ def status(out: Path, as_json: bool) -> None:
 @options.json
 @click.pass_context
 def verify(context: click.Context, out: Path, as_json: bool) -> None:
-    """Read everything in OUT again and name what is missing, damaged, stale or left over; exit 1 if anything is.
+    """Check all files of the gallery in OUT; list what is missing, damaged, stale or left over (exit status 1).
 
     \b
     Example:
@@ -273,7 +282,7 @@ def verify(context: click.Context, out: Path, as_json: bool) -> None:
 
     planned, faults = check(out)
     if as_json:
-        say_json([vars(fault) for fault in faults])
+        say_json({"faults": [vars(fault) for fault in faults]})
     else:
         for fault in faults:
             echo(f"{fault.kind}: {fault.file} ({fault.why})")
@@ -304,7 +313,7 @@ def site(out: Path, quiet: bool) -> None:
 
 @gallery.command()
 @folder_argument
-@options.port(0, 8000, "0 takes a free one.")
+@options.port(0, 8000, "Port to serve at; 0 for a free one.")
 @options.browser
 def serve(out: Path, port: int, browser: bool) -> None:
     """Show the pages of the gallery in OUT in a browser, from this machine only (127.0.0.1). Ctrl-C ends it.

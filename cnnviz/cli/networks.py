@@ -1,4 +1,4 @@
-"""`cnnviz layers`, `models`, `classes`, `weights`: what there is to look into."""
+"""`cnnviz layers`, `models`, `classes`, `weights`: networks, and what they consist of."""
 
 import math
 from collections.abc import Sequence
@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnviz.cli import options
+from cnnviz.cli.commands import command
 from cnnviz.cli.options import Chosen
+from cnnviz.cli.output import named
 from cnnviz.cli.terminal import echo, print_table, say_json
 
 if TYPE_CHECKING:
     from cnnviz.networks.layers import Layer
 
 
-@click.command()
-@options.size("Side of the image, in pixels; the network's own by default.")
+@command()
+@options.size("Side of the image in pixels; the network's input size by default.")
 @options.network
 @options.json
 def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     """List every layer: its names, kernel, output, parameters and receptive field.
 
-    The receptive field is the part of the image that one output depends on; the step is how far apart the fields of
-    neighbouring outputs lie; both in pixels of the image.
+    The receptive field is the part of the image that one output depends on; its stride is the distance between those of
+    neighbouring outputs; both in pixels of the image.
 
     \b
     Example:
@@ -39,20 +41,21 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
         rows = [_finite(asdict(row)) for row in table]
         say_json({"network": network.name, "input_size": shown, "parameters": total, "layers": rows})
         return
-    columns = ["layer", "also called", "kind", "kernel", "stride", "padding", "output", "parameters", "field", "step"]
+    columns = ["layer", "alias", "kind", "kernel", "stride", "padding", "output", "parameters"]
+    columns += ["receptive field", "stride (input px)"]
     cells = [_cells(row) for row in table]
-    keep = [index for index, name in enumerate(columns) if name != "also called" or network.names]
+    keep = [index for index, name in enumerate(columns) if name != "alias" or network.names]
     print_table([columns[index] for index in keep], [[row[index] for index in keep] for row in cells], right=4)
     rest = total - sum(row.parameters for row in table)
     outside = f", {rest:,} of them in no layer" if rest else ""
     echo(f"{network.name} at {shown[0]} x {shown[1]}: {len(table)} layers, {total:,} parameters{outside}")
 
 
-@click.command()
+@command()
 @options.word
 @options.json
 def models(word: str, as_json: bool) -> None:
-    """List the networks that can be named, or those with WORD in their name.
+    """List the built-in and torchvision networks, or those with WORD in their name.
 
     \b
     Example:
@@ -64,7 +67,7 @@ def models(word: str, as_json: bool) -> None:
     rows = [builtin.describe(), vgg16.describe(), *others]
     rows = [row for row in rows if word.lower() in row["name"]]
     if as_json:
-        say_json(rows)
+        say_json({"models": rows})
         return
     cells = [
         [row["name"], f"{row['parameters']:,}", f"{row['top1']:.1f} %", str(row["classes"]), row["here"]]
@@ -74,12 +77,12 @@ def models(word: str, as_json: bool) -> None:
     echo("A network of your own: --model file.py:factory, with --input-size, --mean, --std, --weights, --labels.")
 
 
-@click.command()
+@command()
 @options.word
 @options.network
 @options.json
 def classes(word: str, chosen: Chosen, as_json: bool) -> None:
-    """List the classes a network knows, or those with WORD in their names or as their WordNet id.
+    """List a network's classes, or those with WORD in their names or as their WordNet id.
 
     \b
     Example:
@@ -94,7 +97,7 @@ def classes(word: str, chosen: Chosen, as_json: bool) -> None:
     ]
     matches = [row for row in rows if word.lower() in f"{row['label']} {row['wnid'] or ''}".lower()]
     if as_json:
-        say_json(matches)
+        say_json({"network": named(network), "classes": matches})
         return
     for row in matches:
         echo(f"{row['index']:5d}  {row['label']}" + (f"  ({row['wnid']})" if row["wnid"] else ""))
@@ -102,7 +105,7 @@ def classes(word: str, chosen: Chosen, as_json: bool) -> None:
         echo(f"none of the {len(labels)} classes has {word!r} in its name", err=True)
 
 
-@click.command()
+@command()
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @options.json
 @options.quiet

@@ -1,6 +1,6 @@
 """Options and arguments that several commands share, each written once with its help, and the network they describe.
 
-    @options.picture
+    @options.image
     @options.size()
     @options.network
     def command(picture: Path, size: int | None, chosen: Chosen) -> None: ...
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from cnnviz.cli import values
+from cnnviz.cli import completion, values
+from cnnviz.cli.output import Target
 from cnnviz.cli.terminal import echo
 from cnnviz.synthesis.recipes import RECIPES, Preset
 
@@ -31,6 +32,7 @@ Decorator = Callable[[Command], Command]
 LONGEST = 10_000_000  # letters of a file with the names of classes
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 A_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+A_FOLDER.name = "folder"
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 AT_LEAST_ONE = click.IntRange(min=1)
 
@@ -38,54 +40,63 @@ picture = click.argument("picture", metavar="IMAGE", type=A_FILE)
 pictures = click.argument("pictures", metavar="IMAGE...", nargs=-1, required=True, type=A_FILE)
 word = click.argument("word", required=False, default="")
 
-output = click.option("-o", "--output", type=NEW_FILE, help="A .png, .jpg or .webp file.")
-arrays = click.option("--save-arrays", type=click.Path(path_type=Path), help="Also save the numbers, as an .npz file.")
+arrays = click.option(
+    "--save-arrays", type=click.Path(path_type=Path), metavar="FILE", help="Also save the numbers, as an .npz file."
+)
 json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-quiet = click.option("--quiet", "-q", is_flag=True, help="Print nothing but warnings and errors.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Print only warnings and errors.")
 browser = click.option("--browser/--no-browser", default=True, help="Whether to open the page.")
 
 
 def choice(name: str, choices: Sequence[str], default: str, text: str | None = None) -> Decorator:
     """One of several words."""
-    return click.option(name, type=click.Choice(choices), default=default, show_default=True, help=text)
+    return click.option(name, type=click.Choice(choices), default=default, help=text)
 
 
-def fit(default: str) -> Decorator:
-    """What of an image the network is shown."""
-    text = "Show the network the whole image, or the centre that its published preprocessing leaves."
-    return choice("--fit", ["whole", "crop"], default, text)
+fit = choice(
+    "--fit", ["crop", "whole"], "crop", "Center crop of the network's published preprocessing, or the whole image."
+)
 
 
-def size(text: str = "Short side, in pixels, of what the network is shown.") -> Decorator:
+def size(text: str = "Short side of the input in pixels.") -> Decorator:
     """A side; height and width are in the proportion of the image."""
-    return click.option("--size", type=AT_LEAST_ONE, help=text)
+    return click.option("--size", type=AT_LEAST_ONE, metavar="N", help=text)
 
 
 def steps(text: str, default: int | None = None) -> Decorator:
-    """How many steps a climb has."""
-    return click.option("--steps", type=AT_LEAST_ONE, default=default, show_default=default is not None, help=text)
+    """How many steps an optimization has."""
+    return click.option("--steps", type=AT_LEAST_ONE, metavar="N", default=default, help=text)
 
 
-def methods(default: str, text: str = "One or more, with commas; or 'all'.") -> Decorator:
+def methods(default: str, text: str = "One or more, separated by commas, or 'all'.") -> Decorator:
     """Methods of attribution, by name."""
     return click.option(
-        "--method", "methods", type=values.methods, metavar="TEXT", default=default, show_default=True, help=text
+        "--method",
+        "methods",
+        type=values.methods,
+        metavar="METHOD",
+        default=default,
+        help=text,
+        shell_complete=completion.methods,
     )
 
 
-def draws(text: str | None = None) -> Decorator:
+def layer(text: str) -> Decorator:
+    """One layer, by name."""
+    return click.option("--layer", metavar="LAYER", help=text, shell_complete=completion.layers)
+
+
+def draws(text: str = "Random seed.") -> Decorator:
     """The seed of whatever draws random numbers besides an ascent."""
-    return click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help=text)
+    return click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help=text)
 
 
-def seed(text: str) -> Decorator:
-    """The seed of an ascent."""
-    return click.option("--seed", default=0, show_default=True, help=text)
+seed = click.option("--seed", metavar="N", default=0, help="Random seed.")  # of an ascent
 
 
 def port(first: int, default: int, text: str) -> Decorator:
     """The port of a page that is served."""
-    return click.option("--port", type=click.IntRange(first, 65535), default=default, show_default=True, help=text)
+    return click.option("--port", type=click.IntRange(first, 65535), metavar="N", default=default, help=text)
 
 
 def all_of(options: Sequence[Decorator]) -> Decorator:
@@ -116,6 +127,63 @@ def gathered(name: str, gather: Callable[..., Any], options: Sequence[Decorator]
         return all_of(options)(with_one)
 
     return decorate
+
+
+def _output(text: str) -> Decorator:
+    force = click.option("--force", is_flag=True, help="Replace existing files, instead of adding a number.")
+    return gathered("target", Target, [click.option("-o", "--output", metavar="FILE", help=text), force])
+
+
+output = _output("A .png, .jpg, .webp, .pdf or .svg file, or a folder.")
+page = _output("An .html file, or a folder.")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that a command line asks for: each --layer, then those of --layers."""
+
+    single: tuple[str, ...]
+    listed: str | None
+
+    def __bool__(self) -> bool:
+        return bool(self.single) or self.listed is not None
+
+    def of(self, network: "Network", default: "Callable[[Network], list[str]]") -> list[str]:
+        """Their names as `cnnviz layers` spells them, each once; unknown ones are noticed before any work.
+
+        Args:
+            default: gives the layers of a network where none is asked for.
+        """
+        from cnnviz.networks.layers import all_convolutions
+
+        if not self:
+            return default(network)
+        named = [*self.single, *((self.listed or "").split(",") if self.listed != "all" else ())]
+        everything = all_convolutions(network) if self.listed == "all" else []
+        names = [network.listed(name.strip()) for name in named if name.strip()]
+        if not names + everything:
+            raise click.UsageError("no layer is named; `cnnviz layers` lists them.")
+        return list(dict.fromkeys(names + everything))
+
+
+def layers(text: str) -> Decorator:
+    """Several layers, handed to the command as `layers`."""
+    return gathered(
+        "layers",
+        Layers,
+        [
+            click.option(
+                "--layer", "single", multiple=True, metavar="LAYER", help=text, shell_complete=completion.layers
+            ),
+            click.option(
+                "--layers",
+                "listed",
+                metavar="LAYER,...",
+                help="Several layers, separated by commas, or 'all' convolutions.",
+                shell_complete=completion.layers,
+            ),
+        ],
+    )
 
 
 @dataclass(frozen=True)
@@ -159,7 +227,22 @@ class Chosen:
         name = self.name(classes=classes)
         if self.weights == "random":
             echo(f"warning: {name} has RANDOM weights (seed 0): nothing it shows was learned.", err=True)
-        return load(name, weights=self.weights, device=self.device_name(), progress=not quiet, **self._own())
+        network = load(name, weights=self.weights, device=self.device_name(), progress=not quiet, **self._own())
+        self._warn(network)
+        return network
+
+    def _warn(self, network: "Network") -> None:
+        """Say what is probably forgotten of a user's own network."""
+        from cnnviz.models.custom import AS_MADE
+
+        faults = []
+        if network.weights == AS_MADE:
+            faults.append("no --weights, so it is untrained (random weights) unless its code loads some")
+        plain = network.normalisation == ([0.0] * network.channels, [1.0] * network.channels)
+        if ":" in str(self.model) and self.mean is None and self.std is None and plain:
+            faults.append("no mean and std, so its images are not normalised")
+        if faults:
+            echo(f"warning: {network.name}: {'; '.join(faults)}.", err=True)
 
     def outline(self, *, classes: bool = False) -> "Network":
         """The network without numbers: nothing is downloaded. `classes` as for `load`."""
@@ -201,21 +284,37 @@ network = gathered(
     [
         click.option(
             "--model",
-            help="A name from `cnnviz models`; or file.py:factory or package.module:factory of yours,"
-            " which runs that code.",
+            metavar="MODEL",
+            envvar="CNNVIZ_MODEL",
+            help="A name that `cnnviz models` lists, or your own file.py:factory or package.module:factory"
+            " (executes that file).  [default: vgg16, or $CNNVIZ_MODEL]",
+            shell_complete=completion.models,
         ),
-        click.option("--weights", help="A .pth or .safetensors file, 'random', or a torchvision name: IMAGENET1K_V1."),
+        click.option(
+            "--weights",
+            metavar="FILE",
+            help="A .pth or .safetensors file, 'random', or a torchvision name such as IMAGENET1K_V1.",
+        ),
         choice("--device", ["auto", "cpu", "cuda", "mps"], "auto"),
-        click.option("--input-size", type=values.size, help="Of your own network: a side, or HEIGHTxWIDTH, in pixels."),
-        click.option("--mean", type=values.numbers, help="Of your own network: subtracted from pixels in [0, 1]."),
-        click.option("--std", type=values.numbers, help="Of your own network: what they are then divided by."),
-        click.option("--labels", type=A_FILE, help="Of your own network: a file with a class name per line."),
+        click.option(
+            "--input-size",
+            type=values.size,
+            metavar="SIZE",
+            help="Side, or HEIGHTxWIDTH, of the input in pixels (custom networks).",
+        ),
+        click.option(
+            "--mean", type=values.numbers, metavar="NUMBERS", help="Normalization mean in [0, 1] (custom networks)."
+        ),
+        click.option(
+            "--std", type=values.numbers, metavar="NUMBERS", help="Normalization std in [0, 1] (custom networks)."
+        ),
+        click.option("--labels", type=A_FILE, help="A file with one class name per line (custom networks)."),
         click.option(
             "--outputs",
             "kind_of_outputs",
             type=click.Choice(["logits", "probabilities", "multilabel", "value"]),
-            help="Of your own network: what it gives; noticed if not said. multilabel: logits of labels that do not"
-            " exclude each other; value: of a regression.",
+            help="What the network returns (custom networks); detected by default. multilabel: logits of labels that"
+            " do not exclude each other; value: a regression.",
         ),
     ],
 )
@@ -227,18 +326,18 @@ def recipe(recipe: str) -> Decorator:
     Args:
         recipe: the one by default; "auto" leaves it to the layer.
     """
-    size_text = "Side, or HEIGHTxWIDTH, in pixels; auto: the network's, or 1.3 receptive fields of a layer if less."
-    precision_text = "What the network computes in; auto: bfloat16 where the machine has it."
+    size_text = "Side, or HEIGHTxWIDTH, in pixels; auto: the input size, or 1.3 receptive fields if that is less."
+    precision_text = "Floating-point type; auto: bfloat16 where the hardware supports it."
     return gathered(
         "settings",
         _settings,
         [
-            choice("--recipe", [*dict.fromkeys([recipe, *RECIPES])], recipe, "See below."),
-            choice("--preset", get_args(Preset), "default", "How many steps."),
-            steps("Another number of steps."),
-            click.option("--size", type=values.side_or_auto, default="auto", show_default=True, help=size_text),
-            seed("Another one gives other images."),
-            click.option("--batch", type=AT_LEAST_ONE, help="Images at a time."),
+            choice("--recipe", [*dict.fromkeys([recipe, *RECIPES])], recipe, "How images are optimized; see below."),
+            choice("--preset", get_args(Preset), "default", "Number of steps."),
+            steps("Number of steps (overrides --preset)."),
+            click.option("--size", type=values.side_or_auto, metavar="SIZE", default="auto", help=size_text),
+            seed,
+            click.option("--batch", type=AT_LEAST_ONE, metavar="N", help="Batch size."),
             choice("--precision", ["auto", "float32", "bfloat16"], "auto", precision_text),
         ],
     )

@@ -1,4 +1,4 @@
-"""`cnnviz inspect` and `cnnviz rerun`: how an image was made, and the same again."""
+"""`cnnviz inspect` and `cnnviz rerun`: how an image was made, and made again."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cnnviz.cli import options
+from cnnviz.cli.commands import command
 from cnnviz.cli.options import Chosen
-from cnnviz.cli.output import check_apart, check_sheet
+from cnnviz.cli.output import Target
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
 
@@ -19,15 +21,15 @@ if TYPE_CHECKING:
 file_argument = click.argument("file", type=options.A_FILE)
 
 
-@click.command()
+@command()
 @file_argument
 @options.json
 def inspect(file: Path, as_json: bool) -> None:
-    """Show how a PNG that cnnviz wrote was made: command, network, settings, versions.
+    """Show how a PNG by cnnviz was made: command, network, settings, versions.
 
     \b
     Example:
-      cnnviz inspect cat_vgg16-mini_block4_conv2.png
+      cnnviz inspect cat_vgg16_featuremaps_block4_conv2.png
     """
     from cnnviz.pictures.records import read_record
 
@@ -41,20 +43,20 @@ def inspect(file: Path, as_json: bool) -> None:
     echo(f"`cnnviz rerun {file}` makes it again" + (", given --image PATH" if record.get("picture") else ""))
 
 
-@click.command()
+@command()
 @file_argument
 @click.option(
     "--image",
     "--picture",
     "picture",
     type=options.A_FILE,
-    help="The image that FILE is about: its record keeps no path.",
+    help="The image that FILE was made from; its record holds no path.",
 )
 @click.option(
-    "--target-mask", "mask", type=options.A_FILE, help="The mask of a region, of which its record keeps a hash only."
+    "--target-mask", "mask", type=options.A_FILE, help="The mask of the region; its record holds a hash only."
 )
 @click.option(
-    "--folder", type=options.A_FOLDER, help="The folder of images that took part, as references or in evidence."
+    "--folder", type=options.A_FOLDER, help="The folder of images that were used, as references or in evidence."
 )
 @options.output
 @options.network
@@ -67,34 +69,32 @@ def rerun(
     picture: Path | None,
     folder: Path | None,
     mask: Path | None,
-    output: Path | None,
+    target: Target,
     chosen: Chosen,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make a PNG that cnnviz wrote again, and say whether it came out the same: exit 0 if so, 1 if not.
+    """Make a PNG by cnnviz again and compare: exit status 0 if it is the same, 1 if not.
 
-    The network is the one that the record names; a file of weights, or a network of your own, is to be given again: no
-    code is run, and no file read, because a record names it. What is not as it was then, other weights or versions say,
-    is named.
+    The network is the one in the record. A file of weights, or a custom network, must be given again: no code is
+    executed, and no file read, because a record names it. Differences, such as other weights or versions, are listed.
 
     \b
     Example:
-      cnnviz rerun cat_vgg16-mini_block4_conv2.png --image cat.jpg
+      cnnviz rerun cat_vgg16_featuremaps_block4_conv2.png --image cat.jpg
     """
     from cnnviz.cli.rerun import Supplied, compared, remake
     from cnnviz.pictures.records import read_made
 
-    check_sheet(output)
-    if output is not None:
-        check_apart(output, file)
+    target.check(file)
+    if context.get_parameter_source("model") is not ParameterSource.COMMANDLINE:
+        chosen = replace(chosen, model=None)  # the record's, whatever the environment or cnnviz.toml names
     record, pixels = read_made(file)
     network = _as_recorded(chosen, record).load(quiet=quiet)
     with waiting(f"{record.get('command')} again", quiet=quiet):
         again = remake(record, network, Supplied(picture, folder, mask))
     verdict = compared(record, pixels, again)
-    if output is not None:
-        again.save(output)
+    output = None if target.output is None else target.save(again, target.file(file.stem, "again"))
     if as_json:
         say_json(vars(verdict) | {"file": str(file), "output": None if output is None else str(output)})
     elif not quiet:

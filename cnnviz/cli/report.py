@@ -1,34 +1,35 @@
-"""`cnnviz report`: the story of one image in one network, as a page."""
+"""`cnnviz report`: one image in one network, as a page."""
 
 from pathlib import Path
 
 import click
 
 from cnnviz.cli import options
+from cnnviz.cli.commands import command
 from cnnviz.cli.options import Chosen
-from cnnviz.cli.output import check_apart, sheet_file
+from cnnviz.cli.output import Target, check_apart
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
 
-@click.command()
+@command()
 @options.picture
-@click.option("-o", "--output", type=options.NEW_FILE, help="A .html file.")
+@options.page
 @click.option(
     "--filters",
     type=options.AT_LEAST_ONE,
-    default=10,
-    show_default=True,
-    help="Channels to look at closely at each of three depths; most of the time goes into them.",
+    metavar="N",
+    default=9,
+    help="Most active channels shown at each of three depths; most of the time goes into them.",
 )
-@options.steps("Of the images made for them; those of a draft by default.")
-@options.methods("integrated-gradients,grad-cam", "One or more, with commas.")
+@options.steps("Optimization steps of their feature visualizations; those of --preset draft by default.")
+@options.methods("integrated-gradients,grad-cam", "One or more, separated by commas.")
 @options.draws()
 @options.network
 @options.quiet
 def report(
     picture: Path,
-    output: Path | None,
+    target: Target,
     filters: int,
     steps: int | None,
     methods: list[str],
@@ -36,10 +37,10 @@ def report(
     chosen: Chosen,
     quiet: bool,
 ) -> None:
-    """Tell the story of IMAGE in one network, as a single page.
+    """Report on IMAGE in one network, as a single page of HTML.
 
-    What it is taken for, what becomes of it with depth, which pixels spoke for the class, which channels fired and what
-    they look for; measured, and in images. The page needs no other file and asks for nothing from elsewhere.
+    Prediction, feature maps by depth, attribution, the most active channels and their feature visualizations. The page
+    needs no other file and loads nothing from elsewhere.
 
     \b
     Example:
@@ -48,11 +49,11 @@ def report(
     from cnnviz.files import check_writable
     from cnnviz.web.report import check_ending, make_report
 
-    if output is not None:
-        check_apart(check_ending(output), picture)
-    check_writable(output or Path("report.html"))
+    if target.folder is None:
+        check_apart(check_ending(target.file()), picture)
+    check_writable(target.file("report"))
     network = chosen.load(classes=True, quiet=quiet)
-    with waiting("looking ...", quiet=quiet) as say:
+    with waiting("measuring ...", quiet=quiet) as say:
         findings = make_report(
             network,
             picture,
@@ -62,8 +63,7 @@ def report(
             seed=seed,
             watch=say,
         )
-    named = sheet_file(picture.stem, network.name, "report").with_suffix(".html")
-    file, first = findings.save(output or named), findings.predictions[0]
+    named = target.file(picture.stem, network.name, "report", ending=".html")
+    file, first = findings.save(target.free(named)), findings.predictions[0]
     if not quiet:
-        taken = f"{findings.shown.names[0]} is taken for {first.label} ({first.text}) by {network.name}"
-        echo(f"{file}: {taken}")
+        echo(f"{file}: {findings.shown.names[0]}, prediction of {network.name}: {first.label} ({first.text})")

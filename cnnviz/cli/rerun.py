@@ -18,13 +18,13 @@ from cnnviz.attribution.explain import explain
 from cnnviz.attribution.regions import Region, read_mask, recorded
 from cnnviz.errors import CnnvizError, PictureError, translated
 from cnnviz.features.kernels import kernel_sheet
-from cnnviz.features.maps import feature_maps
+from cnnviz.features.maps import FeatureMaps, feature_maps
 from cnnviz.files import is_list, is_real, is_text, is_whole
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import fingerprint_in
 from cnnviz.pictures.colours import Pixels, drawable
 from cnnviz.pictures.reading import Picture, read_picture
-from cnnviz.pictures.sheets import Sheet
+from cnnviz.pictures.sheets import Layout, Sheet
 from cnnviz.synthesis.dreams import dream, invert
 from cnnviz.synthesis.maximization import class_images, filter_images, finished, objective_job, recorded_layer
 from cnnviz.synthesis.recipes import RECIPES
@@ -192,6 +192,11 @@ class _Own:
             )
         return self.folder
 
+    @property
+    def layout(self) -> Layout:
+        """How the sheet was laid out, where not as usual."""
+        return cast("Layout", self.settings.get("layout", {}))
+
     def region(self) -> Region | None:
         """The region whose class was explained: of a mask the record keeps the sha256 only."""
         region = self.settings.get("region")
@@ -225,18 +230,21 @@ class _Own:
 def _maps(own: _Own) -> Sheet:
     settings = own.settings
     shown: Any = {name: settings.get(name) for name in ("fit", "size", "grid")}
-    maps = feature_maps(own.network, own.picture, settings["layer"], **shown)
-    return maps.sheet(settings["channels"], scale=settings["scale"], cmap=settings["cmap"])
+    overlay = bool(settings.get("overlay"))
+    maps: FeatureMaps = feature_maps(own.network, own.picture, settings["layer"], **shown)
+    return maps.sheet(
+        settings["channels"], scale=settings["scale"], cmap=settings["cmap"], overlay=overlay, **own.layout
+    )
 
 
 def _filters(own: _Own) -> Sheet:
     numbers = list(dict.fromkeys(own.settings["filters"]))
     diverse = own.settings.get("diverse", 1)
-    return filter_images(own.network, own.filters_layer(), numbers, diverse=diverse, **own.climb()).sheet()
+    return filter_images(own.network, own.filters_layer(), numbers, diverse=diverse, **own.climb()).sheet(**own.layout)
 
 
 def _objective(own: _Own) -> Sheet:
-    return finished(objective_job(own.network, str(own.settings["objective"]), **own.climb())).sheet()
+    return finished(objective_job(own.network, str(own.settings["objective"]), **own.climb())).sheet(**own.layout)
 
 
 def _gallery(own: _Own) -> Sheet:
@@ -247,23 +255,23 @@ def _gallery(own: _Own) -> Sheet:
 
 def _classes(own: _Own) -> Sheet:
     settings = own.settings
-    return class_images(own.network, settings["classes"], alone=settings["alone"], **own.climb()).sheet()
+    return class_images(own.network, settings["classes"], alone=settings["alone"], **own.climb()).sheet(**own.layout)
 
 
 def _dream(own: _Own) -> Sheet:
     settings = own.settings
     kept = {name: settings[name] for name in ("size", "steps", "seed")}
-    return dream(own.network, own.picture, settings["layer"], **kept).sheet()
+    return dream(own.network, own.picture, settings["layer"], **kept).sheet(**own.layout)
 
 
 def _invert(own: _Own) -> Sheet:
     settings = own.settings
     kept = {name: settings[name] for name in ("size", "steps", "seed")}
-    return invert(own.network, own.picture, settings["layers"], **kept).sheet()
+    return invert(own.network, own.picture, settings["layers"], **kept).sheet(**own.layout)
 
 
 def _kernels(own: _Own) -> Sheet:
-    return kernel_sheet(own.network, own.settings["layer"])
+    return kernel_sheet(own.network, own.settings["layer"], **own.layout)
 
 
 def _saliency(own: _Own) -> Sheet:
@@ -281,7 +289,10 @@ def _saliency(own: _Own) -> Sheet:
         **kept,
         **settings["options"],
     )
-    return explanation.sheet() if settings.get("overlay") is None else explanation.overlay(settings["overlay"])
+    look: Any = {name: settings[name] for name in ("alpha", "cmap") if name in settings}
+    if settings.get("overlay") is None:
+        return explanation.sheet(**look, **own.layout)
+    return explanation.overlay(settings["overlay"], **look)
 
 
 def _evidence(own: _Own) -> Sheet:

@@ -1,19 +1,22 @@
-"""`cnnviz saliency`: why the class came out."""
+"""`cnnviz saliency`: attribution of a class to the pixels."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnviz.attribution.methods import DEFAULT, METHODS, options_of
-from cnnviz.cli import options, values
+from cnnviz.attribution.methods import DEFAULTS, METHODS, options_of
+from cnnviz.cli import completion, figure_options, options, values
+from cnnviz.cli.commands import command
 from cnnviz.cli.options import Chosen
-from cnnviz.cli.output import check_apart, check_npz, check_sheet, save_npz, sheet_file
+from cnnviz.cli.output import Target, about, check_apart, check_npz, check_sheet, named, save_npz
 from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
     from cnnviz.attribution.explanations import Explanation
+    from cnnviz.networks.network import Network
+    from cnnviz.pictures.sheets import Layout
 
 _LISTED = "\n".join(
     f"  {name:21} {method.paper}, {method.cost}" + (f" ({', '.join(method.options)})" if method.options else "")
@@ -44,46 +47,60 @@ def _box(text: str) -> tuple[int, ...]:
     return left, top, right, bottom
 
 
-@click.command(epilog=f"\b\nMethods (their options for --set):\n{_LISTED}")
+@command(epilog=f"\b\nMethods (their options for --set):\n{_LISTED}")
 @options.picture
-@click.option("--class", "classes", multiple=True, help="A class by label, number or WordNet id; may be repeated.")
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="CLASS",
+    help="A class by label, number or WordNet id; may be repeated.",
+)
 @click.option(
     "--top",
     type=options.AT_LEAST_ONE,
+    metavar="N",
     default=1,
-    show_default=True,
-    help="The N most probable classes; of a region, those of most pixels.",
+    help="The N most probable classes; in a region, those of most pixels.",
 )
-@click.option("--versus", help="A class to hold the others against.")
-@options.methods(DEFAULT)
-@click.option("--layer", help="For methods of a layer; the last one with feature maps by default.")
-@click.option("--layers", help="Of class activation maps: the mean over several layers, separated by commas.")
+@click.option("--versus", metavar="CLASS", help="A class to compare the others with.")
+@options.methods(",".join(DEFAULTS))
+@options.layer("A layer, for class activation maps and methods of a layer. Default: the last one with feature maps.")
 @click.option(
-    "--target-box", "box", type=_box, metavar="X0,Y0,X1,Y1", help="Of segmentation: a part of IMAGE, in its pixels."
+    "--layers",
+    metavar="LAYER,...",
+    help="The mean of class activation maps over several layers, separated by commas.",
+    shell_complete=completion.layers,
 )
 @click.option(
-    "--target-mask", "mask", type=options.A_FILE, help="The same as a picture: what is white, or opaque, of it."
+    "--target-box", "box", type=_box, metavar="X0,Y0,X1,Y1", help="A region of IMAGE in its pixels (segmentation)."
 )
-@click.option("--baseline", default="mean", show_default=True, help="mean, black, white, blur or an image's path.")
+@click.option(
+    "--target-mask",
+    "mask",
+    type=options.A_FILE,
+    help="A region as an image: its white, or opaque, part (segmentation).",
+)
+@click.option("--baseline", metavar="BASELINE", default="mean", help="mean, black, white, blur or an image's path.")
 @click.option("--set", "texts", multiple=True, metavar="OPTION=NUMBER", help="An option of a method; may be repeated.")
+@click.option("--rise", is_flag=True, help="Insertion starts from the blurred image, as in RISE (Petsiuk et al. 2018).")
 @click.option(
-    "--rise", is_flag=True, help="Begin insertion from the blurred image, as RISE does (Petsiuk et al. 2018)."
+    "--sanity",
+    is_flag=True,
+    help="Sanity check: compare with the maps of the randomized network (Adebayo et al. 2018).",
 )
-@click.option(
-    "--sanity", is_flag=True, help="Compare with maps of the network randomized from the top (Adebayo et al. 2018)."
-)
-@click.option(
-    "--infidelity", is_flag=True, help="Measure how badly the map predicts what noise does (Yeh et al. 2019)."
-)
-@click.option("--sensitivity", is_flag=True, help="Measure the max-sensitivity to small noise (Yeh et al. 2019).")
+@click.option("--infidelity", is_flag=True, help="Measure the infidelity under noise (Yeh et al. 2019).")
+@click.option("--sensitivity", is_flag=True, help="Measure the max-sensitivity under small noise (Yeh et al. 2019).")
 @click.option(
     "--precise", is_flag=True, help="Integrated gradients complete to 1 %, evidence in all 64 steps; takes longer."
 )
 @options.size()
-@options.fit("whole")
-@options.draws("Of methods that draw random numbers.")
+@options.fit
+@options.draws()
 @options.output
 @click.option("--overlay", type=options.NEW_FILE, help="Also write the first overlay alone.")
+@figure_options.look
+@figure_options.layout
 @options.arrays
 @options.network
 @options.json
@@ -104,15 +121,17 @@ def saliency(
     size: int | None,
     fit: Any,
     seed: int,
-    output: Path | None,
+    target: Target,
     overlay: Path | None,
+    look: dict[str, Any],
+    layout: "Layout",
     save_arrays: Path | None,
     chosen: Chosen,
     as_json: bool,
     quiet: bool,
     **checked: bool,
 ) -> None:
-    """Show which pixels of IMAGE speak for the class that came out, and how far to believe it.
+    """Attribution: which pixels of IMAGE increase or decrease the score of a class, with evidence.
 
     Beneath each map stand its evidence and, in brackets, its baselines: deletion and insertion AUC, in up to 64 steps
     in the map's order, against random orders (mean and standard deviation of ten); with --precise, in all 64 steps, and
@@ -126,14 +145,14 @@ def saliency(
       cnnviz saliency cat.jpg --model net.py:unet --input-size 256 --target-box 40,20,180,160
     """
     method_options = settings(texts)
-    for path, option in ((output, "-o"), (overlay, "--overlay")):
-        check_sheet(path)
-        if path is not None:
-            check_apart(path, picture, option)
-            if mask is not None:
-                check_apart(path, mask, option)
-    if output is not None and overlay is not None and output.resolve() == overlay.resolve():
-        raise click.UsageError(f"the sheet and the overlay cannot both be {output}.")
+    images = [path for path in (picture, mask) if path is not None]
+    target.check(*images)
+    if overlay is not None:
+        check_sheet(overlay)
+        for given in images:
+            check_apart(overlay, given, "--overlay")
+        if target.folder is None and target.file().resolve() == overlay.resolve():
+            raise click.UsageError(f"the sheet and the overlay cannot both be {target.file()}.")
     check_npz(save_arrays)
     if classes and top > 1:
         raise click.UsageError("--class and --top both choose classes; give one of them.")
@@ -143,17 +162,21 @@ def saliency(
         raise click.UsageError("--target-box and --target-mask both choose a region; give one of them.")
     from cnnviz.attribution.explain import explain
     from cnnviz.attribution.regions import read_mask
+    from cnnviz.pictures.colours import colour_map
 
+    if "cmap" in look:
+        colour_map(look["cmap"])
+    usual = methods == list(DEFAULTS)
     network = chosen.load(classes=True, quiet=quiet)
     with waiting("explaining ...", quiet=quiet) as say:
         explanation = explain(
             network,
             picture,
             list(classes) or None,
-            methods=methods,
+            methods=None if usual else methods,
             top=top,
             versus=versus,
-            layer=layer if layers is None else values.names(layers),
+            layer=_layers(network, layer, layers),
             region=box if mask is None else read_mask(mask),
             baseline=baseline,
             fit=fit,
@@ -164,17 +187,27 @@ def saliency(
             watch=say,
             **method_options,
         )
-    file = explanation.save(output or sheet_file(picture.stem, network.name, "saliency"))
+    parts = [] if usual else ["_".join(methods)[:60]]
+    file = target.save(explanation.sheet(**look, **layout), target.file(picture.stem, network.name, "saliency", *parts))
     if overlay is not None:
-        explanation.overlay().save(overlay)
+        target.save(explanation.overlay(**look), overlay)
     if save_arrays is not None:
-        save_npz(save_arrays, _arrays(explanation))
+        save_npz(target.free(save_arrays), _arrays(explanation))
     if as_json:
         region = {"region": explanation.region} if explanation.region else {}
-        say_json({"file": str(file), "baseline": explanation.baseline, **region, "attributions": explanation.rows()})
+        image = about(picture, explanation.shown.sha256) | {"network": named(network), "fit": fit}
+        result = {"baseline": explanation.baseline, **region, "attributions": explanation.rows()}
+        say_json({"file": str(file)} | image | result)
     elif not quiet:
         for line in _summary(explanation, file):
             echo(line)
+
+
+def _layers(network: "Network", layer: str | None, listed: str | None) -> str | list[str] | None:
+    """The layer, or the layers, asked for; None where none is."""
+    if listed is not None:
+        return [network.listed(name) for name in values.names(listed)]
+    return None if layer is None else network.listed(layer)
 
 
 def _arrays(explanation: "Explanation") -> dict[str, Any]:
@@ -186,21 +219,23 @@ def _arrays(explanation: "Explanation") -> dict[str, Any]:
 
 
 def _summary(explanation: "Explanation", file: Path) -> list[str]:
-    from cnnviz.networks.predictions import said
-
-    classes = {
-        attribution.target: f"{explanation.label(attribution)} ({said(attribution.probability, attribution.score)})"
-        for attribution in explanation.attributions
-    }
+    classes = {attribution.target: explanation.described(attribution) for attribution in explanation.attributions}
     titles = dict.fromkeys(METHODS[attribution.method].title for attribution in explanation.attributions)
     flat = [
         f"{METHODS[attribution.method].title} for {explanation.label(attribution)}"
         for attribution in explanation.attributions
         if attribution.flat
     ]
-    lines = [f"{file}: why {', '.join(classes.values())}, by {', '.join(titles)}"]
+    lines = [f"{file}: Attribution: {', '.join(classes.values())}, by {', '.join(titles)}"]
     if explanation.region:
         lines.append(f"scores are sums over a region: {explanation.region}")
+    chance = [
+        f"{METHODS[attribution.method].title} for {explanation.label(attribution)}"
+        for attribution in explanation.attributions
+        if attribution.evidence.better_than_random is False
+    ]
+    if chance:
+        lines.append(f"no better than chance: {', '.join(chance)}")
     if flat:
         lines.append(f"flat, since no pixel matters: {', '.join(flat)}")
     left_out = [method.title for name, method in METHODS.items() if method.title not in titles]

@@ -1,4 +1,4 @@
-"""What a unit saw of a picture: its receptive field in the image's own pixels, cut out as a square tile."""
+"""What a unit saw of an image: its receptive field in the image's own pixels, cut out as a square tile."""
 
 import math
 from collections import defaultdict

@@ -1,5 +1,7 @@
 """A first layer's kernels, drawn as they are: the only filters that can be read without synthesis."""
 
+from typing import Unpack
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,16 +11,18 @@ from cnnviz.networks.layers import layer_table
 from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import drawable
-from cnnviz.pictures.sheets import Sheet, Tile, sheet
+from cnnviz.pictures.sheets import Layout, Sheet, Tile, alike, layout_settings, sheet
 
 
-def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
+def kernel_sheet(network: Network, layer: str | nn.Module | None = None, **layout: Unpack[Layout]) -> Sheet:
     """The weights of a convolution over colours, or over grey values, as a tile per filter.
 
     Grey is zero. Each kernel is scaled by its largest weight, so brightness is not to be compared between kernels.
 
     Args:
-        layer: a convolution, or the batch norm or ReLU behind it; the network's first convolution by default.
+        layer: a convolution, or the batch norm or ReLU behind it, by its name or as its module; the network's first
+            convolution by default.
+        layout: columns, tile (the width of a tile in pixels), title, captions and dpi; see `Layout`.
 
     Raises:
         UnknownNameError: if there is no such layer.
@@ -26,6 +30,7 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
             one whose weights are not finite.
     """
     check_network(network)
+    layer = None if layer is None else network.layer_name(layer)
     name = _convolution(network, layer)
     shown = layer or network.name_of(name).plain
     convolution = network.layers[name]
@@ -43,16 +48,16 @@ def kernel_sheet(network: Network, layer: str | None = None) -> Sheet:
     largest = np.abs(weight).max(axis=(1, 2, 3))
     values = 0.5 + 0.5 * weight / np.maximum(largest, np.finfo(np.float32).tiny)[:, None, None, None]
     tiles = [
-        Tile(drawable(torch.from_numpy(kernel)), str(number), f"{size:.2g}")
-        for number, (kernel, size) in enumerate(zip(values, largest, strict=True))
+        Tile(drawable(torch.from_numpy(kernel)), str(number), size)
+        for number, (kernel, size) in enumerate(zip(values, alike(largest.tolist()), strict=True))
     ]
     lines = [
-        f"{shown} of {network.name}: its {count} kernels of {width} x {height} over"
-        f" {'colours' if channels == 3 else 'grey values'}",
-        "grey is zero; each kernel is scaled by its largest weight, which stands below it",
-        f"weights: {network.weights}",
+        f"Kernels: {shown} ({count} of {width} x {height} over {'RGB' if channels == 3 else 'grey values'})",
+        f"{network.name}, weights: {network.weights}",
+        "grey: zero; below each kernel: its number and largest absolute weight, by which it is scaled",
     ]
-    return sheet(tiles, lines=lines, made=record("kernels", network, settings={"layer": shown}))
+    made = record("kernels", network, settings={"layer": shown, **layout_settings(layout)})
+    return sheet(tiles, lines=lines, made=made, **layout)
 
 
 def _convolution(network: Network, layer: str | None) -> str:

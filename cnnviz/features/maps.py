@@ -4,28 +4,49 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError, choose
 from cnnviz.networks.activations import layer_maps
 from cnnviz.networks.arrangements import Grid
-from cnnviz.networks.inputs import Fit, Shown, Source, as_it_is, show, unseen_dimmed
-from cnnviz.networks.network import Network, forward_pass, wrap
+from cnnviz.networks.inputs import Fit, Shown, Source, Sources, as_it_is, show, unseen_dimmed
+from cnnviz.networks.network import Network, forward_pass, path_within, wrap
+from cnnviz.networks.overlays import overlaid, placed
 from cnnviz.networks.provenance import record
-from cnnviz.pictures.colours import FEATURES, colour_map, painted_between
-from cnnviz.pictures.sheets import ColourBar, Sheet, Tile, sheet
+from cnnviz.pictures.colours import FEATURES, SIGNED, Pixels, colour_map, painted_between
+from cnnviz.pictures.sheets import (
+    ACROSS,
+    GAP,
+    LARGEST_TILE,
+    SMALLEST_TILE,
+    ColourBar,
+    Layout,
+    Sheet,
+    Tile,
+    alike,
+    columns_for,
+    layout_settings,
+    sheet,
+)
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
+MAP_SIDE, CAPTION, HEADING, PADDING = 1.4, 0.22, 0.45, 0.15  # inches, of figures
+BAR_GAP, BAR_WIDTH, BAR_SPACE = 0.05, 0.08, 0.55
+NARROWEST_FIGURE = 5.0
 Scale = Literal["channel", "shared"]
 Order = Literal["mean", "max"]
 Maps = NDArray[np.float32]
+OneLayer = str | nn.Module
+Layers = list[str] | list[nn.Module] | tuple[OneLayer, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,7 +102,7 @@ class FeatureMaps:
         return torch.argsort(values[image], descending=True, stable=True).tolist()
 
     def statistics(self, image: int = 0) -> dict[str, object]:
-        """Shape (C, H, W), min, max and mean over one image's maps, and the number and share of silent channels."""
+        """Shape (C, H, W), min, max and mean of one image's maps, number and share of silent channels, and the fit."""
         maps, silent = self.maps[image], int(self.silent[image].sum())
         return {
             "shape": list(maps.shape),
@@ -90,6 +111,7 @@ class FeatureMaps:
             "mean": maps.mean().item(),
             "silent": silent,
             "silent_fraction": silent / len(maps),
+            "fit": self.shown.settings.get("fit"),
         }
 
     def sheet(
@@ -98,7 +120,9 @@ class FeatureMaps:
         *,
         image: int = 0,
         scale: Scale = "channel",
-        cmap: str = FEATURES,
+        cmap: str | None = None,
+        overlay: bool = False,
+        **layout: Unpack[Layout],
     ) -> Sheet:
         """The maps as one image.
 
@@ -106,13 +130,18 @@ class FeatureMaps:
             channels: which, in the order of their tiles; all by default.
             image: which of the N images.
             scale: "channel" lets each map use all colours; "shared" uses one scale for all, its numbers in the header.
-            cmap: one of matplotlib's colour maps.
+            cmap: one of matplotlib's colour maps. By default viridis; for maps with values below 0 red and blue, which
+                diverge around zero.
+            overlay: whether to lay the maps over the image, zero being transparent.
+            layout: columns, tile (the width of a tile in pixels), title, captions and dpi; see `Layout`.
 
         Raises:
-            ShapeError: if there is no such channel or image.
+            ShapeError: if there is no such channel or image, or a number of the layout is out of range.
             UnknownNameError: if there is no such scale or colour map.
         """
-        return maps_sheet(self, self._channels(channels), image=image, scale=scale, cmap=cmap)
+        return maps_sheet(
+            self, self._channels(channels), image=image, scale=scale, cmap=cmap, overlay=overlay, layout=layout
+        )
 
     def figure(
         self,
@@ -120,42 +149,48 @@ class FeatureMaps:
         *,
         image: int = 0,
         scale: Scale = "channel",
-        cmap: str = FEATURES,
+        cmap: str | None = None,
+        columns: int | None = None,
+        title: str | None = None,
     ) -> "Figure":
-        """The maps as a matplotlib figure with axes in map positions and colour bars; arguments as for `sheet`.
+        """The maps as a matplotlib figure with colour bars as tall as the maps; arguments as for `sheet`.
 
-        matplotlib draws slowly: choose the channels.
+        For the sheet itself as a figure, take ``sheet().figure()``.
         """
-        return maps_figure(self, self._channels(channels), image=image, scale=scale, cmap=cmap)
+        return maps_figure(
+            self, self._channels(channels), image=image, scale=scale, cmap=cmap, columns=columns, title=title
+        )
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """The maps for NumPy: ``np.asarray(maps)`` is (N, C, H, W), float32."""
+        return np.array(self.maps.numpy(), dtype, copy=copy)
 
     def _channels(self, channels: Sequence[int] | None) -> Sequence[int]:
         return range(self.maps.shape[1]) if channels is None else [int(channel) for channel in channels]
 
     def __repr__(self) -> str:
         count, channels, height, width = self.maps.shape
-        silent = f"{int(self.silent.sum())} silent"
+        silent = f"{int(self.silent.sum())} inactive"
         return f"FeatureMaps({self.layer} of {self.network.name}, {count} x {channels} x {height} x {width}, {silent})"
 
     def _repr_png_(self) -> bytes:
         return self.sheet()._repr_png_()
 
 
-def maps_sheet(features: FeatureMaps, channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> Sheet:
+def maps_sheet(
+    features: FeatureMaps,
+    channels: Sequence[int],
+    *,
+    image: int,
+    scale: Scale,
+    cmap: str | None,
+    overlay: bool,
+    layout: Layout,
+) -> Sheet:
     """A tile per channel; see `FeatureMaps.sheet`."""
     maps = _chosen(features, channels, image, scale)
     if maps.shape[1:] == (1, 1):
         scale = "shared"  # a single value has no range of its own
-    low, high = _ranges(maps, scale)
-    pictures, colours = painted_between(maps, low, high, cmap), colour_map(cmap)
-    silent = features.silent[image, list(channels)].tolist()
-    rows = zip(pictures, channels, silent, maps.min((1, 2)), maps.max((1, 2)), strict=True)
-    tiles = [
-        Tile(pixels, str(channel), "silent" if hatched else _note(bottom, top), hatched)
-        for pixels, channel, hatched, bottom, top in rows
-    ]
-    bar = ColourBar(colours, "lowest of each map", "highest of each map")
-    if scale == "shared":
-        bar = ColourBar(colours, f"{low.min():.4g}", f"{high.max():.4g}, the same for all maps")
     made = record(
         "featuremaps",
         features.network,
@@ -166,40 +201,142 @@ def maps_sheet(features: FeatureMaps, channels: Sequence[int], *, image: int, sc
             "channels": list(channels),
             "scale": scale,
             "cmap": cmap,
+            **({"overlay": True} if overlay else {}),
             **({} if features.grid is None else {"grid": list(features.grid)}),
             **features.shown.settings,
+            **layout_settings(layout),
         },
         results={"mean": features.mean[image, list(channels)].tolist()},
     )
-    picture = unseen_dimmed(features.shown, image)
-    return sheet(tiles, lines=_lines(features, channels, image), picture=picture, colour_bars=[bar], made=made)
+    signed, palette = _palette(features, image, cmap)
+    low, high = _ranges(maps, scale, signed=signed)
+    if overlay:
+        size = _overlay_size(features, image, len(channels), layout)
+        layout = layout | {"tile": None}
+        pictures = [
+            _overlaid(features, values, extent, size, image, signed=signed, palette=palette)
+            for values, extent in zip(maps, high.flatten().tolist(), strict=True)
+        ]
+    else:
+        pictures = list(painted_between(maps, low, high, palette))
+    inactive = features.silent[image, list(channels)].tolist()
+    notes = [
+        "inactive" if none else f"= {top}" if flat else top
+        for none, flat, top in zip(
+            inactive, maps.min((1, 2)) == maps.max((1, 2)), alike(maps.max((1, 2)).tolist()), strict=True
+        )
+    ]
+    tiles = [
+        Tile(pixels, str(channel), note, none and not overlay)
+        for pixels, channel, note, none in zip(pictures, channels, notes, inactive, strict=True)
+    ]
+    return sheet(
+        tiles,
+        lines=_lines(features, channels, image, hatched=not overlay),
+        picture=unseen_dimmed(features.shown, image),
+        colour_bars=[_colour_bar(low, high, scale, palette, signed=signed, overlay=overlay)],
+        made=made,
+        factor=1 if overlay else None,
+        **layout,
+    )
 
 
-def maps_figure(features: FeatureMaps, channels: Sequence[int], *, image: int, scale: Scale, cmap: str) -> "Figure":
+def _palette(features: FeatureMaps, image: int, cmap: str | None) -> tuple[bool, str]:
+    """Whether colours diverge around zero, and the name of the colour map; of all maps of a layer alike."""
+    signed = cmap is None and bool(features.minimum[image].min() < 0)
+    return signed, SIGNED if signed else cmap or FEATURES
+
+
+def _colour_bar(low: Maps, high: Maps, scale: Scale, palette: str, *, signed: bool, overlay: bool) -> ColourBar:
+    colours = colour_map(palette)
+    if scale == "shared":
+        first = 0.0 if overlay and not signed else low.min()
+        return ColourBar(colours, f"{first:.4g}", f"{high.max():.4g}, the same for all maps")
+    if signed:
+        return ColourBar(colours, "-m", "m = per-map maximum of |activation|; white: 0")
+    return ColourBar(colours, "0" if overlay else "per-map minimum", "per-map maximum" if overlay else "maximum")
+
+
+def _overlay_size(features: FeatureMaps, image: int, count: int, layout: Layout) -> tuple[int, int]:
+    """(height, width) of the photograph in each tile."""
+    height, width = features.shown.pictures[image].shape[:2]
+    columns = layout.get("columns") or columns_for(count, width / height)
+    side = min(max(ACROSS // columns - GAP, SMALLEST_TILE), LARGEST_TILE)
+    factor = (layout.get("tile") or side * width / max(height, width)) / width
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _overlaid(
+    features: FeatureMaps, values: Maps, extent: float, size: tuple[int, int], image: int, *, signed: bool, palette: str
+) -> Pixels:
+    """One map over the image."""
+    enlarged = placed(torch.from_numpy(values), features.shown, size, image=image, mode="bicubic")
+    return overlaid(features.shown, enlarged, extent, signed=signed, cmap=palette, image=image)
+
+
+def maps_figure(
+    features: FeatureMaps,
+    channels: Sequence[int],
+    *,
+    image: int,
+    scale: Scale,
+    cmap: str | None,
+    columns: int | None,
+    title: str | None,
+) -> "Figure":
     """Axes per channel with a colour bar each, or one for all; see `FeatureMaps.figure`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    colour_map(cmap)  # raises if there is none of that name
+    signed, palette = _palette(features, image, cmap)
+    colour_map(palette)  # raises if there is none of that name
     maps = _chosen(features, channels, image, scale)
-    low, high = _ranges(maps, scale)
-    columns = math.ceil(math.sqrt(len(channels) * 1.25))
+    low, high = _ranges(maps, scale, signed=signed)
+    aspect = maps.shape[2] / maps.shape[1]
+    map_width, map_height = (MAP_SIDE, MAP_SIDE / aspect) if aspect > 1 else (MAP_SIDE * aspect, MAP_SIDE)
+    bar = BAR_SPACE if scale == "channel" else PADDING
+    cell_width, cell_height = map_width + bar, map_height + CAPTION
+    columns = min(columns or columns_for(len(channels), cell_width / cell_height), len(channels))
     rows = math.ceil(len(channels) / columns)
-    figure = Figure(figsize=(2.2 * columns + 0.8, 1.9 * rows + 0.6), layout="constrained")
+    width = max(columns * cell_width + (BAR_SPACE if scale == "shared" else 0), NARROWEST_FIGURE) + 2 * PADDING
+    height = rows * cell_height + HEADING + PADDING
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, values, channel, bottom, top in zip(axes, maps, channels, low.flat, high.flat, strict=False):
-        drawn = axis.imshow(values, cmap=cmap, vmin=bottom, vmax=top, interpolation="nearest")
-        axis.set_title(f"channel {channel}", fontsize=9)
-        axis.tick_params(labelsize=7)
+
+    def axes_at(left: float, top: float, across: float, down: float) -> "Axes":
+        return figure.add_axes((left / width, 1 - (top + down) / height, across / width, down / height))
+
+    for number, (values, channel) in enumerate(zip(maps, channels, strict=True)):
+        left, top = PADDING + number % columns * cell_width, HEADING + number // columns * cell_height + CAPTION
+        axes = axes_at(left, top, map_width, map_height)
+        drawn = axes.imshow(
+            values,
+            cmap=palette,
+            vmin=low[number].item(),
+            vmax=high[number].item(),
+            interpolation="nearest",
+            aspect="auto",
+        )
+        axes.set_title(f"channel {channel}", fontsize=8, pad=3)
+        axes.set_xticks([])
+        axes.set_yticks([])
         if scale == "channel":
-            figure.colorbar(drawn, ax=axis).ax.tick_params(labelsize=7)
-    for axis in axes[len(channels) :]:
-        axis.set_axis_off()
+            _bar(figure, drawn, axes_at(left + map_width + BAR_GAP, top, BAR_WIDTH, map_height))
     if scale == "shared":
-        figure.colorbar(drawn, ax=axes, label="activation")
-    figure.suptitle(_lines(features, channels, image)[0], fontsize=10)
+        grid_height = (rows - 1) * cell_height + map_height
+        place = axes_at(PADDING + columns * cell_width, HEADING + CAPTION, BAR_WIDTH, grid_height)
+        _bar(figure, drawn, place)
+    heading = _lines(features, channels, image)[0] if title is None else title
+    figure.text(PADDING / width, 1 - PADDING / height, heading, fontsize=10, va="top", parse_math=False)
     return figure
+
+
+def _bar(figure: "Figure", drawn: "AxesImage", place: "Axes") -> None:
+    """A colour bar with its two ends, and zero if that is between them."""
+    low, high = drawn.get_clim()
+    ticks = [low, 0.0, high] if low < 0 < high else [low, high]
+    figure.colorbar(drawn, cax=place, ticks=ticks, format="%.3g")
+    place.tick_params(labelsize=6, length=2, pad=1)
 
 
 def _chosen(features: FeatureMaps, channels: Sequence[int], image: int, scale: Scale) -> Maps:
@@ -215,71 +352,126 @@ def _chosen(features: FeatureMaps, channels: Sequence[int], image: int, scale: S
     return features.maps[image, list(channels)].numpy()
 
 
-def _ranges(maps: Maps, scale: Scale) -> tuple[Maps, Maps]:
-    """What the darkest and the brightest colour stand for, per map: (C, 1, 1) each."""
+def _ranges(maps: Maps, scale: Scale, *, signed: bool) -> tuple[Maps, Maps]:
+    """What the first and the last colour stand for, per map: (C, 1, 1) each; as far below zero as above if signed."""
+    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
     if scale == "shared":
-        return np.full((len(maps), 1, 1), maps.min()), np.full((len(maps), 1, 1), maps.max())
-    return maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+        low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
+    extent = np.maximum(-low, high)
+    return (-extent, extent) if signed else (low, high)
 
 
-def _note(low: float, high: float) -> str:
-    """The highest value in two digits, which fit beneath the smallest tile; "= 1.3" if there is no other."""
-    number = f"{high:.0f}" if 100 <= abs(high) < 1e5 else f"{high:.2g}"
-    return f"= {number}" if low == high else number
-
-
-def _lines(features: FeatureMaps, channels: Sequence[int], image: int) -> list[str]:
+def _lines(features: FeatureMaps, channels: Sequence[int], image: int, *, hatched: bool = True) -> list[str]:
     count, height, width = features.maps.shape[1:]
-    seen_height, seen_width = features.shown.images.shape[2:]
-    picture_height, picture_width = features.shown.pictures[image].shape[:2]
-    silent = int(features.silent[image].sum())
-    number = f"all {count}" if len(channels) == count else f"{len(channels)} of {count}"
-    how = features.shown.how
-    hatched = ", drawn hatched" if features.silent[image, list(channels)].any() else ""
+    inactive = int(features.silent[image].sum())
+    number = str(count) if len(channels) == count else f"{len(channels)} of {count}"
+    drawn = " and hatched" if hatched and features.silent[image, list(channels)].any() else ""
+    some = f", {inactive} of {count} channels inactive (all zero){drawn}" if inactive else ""
     return [
-        f"{features.network.titled(features.layer)} of {features.network.name}: what {number} channels see",
-        f"{features.shown.names[image]}, {picture_width} x {picture_height} px, shown to the network {how} as"
-        f" {seen_width} x {seen_height}",
-        f"maps of {width} x {height}; {silent} of the layer's {count} are silent: zero everywhere{hatched}",
-        f"weights: {features.network.weights}; below each map its channel and its highest value",
+        f"Feature maps: {features.network.titled(features.layer)} ({number} channels)",
+        f"{features.shown.names[image]}, {features.shown.words}",
+        f"{features.network.name}, weights: {features.network.weights}",
+        f"maps {width} x {height}{some}; below each map: channel and maximum",
     ]
+
+
+@overload
+def feature_maps(
+    network: nn.Module,
+    picture: Source,
+    layer: OneLayer,
+    *,
+    fit: Fit = ...,
+    size: int | None = ...,
+    grid: Grid | None = ...,
+) -> FeatureMaps: ...
+
+
+@overload
+def feature_maps(
+    network: nn.Module,
+    picture: Source,
+    layer: Layers,
+    *,
+    fit: Fit = ...,
+    size: int | None = ...,
+    grid: Grid | None = ...,
+) -> dict[str, FeatureMaps]: ...
+
+
+@overload
+def feature_maps(
+    network: nn.Module,
+    picture: Sources,
+    layer: OneLayer,
+    *,
+    fit: Fit = ...,
+    size: int | None = ...,
+    grid: Grid | None = ...,
+) -> list[FeatureMaps]: ...
+
+
+@overload
+def feature_maps(
+    network: nn.Module,
+    picture: Sources,
+    layer: Layers,
+    *,
+    fit: Fit = ...,
+    size: int | None = ...,
+    grid: Grid | None = ...,
+) -> list[dict[str, FeatureMaps]]: ...
 
 
 def feature_maps(
     network: nn.Module,
-    picture: Source,
-    layer: str,
+    picture: Source | Sources,
+    layer: OneLayer | Layers,
     *,
-    fit: Fit = "whole",
+    fit: Fit = "crop",
     size: int | None = None,
-    grid: tuple[int, int] | None = None,
-) -> FeatureMaps:
+    grid: Grid | None = None,
+) -> Any:
     """The feature maps of one layer for an image, channels first however the layer arranges them.
+
+    Of a list of layers it is a dictionary of their maps, by name, from one forward pass; of a list of images a list of
+    what one of them gives.
 
     Args:
         network: a `Network`; or any ``nn.Module``, to which a tensor is then given as it is, without normalisation.
-        picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) or (N, C, H, W) in [0, 1].
-        layer: a name from ``network.layers``.
+        picture: a file, a PIL image, an array (H, W) or (H, W, C) of uint8, uint16 or real numbers in [0, 1], or a
+            tensor (C, H, W) or (N, C, H, W) in [0, 1]; or a list or tuple of these.
+        layer: a name from ``network.layers``, or the module itself, which then goes by PyTorch's name; or a list or
+            tuple of these.
         fit: what to show of an image that is no tensor, "whole" or "crop"; see `cnnviz.networks.inputs`.
         size: short side, in pixels, of what the network sees; the network's own by default.
         grid: (rows, columns) of a transformer's tokens; by default as its first convolution gave them, or a square.
 
     Raises:
         UnknownNameError: if there is no such layer or fit.
-        LayerError: if the layer gives no feature maps, not one set for each image, or values that are not finite.
+        LayerError: if the layer gives no feature maps, not one set for each image, or values that are not finite; or
+            the list of layers is empty.
         ShapeError: if the network cannot take a tensor of that shape, or an image of that size.
         PictureError: if the image cannot be read.
     """
+    if isinstance(picture, list | tuple):
+        return [feature_maps(network, one, layer, fit=fit, size=size, grid=grid) for one in picture]
+    layers = list(layer) if isinstance(layer, list | tuple) else [layer]
+    if not layers:
+        raise LayerError("this list of layers is empty; name at least one.")
     if isinstance(network, Network):
         shown = show(network, picture, fit=fit, size=size)
     elif isinstance(picture, Tensor) and picture.ndim >= 3:
         height, width = picture.shape[-2:]
         channels, kind = picture.shape[-3], type(network).__name__
+        layers = [path_within(network, one) for one in layers]
         network = wrap(network, name=kind, input_size=(height, width), channels=channels)
         shown = as_it_is(network, picture)
     else:
         raise ShapeError("a plain nn.Module is shown tensors (N, C, H, W); for image files, cnnviz.wrap() it first.")
-    return maps_of_layers(network, shown, [layer], grid)[layer]
+    names = [network.layer_name(one) for one in layers]
+    maps = maps_of_layers(network, shown, names, grid)
+    return maps if isinstance(layer, list | tuple) else maps[names[0]]
 
 
 @torch.no_grad()

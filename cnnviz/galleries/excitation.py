@@ -26,7 +26,7 @@ LEAST = -24  # the exponent of two below which values share a bin
 
 @dataclass(frozen=True)
 class Shard:
-    """Some of the pictures: the number of the first among all, and for each its name and the bytes of its file."""
+    """Some of the images: the number of the first among all, and for each its name and the bytes of its file."""
 
     start: int
     pictures: tuple[tuple[str, bytes], ...]

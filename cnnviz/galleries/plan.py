@@ -2,7 +2,7 @@
 
 A `Request` leaves things open, a `Plan` nothing; `chunks` are what is left to draw of it, and `estimate` says what it
 takes. A `Plan` is plain data; ``gallery.json`` holds it. The key of a filter is a hash of everything that determines
-its picture: another network, recipe, number of steps, size, seed, precision or batch gives another key, and only what
+its image: another network, recipe, number of steps, size, seed, precision or batch gives another key, and only what
 has another key than its record is drawn again.
 """
 
@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def seen(self) -> str:
-        """What identifies what the network makes of a picture: the sha256 of all that determines it."""
+        """What identifies what the network makes of an image: the sha256 of all that determines it."""
         return digest(self._computing((*COMPUTED, "input_size")))
 
     def _computing(self, names: Iterable[str]) -> dict[str, Any]:

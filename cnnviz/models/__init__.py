@@ -18,6 +18,7 @@ import torch
 
 from cnnviz.errors import ModelError
 from cnnviz.models import builtin, custom, vgg16, zoo
+from cnnviz.networks.devices import check_device
 from cnnviz.networks.network import Network
 from cnnviz.networks.outputs import Outputs
 
@@ -42,7 +43,7 @@ def load(
         weights: None for the network's own, pretrained where there are any; "random" for untrained ones (seed 0);
             a name of torchvision's for pretrained weights of the network, such as "IMAGENET1K_V1"; or a file, .pth
             (read with ``weights_only=True``) or .safetensors.
-        device: where to put the network; the CPU by default.
+        device: where to put the network, such as "cuda" or "cuda:1"; the CPU by default.
         input_size, mean, std, labels, outputs: as for `wrap`; for a user's own network.
         progress: whether a download draws a progress bar on stderr.
 
@@ -50,13 +51,14 @@ def load(
         UnknownNameError: if there is no network of that name.
         WeightsError: if weights cannot be downloaded, read, or do not fit.
         ModelError: if a user's factory cannot be found or makes no network, or settings of a user's own network are
-            given for another.
+            given for another; or PyTorch finds no such device here.
     """
+    place = None if device is None else check_device(device)
     own = {"input_size": input_size, "mean": mean, "std": std, "labels": labels, "outputs": outputs}
     network = _built(name, weights, progress=progress, **own)
     if network.device.type == "meta":
         raise ModelError(f"{name} is on the device 'meta', which keeps no numbers; give it weights in its factory.")
-    return network.to(device) if device is not None else network
+    return network if place is None else network.to(place)
 
 
 def outline(name: str, *, weights: str | Path | None = None, **own: Any) -> Network:
@@ -66,6 +68,7 @@ def outline(name: str, *, weights: str | Path | None = None, **own: Any) -> Netw
     """
     if ":" in name or name == builtin.NAME:
         return _built(name, weights, **own)
+    custom.check_named(name)
     _refuse(name, own)
     return zoo.outline(name, weights)
 
@@ -75,6 +78,7 @@ def _built(name: str, weights: str | Path | None, *, progress: bool = True, **ow
     if ":" in name:
         settings = dict.fromkeys(("input_size", "mean", "std", "labels", "outputs")) | own
         return custom.build(name, weights, **settings)
+    custom.check_named(name)
     if name == builtin.NAME:
         return builtin.build(weights)
     if name == vgg16.NAME and weights is None:

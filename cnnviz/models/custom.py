@@ -4,6 +4,7 @@ Naming a factory runs the user's code; nothing else in cnnviz does. The factory,
 ``nn.Module``, or a `Network` that `wrap` made.
 """
 
+import ast
 import importlib.util
 import re
 import sys
@@ -23,6 +24,39 @@ from cnnviz.models.weights import SEED, Origin, fill
 from cnnviz.networks.inputs import LARGEST
 from cnnviz.networks.network import RANDOM, Network, wrap
 from cnnviz.networks.outputs import Outputs
+
+AS_MADE = "as its factory made them"  # where weights came from that nobody gave
+WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+def check_named(name: str) -> None:
+    """Notice a file that is named without the function or class that makes the network; nothing in it is run.
+
+    Raises:
+        ModelError: says how to name it, and which functions and classes a file of code holds.
+    """
+    path = Path(name)
+    if path.suffix in WEIGHTS:
+        raise ModelError(
+            f"{name} holds weights, not the network's code; give the code with --model file.py:factory and the file"
+            f" with --weights {name}."
+        )
+    if path.suffix == ".py":
+        listed = [f"{name}:{maker}" for maker in _makers(path)]
+        hint = f"name a function or class of it: {', '.join(listed)}." if listed else "it holds no function or class."
+        raise ModelError(f"{name} alone names no network; {hint}")
+
+
+def _makers(path: Path) -> list[str]:
+    """The functions and classes that a file of Python defines, read and not run."""
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}; a network of your own is named as file.py:factory.")
+    try:
+        statements = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ModelError(f"{path} is not Python that can be read: {error}.") from error
+    makers = (part.name for part in statements if isinstance(part, ast.FunctionDef | ast.ClassDef))
+    return [name for name in makers if not name.startswith("_")]
 
 
 def build(
@@ -58,7 +92,7 @@ def build(
         raise ModelError(f"say how large the images of {name} are, as with --input-size 224 (or input_size=224).")
     if max([input_size] if isinstance(input_size, int) else input_size) > LARGEST:
         raise ModelError(f"the input size of {name} can be {LARGEST} pixels at most; more would fill the memory.")
-    made = Origin("as its factory made them", None)
+    made = Origin(AS_MADE, None)
     origin = made if weights is None else fill(product, weights, name)
     network = wrap(
         product,

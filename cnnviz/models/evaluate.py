@@ -129,7 +129,9 @@ def dead_filters(network: Network, images: Sequence[Image.Image], side: int) -> 
 
 def _batches(network: Network, images: Sequence[Image.Image], side: int) -> Iterator[Tensor]:
     for start in range(0, len(images), BATCH):
-        yield torch.cat([show(network, image, size=side).images for image in images[start : start + BATCH]])
+        yield torch.cat(
+            [show(network, image, fit="whole", size=side).images for image in images[start : start + BATCH]]
+        )
 
 
 def _image(pixels: Tensor) -> Image.Image:

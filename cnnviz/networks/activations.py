@@ -22,7 +22,9 @@ class _AllSeen(BaseException):
     """Ends a forward pass once every layer asked for has run; no ``except Exception`` of a user's forward stops it."""
 
 
-def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+def activations(
+    network: Network, images: Tensor, layers: str | nn.Module | Sequence[str | nn.Module]
+) -> dict[str, Tensor]:
     """What chosen layers give for a batch of images.
 
     The network itself is not hooked, so threads may share it; a twin of it runs, no further than the last of these
@@ -31,21 +33,23 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
 
     Args:
         images: (N, C, H, W) in [0, 1], on any device.
-        layers: names that `network` answers to.
+        layers: one or more, each by a name that `network` answers to, or as its module, from ``network.layers``.
 
     Returns:
-        The outputs by the names that were asked for, in that order: (N, C', H', W') for layers with feature maps.
+        The outputs by the names that were asked for, in that order: (N, C', H', W') for layers with feature maps. A
+        layer that was given as its module has PyTorch's name.
 
     Raises:
-        TypeError: if `images` is no tensor, or `layers` a single name.
-        UnknownNameError: if a name is not among ``network.layers``.
+        TypeError: if `images` is no tensor.
+        UnknownNameError: if a layer is not among ``network.layers``.
         LayerError: if a layer gives no tensor or does not run.
         WeightsError: if a layer needs weights that are missing and cannot be had.
     """
     check_network(network)
-    if isinstance(layers, str) or not isinstance(images, Tensor):
-        raise TypeError("activations() takes a tensor of images and a list of layer names")
-    names = {layer: network.qualified(layer) for layer in layers}
+    if not isinstance(images, Tensor):
+        raise TypeError(f"activations() takes a tensor of images, not a {type(images).__name__}")
+    given = [layers] if isinstance(layers, str | nn.Module) else layers
+    names = {layer: network.qualified(layer) for layer in map(network.layer_name, given)}
 
     def captured() -> dict[str, Tensor]:
         twin = network.twin()
@@ -54,7 +58,7 @@ def activations(network: Network, images: Tensor, layers: Sequence[str]) -> dict
         kept = {layer: outputs[point] for layer, point in points.items()}
         return kept if torch.is_grad_enabled() else {layer: output.detach() for layer, output in kept.items()}
 
-    return network.completed(captured, f"layer {', '.join(layers)}")
+    return network.completed(captured, f"layer {', '.join(names)}")
 
 
 def _points(twin: Network, names: Mapping[str, str]) -> dict[str, Point]:

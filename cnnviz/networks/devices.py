@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from cnnviz.errors import out_of_memory
+from cnnviz.errors import ModelError, out_of_memory
 
 Result = TypeVar("Result")
 LOG = logging.getLogger("cnnviz")
@@ -16,6 +16,22 @@ def devices() -> list[str]:
     """The devices that PyTorch computes on here, the fastest first."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return [name for name, there in here.items() if there]
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """A device, if PyTorch computes on it here.
+
+    Raises:
+        ModelError: says which devices there are.
+    """
+    try:
+        known = torch.device(device)
+    except (RuntimeError, TypeError):  # a word of no kind of device
+        known = None
+    cards = torch.cuda.device_count() if known is not None and known.type == "cuda" else 1
+    if known is None or known.type not in devices() or (known.index or 0) >= cards:
+        raise ModelError(f"PyTorch finds no device {str(device)!r} here; there is {' and '.join(devices())}.")
+    return known
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -1,14 +1,16 @@
 """What a network is shown of an image.
 
-By default the whole of it, its aspect kept, its short side at the network's size; squeezed to that size where the
-network takes no other. ``fit="crop"`` is the network's published preprocessing, the one its accuracy was measured with.
-Both resize with the interpolation that the network was published with, bilinear where none is known.
+By default the center crop of the network's published preprocessing: it is what the network was trained for and what its
+accuracy was measured with, and what other tools show it, so that numbers can be compared. ``fit="whole"`` is the whole
+image, its aspect ratio kept and its short side at the network's size; squeezed to that size where the network takes no
+other. Both resize with the interpolation that the network was published with, bilinear where none is known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args, overload
 
 import numpy as np
 import torch
@@ -24,7 +26,10 @@ from cnnviz.pictures.reading import Picture, picture_of, picture_of_array, read_
 
 Fit = Literal["whole", "crop"]
 Source = str | Path | Picture | Image.Image | NDArray[Any] | Tensor
+Sources = list[Any] | tuple[Any, ...]  # each a `Source`
 Seen = tuple[float, float, float, float]
+P = ParamSpec("P")
+R = TypeVar("R")
 LARGEST = 4096  # pixels; the maps of a larger image would not fit into memory
 LONGEST = 8  # times the short side; a longer image is refused, or it would not fit into memory
 
@@ -51,12 +56,20 @@ class Shown:
     how: str
     settings: Mapping[str, object]
 
+    @property
+    def words(self) -> str:
+        """What the network was shown of an image: "full image, input 168 x 112 px (aspect ratio kept)"."""
+        height, width = self.images.shape[2:]
+        part = {"cropped": "center crop, ", "as it is": ""}.get(self.how, "full image, ")
+        ratio = {"whole": " (aspect ratio kept)", "squeezed": " (aspect ratio changed)"}.get(self.how, "")
+        return f"{part}input {width} x {height} px{ratio}"
+
 
 def show(
     network: Network,
     picture: Source,
     *,
-    fit: Fit = "whole",
+    fit: Fit = "crop",
     size: int | None = None,
 ) -> Shown:
     """Make of an image what `network` is to see.
@@ -109,6 +122,28 @@ def show(
         how=how,
         settings={"fit": fit, "size": size},
     )
+
+
+class OfImages(Protocol[P, R]):
+    """A function of an image that, given a list of images, gives the list of their results."""
+
+    @overload
+    def __call__(self, network: Network, picture: Source, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def __call__(self, network: Network, picture: Sources, *args: P.args, **kwargs: P.kwargs) -> list[R]: ...
+
+
+def of_images(function: Callable[Concatenate[Network, Source, P], R]) -> OfImages[P, R]:
+    """Let a function of one image take a list or tuple of them, one after the other."""
+
+    @wraps(function)
+    def of_each(network: Network, picture: Source | Sources, *args: P.args, **kwargs: P.kwargs) -> R | list[R]:
+        if isinstance(picture, list | tuple):
+            return [function(network, one, *args, **kwargs) for one in picture]
+        return function(network, picture, *args, **kwargs)
+
+    return of_each  # type: ignore[return-value] # overloads
 
 
 def as_it_is(network: Network, images: Tensor) -> Shown:
@@ -174,11 +209,7 @@ def _interpolation(network: Network) -> Image.Resampling:
 
 
 def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image.Image, Seen]:
-    """Short side resized, the centre cut out, in torchvision's own rounding."""
-    from torchvision.transforms import functional
-
-    published: Any = functional  # annotated for tensors only, made for PIL images too
-
+    """Short side resized, the centre cut out, in torchvision's own rounding; importing it would take seconds."""
     target = (size, size) if size else network.input_size
     factor = max(target[0] / image.height, target[1] / image.width)
     resize = round(factor * min(image.size))
@@ -186,12 +217,12 @@ def _crop(network: Network, image: Image.Image, size: int | None) -> tuple[Image
         resize = round(network.crop.resize * min(target) / network.crop.side)
     while min(np.subtract(_resized(image, resize), target)) < 0:  # rounding left a side short: it would be black
         resize += 1
-    interpolation = published.InterpolationMode(_interpolation(network).name.lower())
-    resized = published.resize(image, resize, interpolation)
+    height, width = _resized(image, resize)
+    resized = image.resize((width, height), _interpolation(network))
     scale = image.width / resized.width, image.height / resized.height
     top, left = (round((side - cut) / 2) for side, cut in zip(resized.size[::-1], target, strict=True))
     seen = (left * scale[0], top * scale[1], (left + target[1]) * scale[0], (top + target[0]) * scale[1])
-    return published.center_crop(resized, list(target)), seen
+    return resized.crop((left, top, left + target[1], top + target[0])), seen
 
 
 def _resized(image: Image.Image, short: int) -> tuple[int, int]:

@@ -50,6 +50,14 @@ def with_use(layer: str, uses: int) -> str:
     return f"{name} ({number}{ending} of {uses} uses)" if uses > 1 else layer
 
 
+def as_listed(layer: str) -> str:
+    """A layer's name as the VGG family spells it: "block4_conv2" of "conv4_2", "Block4-Conv2" or "BLOCK4_CONV2"."""
+    plain = layer.lower().replace("-", "_")
+    return re.sub(
+        r"^(conv|pool)(\d+)(?:_(\d+))?(?=:|@|$)", lambda name: f"block{name[2]}_{name[1]}{name[3] or ''}", plain
+    )
+
+
 def layer_names(module: nn.Module) -> dict[str, LayerName]:
     """The names of a network's layers by themselves; empty where no family knows the network."""
     families = ({name.name: name for name in family(module)} for family in FAMILIES)

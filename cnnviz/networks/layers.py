@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from cnnviz.errors import FORWARD_ERRORS, LayerError
 from cnnviz.networks.inputs import check_side
-from cnnviz.networks.layer_names import LayerName
+from cnnviz.networks.layer_names import LayerName, block_of
 from cnnviz.networks.network import Network, check_network, count_parameters, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
@@ -102,6 +102,27 @@ def all_convolutions(network: Network) -> list[str]:
     if not names:
         raise LayerError(f"{network.name} runs no convolution of two dimensions, so there are no filters to draw.")
     return names
+
+
+def last_convolutions(network: Network) -> list[str]:
+    """The last convolution of each block, and where blocks have no names, of each size of maps.
+
+    Raises:
+        LayerError: as `all_convolutions`.
+    """
+    names = all_convolutions(network)
+    sizes = {} if network.convolutions else {row.name: row.output[1:] for row in layer_table(network)}
+    return list({block_of(name) or sizes.get(name): name for name in names}.values())
+
+
+def middle_convolution(network: Network) -> str:
+    """The convolution that is shown where none is named: the last one of the block in the middle.
+
+    Raises:
+        LayerError: as `all_convolutions`.
+    """
+    names = last_convolutions(network)
+    return names[len(names) // 2]
 
 
 Outputs = dict[nn.Module, tuple[tuple[int, ...], Field | None]]

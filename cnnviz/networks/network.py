@@ -31,7 +31,7 @@ from cnnviz.errors import (
     translated,
 )
 from cnnviz.networks.forward import as_rows, run
-from cnnviz.networks.layer_names import PRE, LayerName, layer_names, split_use, with_use
+from cnnviz.networks.layer_names import PRE, LayerName, as_listed, layer_names, split_use, with_use
 from cnnviz.networks.missing_weights import MissingWeightsError, guard, missing_weights
 from cnnviz.networks.module_copies import frozen_copy, structural_copy, unwrapped
 from cnnviz.networks.outputs import Ends, Outputs, check_outputs, noticed
@@ -230,7 +230,7 @@ class Network(nn.Module):
             UnknownNameError: as `qualified`.
         """
         self._check_name(layer)
-        if layer.endswith(PRE) and layer.replace("-", "_") not in self.names:  # any layer has something before
+        if layer.endswith(PRE) and as_listed(layer) not in self.names:  # any layer has something before
             own = self.filters_of(layer.removesuffix(PRE))
             return replace(own, name=own.plain + PRE)
         own = self.name_of(layer)
@@ -238,7 +238,7 @@ class Network(nn.Module):
         return entering if layer.endswith(PRE) else replace(entering, name=own.plain)
 
     def qualified(self, layer: str) -> str:
-        """PyTorch's name of a layer that may be given by any of its names, ``block4-conv2`` included.
+        """PyTorch's name of a layer that may be given by any of its names, ``conv4_2`` and ``Block4-Conv2`` included.
 
         With ``@2`` at its end, as in ``relu@2``, it is the same layer, where it is used for the second time.
 
@@ -247,20 +247,48 @@ class Network(nn.Module):
         """
         self._check_name(layer)
         layer, _ = split_use(layer)
-        known = self.names.get(layer.replace("-", "_"))
+        if layer in self.layers and layer not in self.names:
+            return layer
+        known = self.names.get(as_listed(layer))
         if known:
             return known.module
-        if layer in self.layers:
-            return layer
         hint = did_you_mean(layer, self.layers)
         raise UnknownNameError(
             f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers`, or network.layers in Python, lists them."
         )
 
+    def listed(self, layer: str) -> str:
+        """A layer's name as `cnnviz layers` spells it, with its use: "block4_conv2" of "conv4_2", "relu@2" of itself.
+
+        Raises:
+            UnknownNameError: as `qualified`.
+        """
+        return layer if self.qualified(layer) == split_use(layer)[0] else as_listed(layer)
+
+    def layer_name(self, layer: str | nn.Module) -> str:
+        """A layer's name, which is given back, or PyTorch's name of one that is given as its module, one of `layers`.
+
+        Raises:
+            UnknownNameError: if it is neither; whether there is a layer of that name shows when it is looked up.
+        """
+        if not isinstance(layer, nn.Module):
+            self._check_name(layer)
+            return layer
+        path = next((path for path, part in self.layers.items() if part is layer), None)
+        if path is None:
+            kind = type(layer).__name__
+            raise UnknownNameError(
+                f"this {kind} is no module of {self.name}, which cnnviz has copied; give the layer by its name, or the"
+                " module from network.layers."
+            )
+        return path
+
     def _check_name(self, layer: object) -> None:
         if not isinstance(layer, str):
             example, kind = next(iter(self.layers), "features"), type(layer).__name__
-            raise UnknownNameError(f"a layer is given by its name, such as {example!r}, not as a {kind}.")
+            raise UnknownNameError(
+                f"a layer is given by its name, such as {example!r}, or as its module, not as a {kind}."
+            )
 
     @property
     def outputs(self) -> Outputs:
@@ -408,8 +436,8 @@ def wrap(
     *,
     name: str,
     input_size: int | tuple[int, int],
-    mean: float | Sequence[float] = 0.0,
-    std: float | Sequence[float] = 1.0,
+    mean: float | Sequence[float] | Tensor = 0.0,
+    std: float | Sequence[float] | Tensor = 1.0,
     labels: Sequence[str] | None = None,
     wnids: Sequence[str] | None = None,
     weights: str = "as given",
@@ -428,7 +456,8 @@ def wrap(
         module: takes images (N, C, H, W) normalised by `mean` and `std`, gives outputs (N, classes).
         name: what to call it in images and messages.
         input_size: side, or (height, width), in pixels of the images it was made for.
-        mean, std: one number per colour channel, or one for all, in units of the [0, 1] range.
+        mean, std: one number per colour channel, or one for all, in units of the [0, 1] range; a tensor or an array of
+            any shape with so many numbers, such as (1, 3, 1, 1), will do.
         labels: a name per class; synonyms may follow, separated by commas.
         wnids: a WordNet id per class.
         weights: where the weights came from, for people.
@@ -446,18 +475,20 @@ def wrap(
     """
     if outputs is not None:
         check_outputs(outputs)
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"a network is made of an nn.Module; this is of type {type(module).__name__}.")
     module = unwrapped(module)
     check_open(module, name)
-    size = (input_size, input_size) if isinstance(input_size, int) else (int(input_size[0]), int(input_size[1]))
+    size = _height_width(input_size, name)
     if min(size) < 1:
         raise ModelError(f"the input size of {name} must be at least 1 pixel, not {size[0]} x {size[1]}.")
-    frozen, means = frozen_copy(module), [mean] if isinstance(mean, int | float) else mean
+    frozen, means = frozen_copy(module), _numbers(mean, "mean")
     network = Network(
         frozen,
         name=name,
         input_size=size,
         mean=means,
-        std=[std] if isinstance(std, int | float) else std,
+        std=_numbers(std, "std"),
         labels=labels,
         wnids=wnids,
         weights=weights,
@@ -507,6 +538,12 @@ def check_network(network: object) -> None:
         raise ModelError(f"a {type(network).__name__} has to become a network of cnnviz's first, by cnnviz.wrap().")
 
 
+def path_within(module: nn.Module, layer: str | nn.Module) -> str | nn.Module:
+    """The path of a layer that is one of a plain module's own modules; any other layer as it is."""
+    paths = {part: path for path, part in unwrapped(module).named_modules() if path}
+    return paths.get(layer, layer) if isinstance(layer, nn.Module) else layer
+
+
 def count_parameters(module: nn.Module) -> int:
     """How many numbers the module learns, each counted once."""
     return sum(parameter.numel() for parameter in module.parameters())
@@ -540,6 +577,22 @@ def _runs(module: nn.Module, shape: tuple[int, ...]) -> bool:
             raise
         return False
     return True
+
+
+def _height_width(size: int | Sequence[int], name: str) -> tuple[int, int]:
+    try:
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(height), int(width)
+    except (TypeError, ValueError):
+        raise ModelError(f"the input size of {name} is a side or (height, width) in pixels, not {size!r}.") from None
+
+
+def _numbers(values: float | Sequence[float] | Tensor, what: str) -> list[float]:
+    try:
+        return [float(value) for value in torch.as_tensor(values, dtype=torch.float64).flatten()]
+    except (TypeError, ValueError, RuntimeError):  # what no tensor can be made of
+        kind = type(values).__name__
+        raise ModelError(f"{what} is a number, or one for each colour channel; this {kind} is neither.") from None
 
 
 def _per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from cnnviz.errors import ModelError, ShapeError, UnknownNameError, did_you_mean
-from cnnviz.networks.inputs import Fit, Source, show
+from cnnviz.networks.inputs import Fit, Source, of_images, show
 from cnnviz.networks.network import Network, check_logits, check_network, forward_pass
 from cnnviz.networks.outputs import probabilities_of
 
@@ -88,6 +88,7 @@ def check_labels(network: Network, classes: int) -> None:
         raise ModelError(f"{network.name} has {given}; give one name for each.")
 
 
+@of_images
 @torch.no_grad()
 def predict(
     network: Network,
@@ -99,7 +100,8 @@ def predict(
     """The most probable classes of one image, or the largest values, the first one first.
 
     Args:
-        picture: a file, a PIL image, an array (H, W, 3), uint8, or a tensor (C, H, W) in [0, 1].
+        picture: a file, a PIL image, an array (H, W) or (H, W, C) of uint8, uint16 or real numbers in [0, 1], or a
+            tensor (C, H, W) in [0, 1]. Of a list or tuple of these, a list of the results is given.
         top: how many classes; all of them if there are fewer.
         fit: "crop", the network's published preprocessing, or "whole"; see `cnnviz.networks.inputs`.
 

@@ -21,16 +21,17 @@ def drawable(image: Tensor) -> Pixels:
     return np.broadcast_to(values[..., : 3 if values.shape[2] >= 3 else 1], (*values.shape[:2], 3))
 
 
-def painted(values: Values, scale: float, *, signed: bool) -> Pixels:
+def painted(values: Values, scale: float, *, signed: bool, cmap: str = UNSIGNED) -> Pixels:
     """Values around zero, or from zero on, in colours: (..., 3), 0 to 255.
 
     Args:
         values: NaN, for what was not seen, becomes grey.
         scale: the size of a value that the last colour stands for.
-        signed: whether signs mean something: then colours diverge from white at zero; otherwise they begin at black.
+        signed: whether signs mean something: then colours diverge from white at zero; otherwise they are `cmap`'s.
+        cmap: one of matplotlib's colour maps, for values without a sign.
     """
     share = np.clip(np.nan_to_num(values) / (scale or 1), -1 if signed else 0, 1)
-    pixels = _coloured((share + 1) / 2 if signed else share, colours_of(signed=signed))
+    pixels = coloured((share + 1) / 2 if signed else share, colour_map(SIGNED if signed else cmap))
     pixels[np.isnan(values)] = UNSEEN
     return pixels
 
@@ -39,18 +40,13 @@ def painted_between(values: Values, low: Values, high: Values, cmap: str) -> Pix
     """Values from the first colour, for `low`, to the last, for `high`; where these are equal, the middle one."""
     flat = high <= low
     span = np.where(flat, 1, high - low).astype(np.float64)
-    return _coloured(np.where(flat, 0.5, (values - low) / span), colour_map(cmap))
+    return coloured(np.where(flat, 0.5, (values - low) / span), colour_map(cmap))
 
 
-def _coloured(share: NDArray[np.floating], colours: Pixels) -> Pixels:
+def coloured(share: NDArray[np.floating], colours: Pixels) -> Pixels:
     """Shares in [0, 1] of a table of colours."""
     pixels: Pixels = colours[np.rint(share * (len(colours) - 1)).astype(np.intp)]
     return pixels
-
-
-def colours_of(*, signed: bool) -> Pixels:
-    """The table that `painted` takes."""
-    return colour_map(SIGNED if signed else UNSIGNED)
 
 
 @lru_cache(maxsize=8)

@@ -131,7 +131,7 @@ def picture_from_bytes(content: bytes, name: str) -> Picture:
     return Picture(image, name, hashlib.sha256(content).hexdigest(), values)
 
 
-def picture_of_array(pixels: NDArray[Any], name: str = "picture", sha256: str = "") -> Picture:
+def picture_of_array(pixels: NDArray[Any], name: str = "image", sha256: str = "") -> Picture:
     """An image from an array (H, W) or (H, W, C): uint8, uint16, or real numbers from 0 to 1.
 
     Four channels of uint8 are colours and how opaque they are; all others are kept as they are.
@@ -171,10 +171,10 @@ def picture_of(image: Image.Image) -> Picture:
     """
     if 0 in image.size:
         raise PictureError(f"an image has at least one pixel; this one is {image.width} x {image.height}.")
-    with _readable("picture"):
-        values = values_of_image(image, "picture")
+    with _readable("image"):
+        values = values_of_image(image, "image")
         shown = as_shown(image) if values is None else Image.fromarray(eight_bits(values))
-        return Picture(shown, "picture", "", values)
+        return Picture(shown, "image", "", values)
 
 
 @contextmanager

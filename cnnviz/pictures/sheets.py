@@ -1,37 +1,77 @@
-"""Sheets: labelled tiles under a header, composed as one array.
+"""Sheets: labelled tiles under a header.
 
 A sheet reads like a contact print: the image it is about and what is shown at the top, then the tiles in reading
-order, each with its label and, at the right, one number or word about it.
+order, each with its label and, at the right, one number or word about it. Sheets of many tiles are landscape, as slides
+are.
 """
 
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
-from cnnviz.errors import OutputError
+from cnnviz.errors import OutputError, ShapeError
 from cnnviz.files import whole_file
 from cnnviz.pictures.colours import Pixels
+from cnnviz.pictures.drawings import (
+    FAINT,
+    Drawing,
+    PlacedImage,
+    PlacedText,
+    figure_of,
+    figure_pixels,
+    font,
+    is_small,
+    render,
+    wrapped,
+    write_figure,
+)
 from cnnviz.pictures.records import DIGEST, METADATA, digest
 
-ENDINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ENDINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF", ".svg": "SVG"}
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383}  # pixels a side
 GAP, MARGIN, LABEL, TITLE = 8, 16, 13, 17  # pixels; the last two are heights of type
+LINE, HEADER_LINE, TITLE_LINE = LABEL + 4, LABEL + 8, TITLE + 12  # pixels from one line of text to the next
 THUMBNAIL = 150
-SHORTEST = 4  # letters of a label that may be shortened to make room for its note
-INK, FAINT, PAPER = (25, 25, 30), (110, 110, 120), (255, 255, 255)
 HATCH, HATCH_GROUND = (150, 150, 155), (225, 225, 228)
 WIDEST_HEADER, COLOUR_BAR = 1200, 180
-ACROSS, SMALLEST_TILE, LARGEST_TILE = 1400, 84, 320
-WIDER_THAN_HIGH = 1.25
+ACROSS, SMALLEST_TILE, LARGEST_TILE = 1568, 84, 320  # pixels; ACROSS and two margins are a slide of 1600 x 900
+WIDER_THAN_HIGH = 2.1  # of the tiles; with the header above them a sheet is about 16:9
+LARGEST_LAYOUT = {"columns": 10_000, "tile": 4096, "dpi": 1200}
+
+
+class Layout(TypedDict, total=False):
+    """How a sheet is laid out, where it is not as usual.
+
+    Keys:
+        columns: how many tiles stand side by side.
+        tile: the width of a tile in pixels.
+        title: instead of the first line of the header.
+        captions: False for the bare tiles, without header and text.
+        dpi: draw the sheet as a figure at this resolution; 100 pixels of a usual sheet are an inch.
+    """
+
+    columns: int | None
+    tile: int | None
+    title: str | None
+    captions: bool
+    dpi: int | None
+
+
+def layout_settings(layout: Layout) -> dict[str, object]:
+    """What a record keeps of a layout: nothing if it is the usual one."""
+    given = {name: value for name, value in layout.items() if value is not None and value is not True}
+    return {"layout": given} if given else {}
 
 
 @dataclass(frozen=True)
@@ -61,35 +101,50 @@ class Sheet:
     Attributes:
         pixels: (H, W, 3), 0 to 255.
         made: how it was made, written into PNG files as JSON.
+        draw: makes the sheet as a matplotlib figure, for files whose text is text; by default it is one image.
+        dpi: of the pixels, where they were drawn as a figure.
     """
 
     pixels: Pixels = field(repr=False)
     made: Mapping[str, object] = field(default_factory=dict)
+    draw: "Callable[[], Figure] | None" = field(default=None, repr=False, compare=False)
+    dpi: int | None = None
+
+    def figure(self) -> "Figure":
+        """The sheet as a matplotlib figure, its text as text."""
+        if self.draw is not None:
+            return self.draw()
+        height, width = self.pixels.shape[:2]
+        return figure_of(Drawing(width, height, [PlacedImage(self.pixels, 0, 0, width, height)], []))
 
     def save(self, path: str | Path) -> Path:
-        """Write PNG, JPEG or WebP, by the ending; only PNG carries `made`.
+        """Write PNG, JPEG, WebP, PDF or SVG, by the ending; only PNG carries `made`.
 
         Raises:
             OutputError: if the ending is another, or the file cannot be written.
         """
         path = Path(path)
         kind = picture_format(path)
-        if max(self.pixels.shape) > LARGEST[kind]:
+        if max(self.pixels.shape) > LARGEST.get(kind, math.inf):
             size = f"{self.pixels.shape[1]} x {self.pixels.shape[0]}"
             raise OutputError(f"cannot write {path.name}: {size} px are too many for {kind}; write a .png.")
         with whole_file(path) as file:
-            self._write(file, kind)
+            if kind in LARGEST:
+                self._write(file, kind)
+            else:
+                write_figure(self.figure(), file, kind, self.dpi)
         return path
 
     def _write(self, file: IO[bytes], kind: str) -> None:
         image = Image.fromarray(self.pixels)
+        resolution = {} if self.dpi is None else {"dpi": (self.dpi, self.dpi)}
         if kind == "PNG":
             text = PngImagePlugin.PngInfo()
             made = {**self.made, DIGEST: digest(self.made, self.pixels)}
             text.add_itxt(METADATA, json.dumps(made), zip=True)
-            image.save(file, kind, pnginfo=text, compress_level=4)
+            image.save(file, kind, pnginfo=text, compress_level=4, **resolution)
         else:
-            image.save(file, kind, quality=92)
+            image.save(file, kind, quality=92, **resolution)
 
     def png(self) -> bytes:
         """The bytes of a PNG file."""
@@ -102,7 +157,7 @@ class Sheet:
 
 
 def picture_format(path: Path) -> str:
-    """Pillow's name of the format that a file's ending asks for.
+    """The name of the format that a file's ending asks for.
 
     Raises:
         OutputError: if cnnviz writes none with that ending.
@@ -120,7 +175,8 @@ def sheet(
     colour_bars: Sequence[ColourBar] = (),
     made: Mapping[str, object] | None = None,
     factor: int | None = None,
-    columns: int | None = None,
+    smooth: bool = False,
+    **layout: Unpack[Layout],
 ) -> Sheet:
     """Compose tiles of one size into a sheet.
 
@@ -132,107 +188,136 @@ def sheet(
         colour_bars: what the tiles' colours mean.
         made: how the sheet was made; see `Sheet`.
         factor: by which to enlarge the tiles; chosen by their number and size by default.
-        columns: how many tiles stand side by side; chosen likewise.
+        smooth: whether tiles are enlarged by interpolation rather than as squares.
+        layout: see `Layout`.
+
+    Raises:
+        ShapeError: if columns, tile or dpi is out of range.
     """
+    drawing = _laid_out(tiles, lines, picture, colour_bars, factor, layout, smooth=smooth)
+    draw, dpi = partial(figure_of, drawing), layout.get("dpi")
+    return Sheet(render(drawing) if dpi is None else figure_pixels(draw(), dpi), made or {}, draw, dpi)
+
+
+def _laid_out(
+    tiles: Sequence[Tile],
+    lines: Sequence[str],
+    picture: Pixels | None,
+    bars: Sequence[ColourBar],
+    factor: int | None,
+    layout: Layout,
+    *,
+    smooth: bool,
+) -> Drawing:
+    """The header, and below it rows of tiles, each as high as its captions need."""
+    for name, largest in LARGEST_LAYOUT.items():
+        value = layout.get(name)
+        if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
+            raise ShapeError(f"{name} must be 1 to {largest}, not {value!r}.")
+    captions = layout.get("captions", True)
     height, width = tiles[0].pixels.shape[:2]
-    columns = columns or columns_for(len(tiles), width / height)
-    factor = factor or enlargement(max(height, width), columns)
-    lines_below = 1 + max(len(tile.below) for tile in tiles)
-    cell = (height * factor + lines_below * (LABEL + 4) + GAP, max(width * factor, SMALLEST_TILE) + GAP)
-    rows = math.ceil(len(tiles) / columns)
-    inside = columns * cell[1] - GAP
-    head = _header(max(inside, WIDEST_HEADER), lines, picture, colour_bars)
-    across = max(inside, head.width) + 2 * MARGIN
-    top = head.height + 2 * MARGIN
-    canvas = np.full((top + rows * cell[0] + MARGIN - GAP, across, 3), PAPER, dtype=np.uint8)
-    canvas[MARGIN : MARGIN + head.height, MARGIN : MARGIN + head.width] = np.asarray(head)
-    corners = [(top + index // columns * cell[0], MARGIN + index % columns * cell[1]) for index in range(len(tiles))]
-    for tile, (y, x) in zip(tiles, corners, strict=True):
-        pixels = tile.pixels.repeat(factor, 0).repeat(factor, 1)
-        canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = _hatched(pixels.shape) if tile.hatched else pixels
-    image = Image.fromarray(canvas)
-    pen = ImageDraw.Draw(image)
-    for tile, (y, x) in zip(tiles, corners, strict=True):
-        _label(pen, tile, (x, y + height * factor + 2), cell[1] - GAP)
-    return Sheet(np.asarray(image), made or {})
+    columns = min(layout.get("columns") or columns_for(len(tiles), width / height), len(tiles))
+    given, factor = layout.get("tile"), factor or enlargement(max(height, width), columns)
+    tile_width, tile_height = (
+        (given, max(1, round(height * given / width))) if given else (width * factor, height * factor)
+    )
+    cell = (max(tile_width, SMALLEST_TILE) if captions else tile_width) + GAP
+    inside = columns * cell - GAP
+    head = _header(max(inside, WIDEST_HEADER), lines, picture, bars, layout)
+    images, texts = list(head.images), list(head.texts)
+    top = head.height + 2 * MARGIN if head.height else MARGIN
+    for first in range(0, len(tiles), columns):
+        row = tiles[first : first + columns]
+        lowest = top + tile_height
+        for column, tile in enumerate(row):
+            left = MARGIN + column * cell
+            pixels = _hatched(tile_height, tile_width) if tile.hatched else tile.pixels
+            images.append(PlacedImage(pixels, left, top, tile_width, tile_height, smooth))
+            if captions:
+                own = _captions(tile, left, top + tile_height + 2, cell - GAP)
+                lowest = max([lowest, *(text.top + LINE for text in own)])
+                texts += own
+        top = lowest + GAP
+    return Drawing(max(inside, head.width) + 2 * MARGIN, top - GAP + MARGIN, images, texts)
 
 
 def columns_for(count: int, aspect: float) -> int:
-    """How many tiles of that width to height stand side by side: a sheet a little wider than high, few cells empty."""
+    """How many tiles of that width to height stand side by side: a landscape sheet, few cells of it empty."""
     ideal = math.sqrt(count * WIDER_THAN_HIGH / aspect)
-    choices = range(max(1, math.ceil(ideal * 0.75)), min(count, math.ceil(ideal * 1.3)) + 1)
-    return min(choices, key=lambda columns: (-count % columns, abs(columns - ideal)), default=count)
+    choices = range(max(1, math.ceil(ideal * 0.65)), min(count, math.ceil(ideal * 1.45)) + 1)
+    return min(choices, key=lambda columns: (-count % columns, abs(math.log(columns / ideal))), default=count)
 
 
 def enlargement(side: int, columns: int) -> int:
     """By which whole factor to enlarge tiles whose longer side is `side` pixels, if `columns` stand side by side."""
-    wanted = min(max(ACROSS / columns, SMALLEST_TILE), LARGEST_TILE)
+    wanted = min(max(ACROSS / columns - GAP, SMALLEST_TILE), LARGEST_TILE)
     return max(1, round(wanted / side))
 
 
-def _header(limit: int, lines: Sequence[str], picture: Pixels | None, bars: Sequence[ColourBar]) -> Image.Image:
+def alike(numbers: Sequence[float]) -> list[str]:
+    """Numbers with the same count of decimals, three digits for the largest."""
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0)
+    decimals = min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 0
+    return [f"{number:.{decimals}f}" for number in numbers]
+
+
+def _header(
+    limit: int, lines: Sequence[str], picture: Pixels | None, bars: Sequence[ColourBar], layout: Layout
+) -> Drawing:
     """The image with the lines at its right, as wide as they need, but no wider than `limit`."""
-    height, left = TITLE + 12 + (LABEL + 8) * (len(lines) - 1 + len(bars)), 0
-    head = Image.new("RGB", (limit, max(height, THUMBNAIL * (picture is not None))), PAPER)
-    pen, y, right = ImageDraw.Draw(head), 0, 0.0
+    title = layout.get("title")
+    if title is not None:
+        lines = [title, *lines[1:]]
+    if not layout.get("captions", True):
+        lines, picture, bars = lines[:1] if title is not None else [], None, ()
+    images, texts = list[PlacedImage](), list[PlacedText]()
+    left, y, right = MARGIN, MARGIN, 0
     if picture is not None:
-        thumbnail = Image.fromarray(picture)
-        thumbnail.thumbnail((2 * THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-        head.paste(thumbnail, (0, 0))
-        left = thumbnail.width + 2 * GAP
+        height, width = picture.shape[:2]
+        scale = min(THUMBNAIL / height, 2 * THUMBNAIL / width)
+        scale = max(1, math.floor(scale)) if is_small(picture) else min(1, scale)
+        box = max(1, round(width * scale)), max(1, round(height * scale))
+        images.append(PlacedImage(picture, left, y, *box))
+        left += box[0] + 2 * GAP
     for number, line in enumerate(lines):
-        size = TITLE if number == 0 else LABEL
-        text = fitted(line, size, limit - left)
-        pen.text((left, y), text, INK, font(size))
-        y, right = y + size + (12 if number == 0 else 8), max(right, left + font(size).getlength(text))
+        size, step = (TITLE, TITLE_LINE) if number == 0 else (LABEL, HEADER_LINE)
+        parts = wrapped(line, size, limit + MARGIN - left)
+        for part in parts:
+            texts.append(PlacedText(part, left, y, size))
+            y += step if part is parts[-1] else size + 4
+            right = max(right, left + _length(part, size))
     for bar in bars:
-        right, y = max(right, _draw_bar(head, pen, bar, left, y + 2)), y + LABEL + 8
-    return head.crop((0, 0, min(limit, math.ceil(right)), head.height))
+        strip = left + _length(bar.low, LABEL) + GAP
+        high = strip + COLOUR_BAR + GAP
+        texts += [PlacedText(bar.low, left, y + 2, LABEL), PlacedText(bar.high, high, y + 2, LABEL)]
+        images.append(PlacedImage(bar.colours[None], strip, y + 2, COLOUR_BAR, LABEL + 2))
+        y, right = y + HEADER_LINE, max(right, high + _length(bar.high, LABEL))
+    lowest = max([y, *(image.top + image.height for image in images)])
+    return Drawing(max(right - MARGIN, 0), lowest - MARGIN, images, texts)
 
 
-def _draw_bar(head: Image.Image, pen: ImageDraw.ImageDraw, bar: ColourBar, x: int, y: int) -> float:
-    """Draw the bar between its two texts; gives where they end."""
-    pen.text((x, y), bar.low, INK, font(LABEL))
-    x += math.ceil(font(LABEL).getlength(bar.low)) + GAP
-    strip = Image.fromarray(bar.colours[None]).resize((COLOUR_BAR, LABEL + 2), Image.Resampling.NEAREST)
-    head.paste(strip, (x, y))
-    x += strip.width + GAP
-    pen.text((x, y), bar.high, INK, font(LABEL))
-    return x + font(LABEL).getlength(bar.high)
+def _captions(tile: Tile, left: int, top: int, width: int) -> list[PlacedText]:
+    """The label with the note at its right, or below it where there is no room, and the lines below."""
+    label, note = wrapped(tile.label, LABEL, width), wrapped(tile.note, LABEL, width)
+    if _length(label[-1], LABEL) + _length("  " + note[0], LABEL) <= width:
+        last = top + (len(label) - 1) * LINE
+        beside = [PlacedText(note.pop(0), left + width, last, LABEL, FAINT, right_aligned=True)]
+    else:
+        beside = []
+    below = [*note, *(part for line in tile.below for part in wrapped(line, LABEL, width))]
+    lines = [PlacedText(text, left, top + number * LINE, LABEL) for number, text in enumerate(label)]
+    lines += [
+        PlacedText(text, left, top + number * LINE, LABEL, FAINT) for number, text in enumerate(below, start=len(label))
+    ]
+    return [text for text in [*lines, *beside] if text.text]
 
 
-def _label(pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int) -> None:
-    x, y = corner
-    beside = width - math.ceil(font(LABEL).getlength("  " + tile.note))
-    noted = bool(tile.note) and font(LABEL).getlength(tile.label[:SHORTEST]) <= beside
-    pen.text((x, y), fitted(tile.label, LABEL, beside if noted else width), INK, font(LABEL))
-    if noted:
-        pen.text((x + width, y), tile.note, FAINT, font(LABEL), anchor="ra")
-    for number, line in enumerate(tile.below, start=1):
-        pen.text((x, y + number * (LABEL + 4)), fitted(line, LABEL, width), FAINT, font(LABEL))
+def _length(text: str, size: int) -> int:
+    return math.ceil(font(size).getlength(text))
 
 
-def _hatched(shape: Sequence[int]) -> Pixels:
+def _hatched(height: int, width: int) -> Pixels:
     """A tile with nothing to show: grey, with lines across that no map looks like."""
-    rows, columns = np.indices(shape[:2])
+    rows, columns = np.indices((height, width))
     stripes: Pixels = np.where(((rows + columns) % 12 < 2)[..., None], HATCH, HATCH_GROUND).astype(np.uint8)
     return stripes
-
-
-def fitted(text: str, size: int, width: int) -> str:
-    """`text` on one line, its end cut off if it is wider than `width` pixels."""
-    text = " ".join(text.split())
-    if font(size).getlength(text) <= width:
-        return text
-    while text and font(size).getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
-
-
-@lru_cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, from matplotlib's package, found without importing it."""
-    package = find_spec("matplotlib")
-    assert package is not None
-    assert package.origin is not None
-    return ImageFont.truetype(Path(package.origin).with_name("mpl-data") / "fonts" / "ttf" / "DejaVuSans.ttf", size)

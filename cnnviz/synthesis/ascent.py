@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import CnnvizError, LayerError, ShapeError, translated
-from cnnviz.networks.network import Network
+from cnnviz.networks.network import Network, check_network
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.optimisers import Adam, Optimiser
 from cnnviz.synthesis.parametrisations import Parametrisation, Size, noise
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How the network looks at the images while they climb.
+    """How the network looks at the images during optimization.
 
     Attributes:
         matrices: (steps, N * views, 2, 3), what `cnnviz.synthesis.transforms.draws` gives; None to look at them as they
@@ -93,7 +93,7 @@ def ascend(
     dtype: torch.dtype = torch.float32,
     redirected_steps: int = 0,
 ) -> Iterator[Step]:
-    """Climb an objective by the gradient with respect to an image's parameters.
+    """Maximise an objective by the gradient with respect to an image's parameters.
 
     Args:
         network: stays as it is, without hooks.
@@ -112,6 +112,7 @@ def ascend(
     Raises:
         UnknownNameError, LayerError, ShapeError: if layers, channels or the image's size do not fit the network.
     """
+    check_network(network)
     rows = torch.arange(objective.count or len(image())) if rows is None else rows
     if len(rows) != len(image()):
         raise ShapeError(f"the objective is for {len(rows)} images; these are {len(image())}.")
@@ -133,4 +134,4 @@ def ascend(
 
 
 def _no_gradient(network: Network, reason: str) -> CnnvizError:
-    return LayerError(f"{network.name} gives no gradient ({reason}), so nothing can be climbed; look at its maps.")
+    return LayerError(f"{network.name} gives no gradient ({reason}), so nothing can be maximised; look at its maps.")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnviz.networks.activations import activations
@@ -27,21 +27,27 @@ from cnnviz.synthesis.views import Viewer
 
 OCTAVES, OCTAVE = 3, 1.4  # scales at which an image is dreamt over, and the factor between them
 SMALLEST = 48  # pixels; the short side of the first octave
-_KEPT = "share of the energy of a layer's maps that is matched"
+_KEPT = "fraction of activation energy reconstructed"
 DREAM_SIZE = 2  # times the network's own, where it takes any
 
 
 def dream(
-    network: Network, picture: Source, layer: str, *, size: int | None = None, steps: int = 20, seed: int = 0
+    network: Network,
+    picture: Source,
+    layer: str | nn.Module,
+    *,
+    size: int | None = None,
+    steps: int = 20,
+    seed: int = 0,
 ) -> Synthesis:
     """An image in which a layer sees more and more of what it already sees: DeepDream.
 
-    From small to large, the image climbs the layer's mean squared activation; the detail that was lost by making it
+    From small to large, the image maximises the layer's mean squared activation; the detail that was lost by making it
     small is put back at the next scale.
 
     Args:
         picture: as for `cnnviz.feature_maps`.
-        layer: a name from ``network.layers``.
+        layer: a name from ``network.layers``, or the module itself.
         size: short side of the result in pixels; twice the network's own by default.
         steps: at each of three scales.
         seed: of the small shifts on the way.
@@ -53,10 +59,11 @@ def dream(
         Mordvintsev, Olah and Tyka (2015), *Inceptionism: Going Deeper into Neural Networks*.
     """
     check_network(network)
+    layer = network.layer_name(layer)
     check_number("steps", steps)
     if size is None and network.takes_any_size and not isinstance(picture, Tensor):
         size = DREAM_SIZE * min(network.input_size)
-    shown = show(network, picture, size=size)
+    shown = show(network, picture, fit="whole", size=size)
     original = shown.images[:1].cpu()
     sides = _octaves(original, network.takes_any_size)
     dreamt = _resized(original, sides[0])
@@ -65,13 +72,13 @@ def dream(
         start = (_resized(dreamt, side) + lost).clamp(0, 1)
         if side == sides[-1]:
             break
-        dreamt = _climbed(network, layer, start, steps, seed_of(seed, layer, octave))
+        dreamt = _optimized(network, layer, start, steps, seed_of(seed, layer, octave))
     synthesis = _single(network, layer, everything_of(layer), _dreaming(), steps, seed_of(seed, layer), start=start)
     viewer = Viewer(network, [layer], original, elided=False)
     with torch.no_grad():
         before = everything_of(layer).score(viewer(as_shown(original).to(network.device))).item()
     images = tuple(replace(image, start=before) for image in synthesis.synthesized)
-    title = f"{shown.names[0]} as {layer} of {network.name} dreams it"
+    title = f"DeepDream: {layer}"
     settings = {"command": "dream", "recipe": "dream", "layer": layer, "seed": seed}
     return _about(shown, replace(synthesis, synthesized=images), title, settings)
 
@@ -79,7 +86,7 @@ def dream(
 def invert(
     network: Network,
     picture: Source,
-    layers: Sequence[str],
+    layers: str | nn.Module | Sequence[str | nn.Module],
     *,
     size: int | None = None,
     steps: int = 384,
@@ -91,7 +98,7 @@ def invert(
 
     Args:
         picture: as for `cnnviz.feature_maps`.
-        layers: names from ``network.layers``.
+        layers: one or more, by their names or as modules, from ``network.layers``.
         size: short side, in pixels, of what the network is shown; the network's own by default.
         steps: how many.
         seed: of the noise.
@@ -104,18 +111,18 @@ def invert(
         is that of Olah et al. (2017).
     """
     check_network(network)
-    shown = show(network, picture, size=size)
+    shown = show(network, picture, fit="whole", size=size)
     images = shown.images[:1]
     with torch.no_grad(), forward_pass(network, images):
         maps = activations(network, images, layers)
+    names = list(maps)
     sides = images.shape[2:]
     inversions = [
         _single(network, layer, match(layer, maps[layer]), _inverting(), steps, seed_of(seed, layer), size=sides)
-        for layer in layers
+        for layer in names
     ]
-    what = f"{len(layers)} layers of {network.name} keep" if len(layers) > 1 else f"{layers[0]} of {network.name} keeps"
-    settings = {"command": "invert", "recipe": "invert", "objective": _KEPT, "layers": list(layers), "seed": seed}
-    return _about(shown, joined(inversions), f"{shown.names[0]}: what {what} of it", settings)
+    settings = {"command": "invert", "recipe": "invert", "objective": _KEPT, "layers": names, "seed": seed}
+    return _about(shown, joined(inversions), f"Feature inversion: {', '.join(names)}", settings)
 
 
 def _single(
@@ -157,7 +164,7 @@ def _about(shown: Shown, synthesis: Synthesis, title: str, settings: dict[str, A
     )
 
 
-def _climbed(network: Network, layer: str, start: Tensor, steps: int, seed: int) -> Tensor:
+def _optimized(network: Network, layer: str, start: Tensor, steps: int, seed: int) -> Tensor:
     """One octave of a dream."""
     recipe, image = _dreaming(), PixelImage(start).to(network.device)
     matrices = draws(recipe.transforms((start.shape[2], start.shape[3])), [seed], steps)
@@ -171,12 +178,12 @@ def _climbed(network: Network, layer: str, start: Tensor, steps: int, seed: int)
         augmentation=Augmentation(matrices),
     ):
         pass
-    climbed: Tensor = image().detach().cpu()
-    return climbed
+    optimized: Tensor = image().detach().cpu()
+    return optimized
 
 
 def _dreaming() -> Recipe:
-    """Small equal steps of the image's own pixels, shifted about."""
+    """Small equal steps of the image's own pixels, with random jitter."""
     return replace(pixel(), optimiser=GradientAscent, rate=0.006, penalty=None)
 
 

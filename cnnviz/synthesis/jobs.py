@@ -72,7 +72,7 @@ class SynthesisProgress(Progress):
     """How far a job is, counted in steps of single images, and what it has.
 
     Attributes:
-        step: the ascent's, of the batch at hand; None where none climbs.
+        step: the ascent's, of the batch at hand; None where none is optimized.
         tries: how often the images at hand have been begun.
         images: by number in the job, what is finished.
         references: what those are compared with, for people.
@@ -98,7 +98,7 @@ class Job:
         tries: how often an image may be made until it is "ok".
         settings: everything that determines the images, for the record.
         start: (N, C, H, W), images to start from, if any.
-        penalty: what is subtracted while they climb, besides the recipe's.
+        penalty: what is subtracted during optimization, besides the recipe's.
         references: a folder of images, or one image, to compare with besides what `references_for` has.
         film: whether to keep images on the way.
     """
@@ -165,15 +165,17 @@ class Job:
         seeds = [seed_of(self.seeds[row], state.tries - 1) for row in filled.tolist()]
         images = self._beginning(state, filled, seeds, judge).to(self.network.device)
         beginning = as_shown(images())
-        climb = _Climb(images, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None)
+        trajectory = _Trajectory(
+            images, settles=self.recipe.settles, every=frame_distance(self.steps) if self.film else None
+        )
         for step in self._ascent(images, filled, seeds, state.tries - 1):
-            climb.note(step)
+            trajectory.note(step)
             if step.number == 0:
                 self._check_finite(step.scores)
             yield replace(state, done=state.done + len(rows) * (step.number + 1), step=step)
-            if climb.settled:
+            if trajectory.settled:
                 break
-        curves, shown = climb.curves(), climb.shown()
+        curves, shown = trajectory.curves(), trajectory.shown()
         self._check_finite(torch.cat(curves))
         starts = judge.scores(beginning, filled)
         self._check_finite(starts)
@@ -192,7 +194,7 @@ class Job:
                 tries=state.tries,
                 batch=batch,
                 precision=str(self.dtype).removeprefix("torch."),
-                film=[frame[place] for frame in climb.frames],
+                film=[frame[place] for frame in trajectory.frames],
             )
             better = row not in finished or judgement.score > finished[row].judgement.score
             finished[row] = image if better else replace(finished[row], tries=state.tries)
@@ -256,7 +258,7 @@ class Job:
         )
 
 
-class _Climb:
+class _Trajectory:
     """What happens to a batch: its scores, frames of a film, and images kept as they were when their score settled."""
 
     def __init__(self, image: Parametrisation, *, settles: bool, every: int | None) -> None:
@@ -288,7 +290,7 @@ class _Climb:
         return shown
 
     def curves(self) -> list[Tensor]:
-        """The scores of each image, as long as it climbed."""
+        """The scores of each image, step by step."""
         scores = torch.stack(self._scores, 1).cpu()
         return [
             curve[: self._settled[place][0] if place in self._settled else None] for place, curve in enumerate(scores)

@@ -1,6 +1,6 @@
 """Images that excite a network, with the evidence that they do.
 
-`maximize` climbs any objective, `filter_images` the filters of a layer, `class_images` classes. Each gives a
+`maximize` maximises any objective, `filter_images` the filters of a layer, `class_images` classes. Each gives a
 `Synthesis`. What they share is in `Settings`; a progress bar takes the `Job` (`filter_job`, `class_job`), runs it
 itself, and has `collect` make the `Synthesis`.
 """
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from cnnviz.errors import LayerError, ShapeError
+from cnnviz.errors import LayerError, ShapeError, UnknownNameError
 from cnnviz.networks.layer_names import PRE
 from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.predictions import class_index
@@ -25,6 +25,7 @@ from cnnviz.synthesis.recipes import DEFAULT
 from cnnviz.synthesis.results import Synthesis
 from cnnviz.synthesis.settings import Settings, canvas, check_number, prepare, side_pair
 
+NAMED = 4  # classes at most in a title
 _PER_IMAGE = {"filters", "classes", "seeds"}  # settings with an entry per image
 
 
@@ -54,6 +55,8 @@ def maximize(
         if start is not None or len(seeds or [0]) != 1:
             raise ShapeError("an objective in words is for one image from noise; for others, make an Objective.")
         return finished(objective_job(network, objective, seed=(seeds or [0])[0], **settings))
+    if isinstance(objective, nn.Module):
+        raise UnknownNameError("an objective is given in words, such as 'block4_conv3:12', not as a module.")
     if not isinstance(objective, Objective):
         size = network.input_size if start is None else (start.shape[2], start.shape[3])
         objective = from_function(network, objective, side_pair(settings.get("size")) or size)
@@ -68,7 +71,7 @@ def maximize(
 
 def filter_images(
     network: Network,
-    layer: str,
+    layer: str | nn.Module,
     filters: int | Sequence[int] | None = None,
     *,
     seed: int = 0,
@@ -81,11 +84,11 @@ def filter_images(
     reach if these are half of all at least. A filter that does not fire is woken by the gradient before its activation.
 
     Args:
-        layer: a name from ``network.layers``, with feature maps. With ``:pre`` at its end, as in
+        layer: a name from ``network.layers``, with feature maps, or the module itself. With ``:pre`` at its end, as in
             ``block4_conv2:pre``, the mean is of the values before the activation, over all positions.
         filters: their numbers, all by default.
         seed: each filter draws from (seed, layer, number).
-        diverse: how many images of each filter, next to each other, that are to differ: while they climb, the
+        diverse: how many images of each filter, next to each other, that are to differ: during optimization, the
             similarity of their Gram matrices at the layer is taken off their scores.
         settings: see `Settings`.
 
@@ -103,7 +106,7 @@ def class_images(
     alone: bool = False,
     **settings: Unpack[Settings],
 ) -> Synthesis:
-    """What a class looks like to the network: for each an image that maximises its logit less half the runner-up's.
+    """What a class looks like to the network: for each an image that maximises its logit - 0.5 x the runner-up's logit.
 
     Such images fool the network: they are like no photograph, and it is surer of them than of any (Nguyen et al. 2015,
     *Deep Neural Networks are Easily Fooled*). The recipe is "soft" by default.
@@ -121,7 +124,7 @@ def class_images(
 
 def filter_job(
     network: Network,
-    layer: str,
+    layer: str | nn.Module,
     filters: int | Sequence[int] | None = None,
     *,
     seed: int = 0,
@@ -132,6 +135,7 @@ def filter_job(
     """The job of `filter_images`, not yet run; without `filters` it is for the first ones, if it is said how many."""
     check_network(network)
     check_number("diverse", diverse)
+    layer = network.layer_name(layer)
     own = network.filters_of(layer)
     size, response = canvas(network, own.module, side_pair(settings.get("size")))
     count = response.shape[1]
@@ -147,7 +151,7 @@ def filter_job(
     seeds = [seed_of(seed, path, number, *([copy] if copy else [])) for number, copy in images]
     labels = [f"{number}" if diverse == 1 else f"{number} ({copy + 1})" for number, copy in images]
     which = f"filter {filters[0]}" if len(filters) == 1 else f"filters {ranges(filters)}"
-    title = f"Feature visualization: {own.name} of {network.name}, {which} of {count}"
+    title = f"Feature visualization: {own.name}, {which} of {count}"
     objective, text = filter_objective(own, numbers, response, size)
     record = {"command": "filters", "objective": text, "layer": own.name, "filters": numbers, "seed": seed}
     settings["size"] = size
@@ -156,7 +160,9 @@ def filter_job(
         return prepare(network, objective, seeds, labels, title, record, **settings)
     batch = settings["batch"] = settings.get("batch") or diverse
     if batch % diverse:
-        raise ShapeError(f"the {diverse} images of a filter climb together; a batch of {batch} would part them.")
+        raise ShapeError(
+            f"the {diverse} images of a filter are optimized together; a batch of {batch} would part them."
+        )
     record["diverse"] = diverse
     alike = likeness(own.module, diverse, objective)
     return prepare(network, objective, seeds, labels, title, record, penalty=alike, **settings)
@@ -180,7 +186,7 @@ def objective_job(network: Network, text: str, *, seed: int = 0, **settings: Unp
     size = settings["size"] = max(sizes)
     objective = sum(term_objective(network, term, size) for term in terms)
     assert isinstance(objective, Objective)
-    title = f"Feature visualization: {text} of {network.name}"
+    title = f"Feature visualization: {text}"
     record = {"command": "objective", "objective": text, "seed": seed}
     return prepare(network, objective, [seed_of(seed, text)], [text], title, record, **{"batch": 1} | settings)
 
@@ -224,9 +230,10 @@ def class_job(
         objective = replace(0.5 * objective + 0.5 * margin, unit=objective.unit)
     settings.setdefault("recipe", "soft")
     labels = tuple(network.label(number) for number in numbers)
-    title = f"{network.name}: what it takes for {labels[0] if len(numbers) == 1 else f'{len(numbers)} classes'}"
-    climbed = "logit" if alone else "logit less half the runner-up's"
-    record = {"command": "classimage", "objective": climbed, "classes": numbers, "seed": seed, "alone": alone}
+    named = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} classes"
+    title = f"Class visualization: {named}"
+    maximised = "logit" if alone else "logit - 0.5 x runner-up logit"
+    record = {"command": "classimage", "objective": maximised, "classes": numbers, "seed": seed, "alone": alone}
     return prepare(network, objective, seeds, labels, title, record, **settings)
 
 

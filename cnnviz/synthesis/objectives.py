@@ -4,8 +4,8 @@ An `Objective` turns what a step shows into scores of shape (N,). Scores add, su
 ``channel("features.28", 3) - 0.1 * channel("features.28", 7) - 0.01 * total_variation()`` is an objective too. Images
 in a batch never share a score. Penalties are positive, and are subtracted.
 
-An index may be one number, for every image, or a sequence with one for each image of the job: the n-th image climbs the
-n-th filter.
+An index may be one number, for every image, or a sequence with one for each image of the job: the n-th image maximises
+the n-th filter.
 
 To add one, write a function that returns ``Objective(layers, score)``.
 """
@@ -145,7 +145,7 @@ def likeness(layer: str, group: int, objective: Objective) -> Objective:
     Args:
         layer: as for `mean_activation`.
         group: how many images a filter has.
-        objective: what they climb.
+        objective: what they maximise.
 
     References:
         Olah et al. (2017), *Feature Visualization*, on diversity.
@@ -212,7 +212,7 @@ def logit(index: Index, *, versus: Index | str | None = None, outputs: Outputs =
             return scores
         if logits.shape[1] < 2:
             raise ShapeError(
-                "a network with a single output has no runner-up; climb that output alone (--logit-alone)."
+                "a network with a single output has no runner-up; maximise that output alone (--plain-logit)."
             )
         others = logits.scatter(1, indices_on(tuple(own.tolist()), logits.device)[:, None], -torch.inf)
         return scores - others.amax(1)

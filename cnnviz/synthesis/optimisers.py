@@ -1,6 +1,6 @@
 """What moves an image's parameters along their gradients.
 
-Our own few lines: PyTorch's optimisers import its compiler, which takes longer than a small image takes to climb. To
+Our own few lines: PyTorch's optimisers import its compiler, which takes longer than the ascent of a small image. To
 add one, write an `Optimiser`.
 """
 

@@ -1,4 +1,4 @@
-"""How an image is parametrised while it climbs: as pixels, as a spectrum, as the phases of a spectrum.
+"""How an image is parametrised during optimization: as pixels, as a spectrum, as the phases of a spectrum.
 
 Each is a module whose call gives images (N, C, H, W) in [0, 1] and whose parameters have one row per image, so that an
 optimiser treats images independently. Starts are drawn on the CPU, from one seed per image. To add one, write an
@@ -87,7 +87,7 @@ class Fourier(Parametrisation):
 
 
 class Phases(Parametrisation):
-    """A spectrum whose magnitudes are held while its phases climb (Fel et al. 2023, MACO).
+    """A spectrum whose magnitudes are held while its phases are optimized (Fel et al. 2023, MACO).
 
     Args:
         phases: (N, C, H, W // 2 + 1), in radians.

@@ -38,7 +38,7 @@ class Recipe:
         outside: what it sees beyond the edge.
         enlarged: by which factor images are enlarged for the network.
         penalty: what is subtracted from the objective.
-        settles: whether an image stops climbing once its score does.
+        settles: whether an image is finished once its score stops rising.
         from_patterns: whether images begin from the simple pattern that scores highest instead of noise.
         falling: whether steps become smaller all the way, to nothing.
         views: how often each image is looked at in a step.
@@ -64,7 +64,7 @@ def natural() -> Recipe:
     """A spectrum held to natural proportions, seen from everywhere: clear and colourful.
 
     As "fourier", but each step also takes a share of every frequency away, so that none outgrows what it is worth to
-    the filter: climbing with the prior that images have a spectrum of 1 / frequency ** 1.25. Steps can then be far
+    the filter: an ascent with the prior that images have a spectrum of 1 / frequency ** 1.25. Steps can then be far
     larger, and find more of the score in fewer of them (gallery/ablation.md).
     """
     from cnnviz.synthesis.optimisers import AdamW

@@ -1,4 +1,4 @@
-"""Synthesized images with what is known of them: a sheet for reading, a film of how they came about."""
+"""Synthesized images with what is known of them: sheets, and animations of the optimization."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,9 +17,13 @@ from cnnviz.files import whole_file
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import Pixels, drawable
-from cnnviz.pictures.sheets import Sheet, Tile, columns_for, enlargement, sheet
+from cnnviz.pictures.drawings import is_small
+from cnnviz.pictures.sheets import Layout, Sheet, Tile, alike, columns_for, enlargement, layout_settings, sheet
 from cnnviz.synthesis.jobs import SynthesizedImage, frame_distance
 from cnnviz.synthesis.judgement import Status
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NARROWEST = 150  # pixels: a label, a score and a status side by side
 ALONE = 640  # pixels; the width of an image that has no neighbours
@@ -29,15 +32,21 @@ WIDEST_FILM = 600  # pixels
 LISTED = 3  # filters that failed, by name
 
 
-def filters_sheet(synthesis: "Synthesis", recorded: Mapping[str, object]) -> Sheet:
+def filters_sheet(synthesis: "Synthesis", recorded: Mapping[str, object], layout: Layout) -> Sheet:
     """A tile per image; see `Synthesis.sheet`."""
-    factor, notes = _factor(synthesis.synthesized), _notes(synthesis)
+    images = synthesis.synthesized
     tiles = [
-        Tile(_enlarged(drawable(image.image), factor), image.label, note)
-        for image, note in zip(synthesis.synthesized, notes, strict=True)
+        Tile(drawable(image.image), image.label, note) for image, note in zip(images, _notes(synthesis), strict=True)
     ]
-    picture = synthesis.picture[2] if synthesis.picture else None
-    return sheet(tiles, lines=_lines(synthesis), picture=picture, made=recorded, factor=1)
+    return sheet(
+        tiles,
+        lines=_lines(synthesis),
+        picture=synthesis.picture[2] if synthesis.picture else None,
+        made=recorded,
+        factor=_factor(images, layout.get("columns")),
+        smooth=not is_small(tiles[0].pixels),
+        **layout,
+    )
 
 
 def save_film(synthesis: "Synthesis", path: Path) -> Path:
@@ -59,9 +68,10 @@ def _strip(synthesis: "Synthesis", number: int, length: int) -> Image.Image:
     width = columns_for(len(images), 1) * images[0].image.shape[2]
     factor = max(1, min(_factor(images), WIDEST_FILM // width))
     states = [image.image if last else image.film[min(number, len(image.film) - 1)].float() / 255 for image in images]
-    tiles = [Tile(_enlarged(drawable(state), factor), image.label) for state, image in zip(states, images, strict=True)]
+    tiles = [Tile(drawable(state), image.label) for state, image in zip(states, images, strict=True)]
     step = steps if last else number * frame_distance(steps) + 1
-    drawn = sheet(tiles, lines=[synthesis.title, f"after step {step} of {steps}"], factor=1)
+    lines, smooth = [synthesis.title, f"after step {step} of {steps}"], not is_small(tiles[0].pixels)
+    drawn = sheet(tiles, lines=lines, factor=factor, smooth=smooth)
     return Image.fromarray(drawn.pixels).quantize(method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
@@ -81,12 +91,14 @@ def _lines(synthesis: "Synthesis") -> list[str]:
     again = sum(tries > 1 for tries in synthesis.tries)
     probable = used["command"] == "classimage" and synthesis.network.outputs != "value"
     value = "probability of the class" if probable else f"score ({used['objective']})"
+    about = [f"image: {synthesis.picture[0]}"] if synthesis.picture else []
     return [
         synthesis.title,
+        *about,
         f"recipe {used['recipe']}, {used['steps']} steps, {width} x {height} px, {used['precision']}"
         + (f", seed {used['seed']}" if "seed" in used else "")
         + (f"; {again} optimized more than once" if again else "")
-        + f"; weights: {synthesis.network.weights}",
+        + f"; {synthesis.network.name}, weights: {synthesis.network.weights}",
         f"below each image: {value}; ok: no less than the best of {synthesis.references}",
         *_failures(synthesis.synthesized),
     ]
@@ -105,24 +117,12 @@ def _listed(texts: Sequence[str]) -> str:
     return ", ".join(texts[:LISTED]) + (f" and {len(texts) - LISTED} more" if len(texts) > LISTED else "")
 
 
-def _factor(images: Sequence[SynthesizedImage]) -> int:
+def _factor(images: Sequence[SynthesizedImage], columns: int | None = None) -> int:
     """By how much to enlarge images: as sheets do, and so far that the labels fit."""
     count, (height, width) = len(images), images[0].image.shape[1:]
-    wanted = enlargement(max(height, width), columns_for(count, width / height)) if count > 1 else ALONE // width
+    columns = columns or columns_for(count, width / height)
+    wanted = enlargement(max(height, width), columns) if count > 1 else ALONE // width
     return max(1, wanted, math.ceil(NARROWEST / width))
-
-
-def _enlarged(pixels: Pixels, factor: int) -> Pixels:
-    """Smoothly: an image's own pixels are no more than samples."""
-    image = Image.fromarray(pixels)
-    return np.asarray(image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC))
-
-
-def alike(numbers: Sequence[float]) -> list[str]:
-    """Numbers with the same count of decimals, three digits for the largest."""
-    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0)
-    decimals = min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 0
-    return [f"{number:.{decimals}f}" for number in numbers]
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,7 +130,7 @@ class Synthesis:
     """N images and what is known of them.
 
     Attributes:
-        network: that was climbed.
+        network: whose objective was maximised.
         synthesized: N, each with what is known of it.
         references: what the scores were compared with.
         title: what the images are.
@@ -196,28 +196,42 @@ class Synthesis:
         """N times the images on the way, (C, H, W), uint8."""
         return tuple(image.film for image in self.synthesized)
 
-    def sheet(self) -> Sheet:
-        """The images as one image, below each its label, score and status."""
+    def sheet(self, **layout: Unpack[Layout]) -> Sheet:
+        """The images as one image, below each its label, score and status.
+
+        Args:
+            layout: columns, tile (the width of a tile in pixels), title, captions and dpi; see `Layout`.
+
+        Raises:
+            ShapeError: if a number is out of range.
+        """
         name, sha256, _ = self.picture or (None, None, None)
         recorded = record(
             str(self.settings["command"]),
             self.network,
-            settings=self.settings,
+            settings=self.settings | layout_settings(layout),
             picture=name,
             sha256=sha256,
             results={"score": self.scores.tolist()},
         )
-        return filters_sheet(self, recorded)
+        return filters_sheet(self, recorded, layout)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the sheet as a .png, .jpg or .webp, or, if `path` ends in .gif, the film of how the images came about.
+    def figure(self, **layout: Unpack[Layout]) -> "Figure":
+        """The sheet as a matplotlib figure; arguments as for `sheet`."""
+        return self.sheet(**layout).figure()
+
+    def save(self, path: str | Path, **layout: Unpack[Layout]) -> Path:
+        """Write the sheet, by the ending as `Sheet.save`; or, as a .gif, the animation of the optimization.
+
+        Args:
+            layout: as for `sheet`.
 
         Raises:
             OutputError: if the file cannot be written there.
-            ShapeError: for a film of which nothing was kept.
+            ShapeError: for an animation of which no frames were kept, or if a number of the layout is out of range.
         """
         path = Path(path)
-        return save_film(self, path) if path.suffix.lower() == ".gif" else self.sheet().save(path)
+        return save_film(self, path) if path.suffix.lower() == ".gif" else self.sheet(**layout).save(path)
 
     def rows(self) -> list[dict[str, object]]:
         """What is known of each image, plain enough for JSON."""

@@ -75,14 +75,14 @@ def prepare(
     penalty: Objective | None = None,
     **settings: Unpack[Settings],
 ) -> Job:
-    """A job to climb an objective, not yet run.
+    """A job to maximise an objective, not yet run.
 
     Args:
         seeds, labels: one per image.
         title: what the images are.
         record: what images' records say besides, or instead: another command and objective, what the images are of.
         start: (N, C, H, W) in [0, 1], images to start from.
-        penalty: what is subtracted while they climb, and not when they are judged.
+        penalty: what is subtracted during optimization, and not when they are judged.
 
     Raises:
         UnknownNameError: if there is no such recipe, preset or precision.

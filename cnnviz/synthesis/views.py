@@ -1,7 +1,7 @@
 """What an objective sees at one step: the images and what the network makes of them.
 
-A `Viewer` is a network made ready to be climbed: a copy of its own in the layout and number format that are fastest,
-run no deeper than the deepest layer asked for. If that layer is a convolution, only the channels asked for are
+A `Viewer` is a network made ready for gradient ascent: a copy of its own in the layout and number format that are
+fastest, run no deeper than the deepest layer asked for. If that layer is a convolution, only the channels asked for are
 computed, and not even these for their mean: it is a fixed linear function of what the convolution is given.
 """
 
@@ -197,7 +197,7 @@ class DeferredConvolution:
 
 
 class Viewer:
-    """A network ready to be climbed: a call on images (N, C, H, W) in [0, 1] gives a `View`.
+    """A network ready for gradient ascent: a call on images (N, C, H, W) in [0, 1] gives a `View`.
 
     Args:
         network: stays as it is.
@@ -313,7 +313,7 @@ def _point(network: Network, layer: str) -> Point:
 def _tried(
     layers: Sequence[str], images: Tensor, network: Network, layout: torch.memory_format
 ) -> tuple[Network, torch.memory_format, dict[Point, Any], dict[str, Arrangement]]:
-    """A network that can be climbed for these layers, its layout, and what they give, in the order they run in.
+    """A network differentiable up to these layers, its layout, and what they give, in the order they run in.
 
     And how they arrange it, by name.
     """

@@ -23,16 +23,20 @@ from cnnviz.models import builtin, load
 from cnnviz.networks.devices import devices
 from cnnviz.networks.layers import all_convolutions
 from cnnviz.networks.network import RANDOM, Network
-from cnnviz.networks.predictions import Prediction, predict, said
+from cnnviz.networks.predictions import Prediction, class_index, predict
+from cnnviz.pictures.colours import FEATURES, SIGNED, UNSIGNED, drawable
 from cnnviz.pictures.reading import Picture
 from cnnviz.pictures.sheets import Sheet
+from cnnviz.synthesis.dreams import dream
 from cnnviz.web.app_parts import (
+    CLASS,
     MEGABYTES,
     MEGAPIXELS,
     SAMPLE,
-    TILE,
-    Climb,
+    Optimization,
     blend,
+    colour_bar,
+    map_overlay,
     networks,
     thumbnail,
     tiles,
@@ -40,8 +44,19 @@ from cnnviz.web.app_parts import (
 )
 
 MOST, FIRST = 64, 16  # channels on the page, at most and at first
-EVERY = 8  # steps between two looks at a climb
+EVERY = 8  # steps between two looks at an optimization
+WIDTH = 400  # pixels, of images
+DREAM, DREAM_STEPS = 160, 6  # pixels of the short side, steps at each scale: half a minute for VGG16
+FILTER = "filter"  # as `CLASS`, the key of an optimization in the session
 QUICK = "grad-cam"  # the method at first: the default one can take half a minute
+STYLE = """<style>
+.st-key-maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(8rem, 30%), 1fr)); gap: 0.75rem; }
+[class*="st-key-map-"] { position: relative; }
+[class*="st-key-map-"] * { position: static; }
+[class*="st-key-map-"] [data-testid="stElementToolbar"] { display: none; }
+[class*="st-key-map-"] button::after { content: ""; position: absolute; inset: 0; }
+[class*="st-key-map-"] img { image-rendering: pixelated; }
+</style>"""  # the button of a map spreads over all of it
 NEEDS_ESCAPE = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]()<>#+-.!|~$:&"})
 Key = tuple[str, str | None]  # a network: its name and its weights, as `load` takes them
 
@@ -55,6 +70,7 @@ OWN_HASH: Any = {Picture: identity}
 
 def page() -> None:
     st.set_page_config(page_title="cnnviz", layout="wide")
+    st.html(STYLE)
     st.title("cnnviz: inside a convolutional network")
     with faults_in_one_line():
         left, right = st.columns(2, gap="large")
@@ -64,13 +80,21 @@ def page() -> None:
             network = network_input()
             classifier = classifier_beside(network)
             ranks(picture, classifier)
-        layer, climb, why = st.container(), st.container(), st.container()
-        with layer, faults_in_one_line():
-            layer_part(picture, network)
+        maps, filter_image, classes, class_image, dreamt, why = (st.container() for _ in range(6))
+        with maps, faults_in_one_line():
+            layer = layer_part(picture, network)
+        with classes, faults_in_one_line():
+            class_input(picture, classifier)
+        with dreamt, faults_in_one_line():
+            dream_input(picture, network, layer)
         with why, faults_in_one_line():
             why_part(picture, classifier)
-        with climb, faults_in_one_line():
-            climb_part()
+        with filter_image, faults_in_one_line():
+            optimization_part(FILTER)
+        with class_image, faults_in_one_line():
+            optimization_part(CLASS)
+        with dreamt, faults_in_one_line():
+            dream_part(picture, network, layer)
 
 
 @contextmanager
@@ -105,7 +129,7 @@ def opened(content: bytes, name: str) -> Picture:
     return uploaded(content, name)
 
 
-@st.cache_resource(max_entries=4, show_spinner="Looking ...", hash_funcs=OWN_HASH)
+@st.cache_resource(max_entries=4, show_spinner="Computing feature maps ...", hash_funcs=OWN_HASH)
 def maps_of(network: Key, layer: str, picture: Picture) -> FeatureMaps:
     return feature_maps(loaded(*network)[0], picture, layer)
 
@@ -117,7 +141,7 @@ def maps_png(network: Key, layer: str, picture: Picture, channels: list[int]) ->
 
 @st.cache_data(max_entries=4, show_spinner=False, hash_funcs=OWN_HASH)
 def ranks_of(network: Key, picture: Picture) -> list[Prediction]:
-    return predict(loaded(*network)[0], picture, top=5, fit="whole")
+    return predict(loaded(*network)[0], picture, top=5)
 
 
 def picture_input() -> Picture:
@@ -125,12 +149,13 @@ def picture_input() -> Picture:
     if way == "the camera":
         given = st.camera_input("Take an image")
     else:
-        given = st.file_uploader(f"Drop a picture: at most {MEGABYTES} MB and {MEGAPIXELS} megapixels. It stays here.")
+        limits = f"at most {MEGABYTES} MB and {MEGAPIXELS} megapixels"
+        given = st.file_uploader(f"An image file: {limits}. It stays on this machine.")
     picture = opened(given.getvalue(), given.name) if given else opened(SAMPLE.read_bytes(), SAMPLE.name)
     image = picture.image
     st.image(thumbnail(picture), caption=plain(f"{picture.name}, {image.width} x {image.height} px"))
     if not given:
-        st.caption("A cat to begin with, until you give an image.")
+        st.caption("Example image, until you give one.")
     return picture
 
 
@@ -158,7 +183,7 @@ def classifier_beside(network: Key) -> Key:
 
 
 def ranks(picture: Picture, network: Key) -> None:
-    st.caption(f"What {network[0]} takes the whole image for:")
+    st.caption(f"Prediction: {network[0]}")
     for prediction in ranks_of(network, picture):
         st.progress(prediction.probability or 0.0, text=plain(f"{first_name(prediction)}: {prediction.text}"))
 
@@ -168,8 +193,9 @@ def first_name(prediction: Prediction) -> str:
     return prediction.label.split(", ")[0]
 
 
-def layer_part(picture: Picture, network: Key) -> None:
-    st.header("What a layer sees", divider="gray")
+def layer_part(picture: Picture, network: Key) -> str:
+    """The maps of a layer and the choice of a filter; gives the layer."""
+    st.header("Feature maps", divider="gray")
     ready, layers = loaded(*network)
     left, right = st.columns(2, gap="large")
     layer = left.selectbox("Layer", layers, index=len(layers) // 2, key=f"layer of {network[0]}")
@@ -180,22 +206,23 @@ def layer_part(picture: Picture, network: Key) -> None:
     st.session_state.setdefault(key, channels[0])
     channel_grid(maps, channels, key)
     download("Download these maps", maps_png(network, layer, picture, channels), picture, layer)
-    st.header("What its filter looks for", divider="gray")
-    filter_input(ready, layer, key, maps.maps.shape[1])
+    st.header("Feature visualization", divider="gray")
+    filter_input(ready, maps, key)
+    return layer
 
 
 def channel_grid(maps: FeatureMaps, channels: list[int], key: str) -> None:
-    """The maps, most active first, with a button each that chooses the filter."""
+    """The maps, most active first; a click on one chooses its filter."""
     _, count, height, width = maps.maps.shape
     st.caption(
-        f"The {len(channels)} most active of {count} maps of {width} x {height}, each in its own colours, from its"
-        " lowest value to its highest, which stands beneath. Click one to see what its filter looks for."
+        f"The {len(channels)} most active of {count} channels, maps of {width} x {height}. Colours: per-map minimum to"
+        " per-map maximum, which stands beneath. Click a map to select its filter."
     )
-    with st.container(horizontal=True, gap="small"):
+    with st.container(key="maps"):
         for channel, pixels in zip(channels, tiles(maps, channels), strict=True):
-            with st.container(width=TILE, gap=None):
-                note = "silent" if maps.silent[0, channel] else f"{maps.maximum[0, channel]:.3g}"
-                st.image(pixels, caption=plain(note), width=TILE)
+            with st.container(key=f"map {channel}", gap=None):
+                note = "inactive" if maps.silent[0, channel] else f"max {maps.maximum[0, channel]:.3g}"
+                st.image(pixels, caption=plain(note), width="stretch")
                 kind: Any = "primary" if channel == st.session_state[key] else "secondary"
                 st.button(
                     f"filter {channel}",
@@ -211,85 +238,137 @@ def choose(key: str, channel: int) -> None:
     st.session_state[key] = channel
 
 
-def filter_input(network: Network, layer: str, key: str, count: int) -> None:
-    """Which filter to draw an image for; the climb to it is in the session, and leaves it when another is chosen."""
+def filter_input(network: Network, maps: FeatureMaps, key: str) -> None:
+    """Which filter to visualize, with its map; when another is chosen, the optimization leaves the session."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        number = int(st.number_input("Filter", 0, count - 1, key=key, width=180))
-        wanted = st.button(f"Draw what filter {number} looks for", type="primary")
-    climb: Climb | None = st.session_state.get("climb")
+        number = int(st.number_input("Filter", 0, maps.maps.shape[1] - 1, key=key, width=180))
+        wanted = st.button(f"Visualize filter {number}", type="primary")
+    st.image(map_overlay(maps, number), width=WIDTH)
+    low, high = maps.minimum[0, number].item(), maps.maximum[0, number].item()
+    scale(FEATURES, f"Feature map of filter {number}, overlay: activation {low:.3g} to {high:.3g}")
+    optimization_for(FILTER, network, maps.layer, number, wanted)
+
+
+def scale(cmap: str, caption: str) -> None:
+    with st.container(width=WIDTH):
+        st.image(colour_bar(cmap), caption=plain(caption), width="stretch")
+
+
+def optimization_for(key: str, network: Network, layer: str, number: int, wanted: bool) -> None:
+    """Begin an optimization, or forget the one that is for something else."""
+    optimization: Optimization | None = st.session_state.get(key)
     if wanted:
-        st.session_state["climb"] = Climb(network, layer, number)
-    elif climb is None or climb.about != (network.name, network.weights, layer, number):
-        st.session_state["climb"] = None
-        st.caption("By gradient ascent on the filter's mean activation: the deeper the layer, the longer it takes.")
+        st.session_state[key] = Optimization(network, layer, number)
+    elif optimization is not None and optimization.about != (network.name, network.weights, layer, number):
+        st.session_state[key] = None
 
 
-def climb_part() -> None:
-    """The image that was asked for, its climb on the way."""
-    climb: Climb | None = st.session_state.get("climb")
-    if climb is None:
+def class_input(picture: Picture, network: Key) -> None:
+    st.header("Class visualization", divider="gray")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        index = class_choice(picture, network, "Class to visualize")
+        wanted = st.button("Visualize the class", type="primary")
+    st.caption("An image that maximizes logit - 0.5 x runner-up logit. It is no photograph of the class.")
+    ready = loaded(*network)[0]
+    optimization_for(CLASS, ready, CLASS, class_index(ready, index), wanted)
+
+
+def class_choice(picture: Picture, network: Key, label: str) -> str:
+    """A class: one of the most probable, or any other."""
+    listed = {str(ranked.index): f"{first_name(ranked)} ({ranked.text})" for ranked in ranks_of(network, picture)}
+    index = st.selectbox(label, list(listed), format_func=listed.__getitem__)
+    other = st.text_input(f"{label}: any other", placeholder="name, number or WordNet id")
+    return other.strip() or index
+
+
+def optimization_part(key: str) -> None:
+    """The image that was asked for, the optimization on the way."""
+    optimization: Optimization | None = st.session_state.get(key)
+    if optimization is None:
         return
-    place = st.empty()
-    if not climb.over:
-        with place.container():
-            try:
-                watched(climb)
-            except CnnvizError:
-                st.session_state["climb"] = None
-                raise
-    with place.container():
-        drawn(climb)
+    if not optimization.over:
+        try:
+            watched(optimization)
+        except CnnvizError:
+            st.session_state[key] = None
+            raise
+        st.rerun()  # what was shown on the way goes: it would stay beside the finished image
+    drawn(optimization)
 
 
-def watched(climb: Climb) -> None:
-    """Climb to the end, and show how."""
-    st.button("Stop", on_click=climb.stop)
-    bar = st.progress(climb.share)
+def watched(optimization: Optimization) -> None:
+    """Optimize to the end, and show how."""
+    st.button("Stop", on_click=optimization.stop, key=f"stop {optimization.about}")
+    bar = st.progress(optimization.share)
     left, right = st.columns(2, gap="large")
     image, chart = left.empty(), right.empty()
-    while climb.go_on(EVERY):
-        step = f"Try {climb.tries}: step {len(climb.curve)} of {climb.steps}, score {climb.curve[-1]:.3g}"
-        bar.progress(climb.share, text=step)
-        image.image(climb.pixels(), width=400)
-        chart.line_chart(climb.curve, x_label="step", y_label="score", height=300)
+    while optimization.go_on(EVERY):
+        curve = optimization.curve
+        step = f"Attempt {optimization.tries}: step {len(curve)} of {optimization.steps}, score {curve[-1]:.3g}"
+        bar.progress(optimization.share, text=step)
+        image.image(optimization.pixels(), width=WIDTH)
+        chart.line_chart(curve, x_label="step", y_label="score", height=300)
 
 
-def drawn(climb: Climb) -> None:
+def drawn(optimization: Optimization) -> None:
     """The finished image with its numbers, or how far it came."""
     left, right = st.columns(2, gap="large")
-    synthesis = climb.synthesis
-    curve = synthesis.curves[0].tolist() if synthesis else climb.curve
+    synthesis = optimization.synthesis
+    curve = synthesis.curves[0].tolist() if synthesis else optimization.curve
     right.line_chart(curve, x_label="step", y_label="score", height=300)
-    right.caption("Scores as the network saw the image on the way, shifted about.")
-    left.image(climb.pixels(), width=400)
+    right.caption("Optimization curve (with random jitter).")
+    left.image(optimization.pixels(), width=WIDTH)
     if synthesis is None:
-        left.caption(f"Stopped after {len(curve)} steps: not judged, so there is nothing to download.")
+        left.caption(f"Stopped after {len(curve)} steps: not evaluated, so there is nothing to download.")
         return
-    row, (name, _, layer, number) = synthesis.rows()[0], climb.about
-    score = f"Score {row['score']:.3g}, {row['status']}"
+    row, (name, _, layer, number) = synthesis.rows()[0], optimization.about
     best = synthesis.synthesized[0].judgement
-    left.caption(f"{score}; the best of {synthesis.references} is {best.best} with {best.best_score:.3g}.")
+    left.caption(
+        f"Score {row['score']:.3g}, {row['status']}; best reference: {best.best}, {best.best_score:.3g}"
+        f" (of {synthesis.references})."
+    )
     with left:
-        download("Download this image", climb.png, None, f"{name}_{layer}_{number}")
+        what = "class" if layer == CLASS else "filter"
+        download(f"Download this {what} visualization", optimization.png, None, f"{name}_{layer}_{number}")
+
+
+def dream_input(picture: Picture, network: Key, layer: str) -> None:
+    st.header("DeepDream", divider="gray")
+    st.caption(f"The image, changed to increase the activations of {layer}: the layer chosen above.")
+    if st.button(f"Run DeepDream on {layer}", type="primary"):
+        st.session_state["dream"] = network, layer, identity(picture)
+
+
+def dream_part(picture: Picture, network: Key, layer: str) -> None:
+    """The dream that was asked for, while it is of this image and layer."""
+    if st.session_state.get("dream") != (network, layer, identity(picture)):
+        return
+    pixels, png = dream_of(network, layer, picture)
+    st.image(pixels, width=600)
+    download("Download the DeepDream", png, picture, f"dream_{layer}")
+
+
+@st.cache_data(max_entries=4, show_spinner="Running DeepDream ...", show_time=True, hash_funcs=OWN_HASH)
+def dream_of(network: Key, layer: str, picture: Picture) -> tuple[Any, bytes]:
+    ready = loaded(*network)[0]
+    synthesis = dream(ready, picture, layer, size=DREAM if ready.takes_any_size else None, steps=DREAM_STEPS)
+    return drawable(synthesis.images[0]), synthesis.sheet().png()
 
 
 def why_part(picture: Picture, network: Key) -> None:
-    st.header("Why the class came out", divider="gray")
-    left, middle, right = st.columns(3)
+    st.header("Attribution", divider="gray")
     methods = able(explainer(loaded(*network)[0]).structure)
     titles = {name: f"{METHODS[name].title} ({METHODS[name].cost})" for name in methods}
     first = methods.index(QUICK) if QUICK in methods else 0
-    method = left.selectbox("Method", methods, index=first, format_func=titles.__getitem__)
-    predictions = ranks_of(network, picture)
-    listed = {str(ranked.index): f"{first_name(ranked)} ({ranked.text})" for ranked in predictions}
-    index = middle.selectbox("Class", list(listed), format_func=listed.__getitem__)
-    other = right.text_input("Or any other class", placeholder="name, number or WordNet id")
-    explanation, sheet = explained(picture, network, method, other.strip() or index)
+    with st.container(horizontal=True):
+        method = st.selectbox("Method", methods, index=first, format_func=titles.__getitem__)
+        name = class_choice(picture, network, "Class to explain")
+    explanation, sheet = explained(picture, network, method, name)
     shown_with_evidence(picture, explanation, sheet)
 
 
 def explained(picture: Picture, network: Key, method: str, name: str) -> tuple[Explanation, Sheet]:
-    """The explanation asked for, kept until another one is."""
+    """The attribution asked for, kept until another one is."""
     key = network, identity(picture), method, name
     kept, now = st.session_state.get("explained"), st.empty()
 
@@ -297,7 +376,7 @@ def explained(picture: Picture, network: Key, method: str, name: str) -> tuple[E
         now.caption(plain(text))
 
     if kept is None or kept[0] != key:
-        say("Explaining ...", 0)
+        say("Computing the attribution ...", 0)
         explanation = explain(loaded(*network)[0], picture, [name], methods=[method], watch=say)
         now.empty()
         kept = st.session_state["explained"] = key, explanation, explanation.sheet()
@@ -306,21 +385,23 @@ def explained(picture: Picture, network: Key, method: str, name: str) -> tuple[E
 
 def shown_with_evidence(picture: Picture, explanation: Explanation, sheet: Sheet) -> None:
     attribution, row = explanation.attributions[0], explanation.rows()[0]
-    opacity = st.slider("Opacity of the map", 0, 100, 60, format="%d %%") / 100
+    st.markdown(f"**Attribution: {plain(explanation.described(attribution))}**")
+    opacity = st.slider("Opacity of the overlay", 0, 100, 60, format="%d %%") / 100
     mixed = blend(explanation, sheet.made, opacity)
     st.image(mixed.pixels, width=600)
-    signed = METHODS[attribution.method].signed
-    colours = "Red speaks for the class, blue against it." if signed else "The brighter, the more it matters."
-    flat = " The map is flat: no pixel matters." if attribution.flat else ""
-    share = said(attribution.probability, attribution.score)
-    st.markdown(f"**Why {plain(explanation.label(attribution))} ({share})?** {colours}{flat}")
+    most = f"{attribution.scale:.3g}"
+    if METHODS[attribution.method].signed:
+        scale(SIGNED, f"decreases the class score (-{most}) to increases it (+{most})")
+    else:
+        scale(UNSIGNED, f"importance (unsigned), 0 to {most}")
+    flat = " The map is constant: no pixel is more important than another." if attribution.flat else ""
     st.caption(
-        f"Deletion {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%}; lower is better),"
-        f" insertion {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%}; higher is better):"
-        " the class's mean probability while pixels go, or come back, in the map's order."
+        f"Deletion AUC {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%}; lower is better),"
+        f" insertion AUC {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%}; higher is better)."
+        + flat
     )
     with st.container(horizontal=True):
-        download("Download this image", mixed.png(), picture, f"{attribution.method}_overlay")
+        download("Download the overlay", mixed.png(), picture, f"{attribution.method}_overlay")
         download("Download the sheet", sheet.png(), picture, attribution.method)
 
 

@@ -1,9 +1,10 @@
-"""What `cnnviz app` does besides drawing its page: images within limits, an ascent in pieces, tiles, blends.
+"""What `cnnviz app` does besides drawing its page: images within limits, an ascent in pieces, tiles, overlays.
 
 Nothing here knows of Streamlit, and nothing touches the disk.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -12,24 +13,25 @@ import numpy as np
 from PIL import Image
 
 from cnnviz.attribution.explanations import Explanation
-from cnnviz.attribution.heatmaps import placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.errors import PictureError
 from cnnviz.features.maps import FeatureMaps
 from cnnviz.models import builtin, vgg16, zoo
 from cnnviz.networks.network import Network
-from cnnviz.pictures.colours import FEATURES, Pixels, drawable, painted, painted_between
+from cnnviz.networks.overlays import overlaid, placed
+from cnnviz.pictures.colours import FEATURES, Pixels, colour_map, drawable, painted, painted_between
 from cnnviz.pictures.reading import Picture, picture_from_bytes
 from cnnviz.pictures.sheets import Sheet
 from cnnviz.synthesis.jobs import SynthesisProgress
 from cnnviz.synthesis.judgement import as_shown
-from cnnviz.synthesis.maximization import collect, filter_job
+from cnnviz.synthesis.maximization import class_job, collect, filter_job
 from cnnviz.synthesis.parametrisations import Parametrisation
 from cnnviz.synthesis.results import Synthesis
 
 MEGABYTES, MEGAPIXELS = 20, 24  # of an image from outside
 TILE = 110  # pixels a side; the least to which maps are enlarged
 SAMPLE = Path(__file__).with_name("cat.jpg")  # to look at before somebody gives an image
+CLASS = "class"  # in the place of a layer: filters are then the network's classes
 LONGEST_SIDE, PREVIEW = 900, 420  # pixels, of images on the page, and of the one that was given
 
 
@@ -59,7 +61,7 @@ def networks(*, untrained: bool) -> list[str]:
 
 
 def thumbnail(picture: Picture) -> Image.Image:
-    """The image, small enough to stand beside what it is taken for."""
+    """The image, small enough to stand beside the prediction."""
     small = picture.image.copy()
     small.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS)
     return small
@@ -82,21 +84,43 @@ def blend(explanation: Explanation, record: Mapping[str, object], opacity: float
         record: of the explanation's sheet.
     """
     (attribution, *_), shown = explanation.attributions, explanation.shown
-    picture = Image.fromarray(shown.pictures[0])
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    picture = _limited(shown.pictures[0])
     values = placed(attribution.heat, shown, (picture.height, picture.width))
     over = painted(values, attribution.scale, signed=METHODS[attribution.method].signed)
     mixed: Pixels = np.rint(np.asarray(picture) * (1 - opacity) + over * opacity).astype(np.uint8)
     return Sheet(mixed, {**record, "command": "app", "opacity": opacity})
 
 
-class Climb:
-    """An image for one filter, made a few steps at a time, that can be looked at and left on the way.
+def map_overlay(feature_maps: FeatureMaps, channel: int) -> Pixels:
+    """The map of a channel over the image, from its minimum, which is transparent, to its maximum."""
+    values, shown = feature_maps.maps[0, channel], feature_maps.shown
+    small = replace(shown, pictures=(np.asarray(_limited(shown.pictures[0])),))
+    factor = small.pictures[0].shape[1] / shown.pictures[0].shape[1]
+    left, top, right, bottom = (edge * factor for edge in shown.seen)
+    small = replace(small, seen=(left, top, right, bottom))
+    low, high = values.min().item(), values.max().item()
+    placed_values = placed(values, small, small.pictures[0].shape[:2], mode="bicubic")
+    return overlaid(small, placed_values - low, high - low, signed=False, cmap=FEATURES)
+
+
+def colour_bar(cmap: str) -> Pixels:
+    """The colours of a map, lowest to highest."""
+    return colour_map(cmap)[None].repeat(12, 0)
+
+
+def _limited(pixels: Pixels) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    return image
+
+
+class Optimization:
+    """An image for one filter or class, made a few steps at a time, that can be looked at and left on the way.
 
     Its first step is made at once. Errors as `cnnviz.filter_images`.
 
     Attributes:
-        about: network, weights, layer and filter.
+        about: network, weights, layer and filter; or network, weights, "class" and its number.
         steps: how many a try has.
         tries: how many have begun.
         curve: scores of the try at hand, as the network sees the image on the way.
@@ -106,7 +130,10 @@ class Climb:
 
     def __init__(self, network: Network, layer: str, number: int) -> None:
         self.about = network.name, network.weights, layer, number
-        self._job = job = filter_job(network, layer, number, preset="draft", batch=1)
+        if layer == CLASS:
+            self._job = job = class_job(network, number, preset="draft", batch=1)
+        else:
+            self._job = job = filter_job(network, layer, number, preset="draft", batch=1)
         self.steps, self.tries, self.share = job.steps, 0, 0.0
         self.curve: list[float] = []
         self._image: Parametrisation

@@ -1,4 +1,4 @@
-"""The small drawings of pages: strips of tiles, a climb's curve, a histogram.
+"""The small drawings of pages: strips of tiles, optimization curves, histograms.
 
 Curve and histogram are paths and ticks in an image of WIDTH x HEIGHT units; the template `chart.html` makes SVG of
 them. To add a chart, write a function that gives a `Chart`.
@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 360, 220
 AXES = LEFT, RIGHT, TOP, BOTTOM = 46, 350, 26, 172
 POINTS = 32  # of a curve: more are not seen, and every page has one
 TINY = 1e-300  # below, powers of ten have no digits left
-STRIP_WIDTH, GAP, BLANK = 1024, 1, (128, 128, 134)
+BLANK = (128, 128, 134)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Chart:
     mark: Tick | None = None
 
 
-def climb(scores: Sequence[float]) -> Chart:
-    """The scores of an image on its way up, one a step."""
+def optimization_curve(scores: Sequence[float]) -> Chart:
+    """An optimization curve: the scores of an image, one a step."""
     last = len(scores) - 1
     low, high = _range(min(scores), max(scores))
     picked = sorted({round(place * last / (POINTS - 1)) for place in range(POINTS)})
@@ -70,9 +70,9 @@ def climb(scores: Sequence[float]) -> Chart:
 
 
 def histogram(counts: Sequence[int], top: float, reached: float | None) -> Chart:
-    """How many images excite a filter how much, and what its image reaches.
+    """The distribution of a filter's maximal activation over images, and what its feature visualization reaches.
 
-    The counts are drawn by their logarithm: most images do little, and the few that do much are what counts.
+    The counts are drawn by their logarithm: most images activate it little, and the few that do are what counts.
 
     Args:
         counts: of images, in bins of one width between 0 and `top`.
@@ -83,41 +83,36 @@ def histogram(counts: Sequence[int], top: float, reached: float | None) -> Chart
     highest = max(1.0, math.log10(1 + max(counts)))
     ends = [place for place in range(1, len(counts) + 1) if place == len(counts) or counts[place] != counts[place - 1]]
     steps = [f"V{_y(math.log10(1 + counts[end - 1]), 0, highest):.4g}H{_x(end * width, 0, right):.4g}" for end in ends]
-    mark = None if reached is None else Tick(_x(reached, 0, right), f"this image: {short(reached)}")
+    mark = None if reached is None else Tick(_x(reached, 0, right), f"visualization: {short(reached)}")
     powers = [10**power for power in range(7) if math.log10(1 + 10**power) <= highest]
     return Chart(
         path=f"M{LEFT},{BOTTOM}{''.join(steps)}V{BOTTOM}Z",
         filled=True,
         x_ticks=[Tick(_x(value, 0, right), f"{value:.6g}") for value in ticks(0, right)],
         y_ticks=[Tick(_y(math.log10(1 + power), 0, highest), str(power)) for power in powers],
-        x_label="largest activation in an image",
+        x_label="maximal activation in an image",
         y_label="images (log scale)",
-        summary=f"{sum(counts)} images reach up to {short(top)}" + (f"; {mark.text}." if mark else "."),
+        summary=f"{sum(counts)} images, maximal activation up to {short(top)}" + (f"; {mark.text}." if mark else "."),
         mark=mark,
     )
 
 
 def strip(files: Sequence[Path | None], side: int) -> Image.Image:
-    """Images as small square tiles, in full rows if their number allows it; None leaves a grey tile.
-
-    Args:
-        side: of a tile with the gap at its right and below, in pixels.
+    """Images as square tiles of `side` pixels, side by side; None leaves a grey tile.
 
     Raises:
         OutputError: if an image cannot be read.
     """
-    most = min(STRIP_WIDTH // side, len(files))
-    columns = next((count for count in range(most, most // 2, -1) if len(files) % count == 0), most)
-    tiles = Image.new("RGBA", (columns * side, math.ceil(len(files) / columns) * side))
+    tiles = Image.new("RGB", (len(files) * side, side))
     with ThreadPoolExecutor() as pool:
-        for place, tile in enumerate(pool.map(lambda file: _tile(file, side - GAP), files)):
-            tiles.paste(tile, (place % columns * side, place // columns * side))
+        for place, tile in enumerate(pool.map(lambda file: _tile(file, side), files)):
+            tiles.paste(tile, (place * side, 0))
     return tiles
 
 
 def short(value: float) -> str:
-    """Three digits, and never an exponent for large numbers."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """Three digits, zeros among them, and never an exponent for large numbers."""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".removesuffix(".")
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -1,8 +1,8 @@
 """A gallery's folder as static pages: the network in blocks, a page per layer, a page per filter.
 
-    index.html                        the network, a strip of small tiles per layer
+    index.html                        the network, the first filters of each layer
     layers/block4_conv2.html          all filters of a layer, to be sorted and filtered
-    filters/block4_conv2/0041.html    one filter: image, natural examples, climb, weights, the command that makes it
+    filters/block4_conv2/0041.html    one filter: feature visualization, top activating images, curves, weights, command
     site/                             the style, the script, the strips
 
 All links are relative and nothing comes from elsewhere, so the folder works as it is, from a disk or from any server.
@@ -33,7 +33,8 @@ from cnnviz.web.templating import HERE, STATES, TIMES, environment
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-TILE_PIXELS, SMALLEST_TILE, LARGEST_TILE = 2_200_000, 20, 64  # of all strips together; a side
+PREVIEW = 24  # filters of each layer on the start page
+TILE_PIXELS, SMALLEST_TILE, LARGEST_TILE = 2_200_000, 20, 128  # of all strips together; a side
 INPUTS = 6  # of a filter, the strongest
 STRIP_QUALITY = 60
 GLYPH = 96  # pixels that stand for the side of the input where maps are drawn to scale
@@ -55,7 +56,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as pages show it; `examples` holds, by filter, what of natural images excites it most."""
+    """A layer as pages show it; `examples` holds, by filter, its top activating images."""
 
     plan: LayerPlan
     page: str
@@ -66,6 +67,11 @@ class Layer:
     @property
     def name(self) -> str:
         return self.plan.layer
+
+    @property
+    def preview(self) -> Sequence[Filter]:
+        """The filters on the start page, which are also the tiles of the strip."""
+        return self.filters[:PREVIEW]
 
     @property
     def counts(self) -> Counter[str]:
@@ -142,16 +148,23 @@ class _Site:
         self.written: set[Path] = set()
 
     def write_start(self) -> None:
-        side = math.isqrt(TILE_PIXELS // self.plan.count)
+        previews = sum(len(layer.preview) for layer in self.layers)
+        side = math.isqrt(TILE_PIXELS // previews)
         side = min(max(side, SMALLEST_TILE), LARGEST_TILE)
-        sizes = {layer.name: self._write_strip(layer, side) for layer in self.layers}
+        for layer in self.layers:
+            self._write_strip(layer, side)
         for static in sorted((HERE / "static").iterdir()):
             self._write(f"site/{static.name}", static.read_bytes())
         settings = (layer.settings for layer in self.plan.layers)
-        recipes = dict.fromkeys(f"{chosen['recipe']}, {chosen['steps']} steps" for chosen in settings)
-        counts = sum((layer.counts for layer in self.layers), Counter[str]())
-        groups = _groups(self.layers, self.plan.network["input_size"])
-        self._render("index.html", "start.html", groups=groups, sizes=sizes, recipes=recipes, counts=counts)
+        self._render(
+            "index.html",
+            "start.html",
+            groups=_groups(self.layers, self.plan.network["input_size"]),
+            layers=len(self.layers),
+            side=side,
+            recipes=dict.fromkeys(f"{chosen['recipe']}, {chosen['steps']} steps" for chosen in settings),
+            counts=sum((layer.counts for layer in self.layers), Counter[str]()),
+        )
 
     def write_layer(self, place: int) -> None:
         around = {"before": _at(self.layers, place - 1), "after": _at(self.layers, place + 1)}
@@ -171,7 +184,7 @@ class _Site:
             filter=current,
             before=_at(layer.filters, place - 1),
             after=_at(layer.filters, place + 1),
-            climb=charts.climb(record["curve"]) if record.get("curve") else None,
+            curve=charts.optimization_curve(record["curve"]) if record.get("curve") else None,
             histogram=charts.histogram(**example["histogram"], reached=record.get("max")) if example else None,
             example=example,
             tiles=self.store.name(tiles) if tiles and tiles.is_file() else None,
@@ -207,13 +220,12 @@ class _Site:
         known = {number: line for number, line in lines.items() if example_complete(line)}
         return Layer(layer, f"layers/{name}.html", f"site/strips/{name}.webp", filters, known)
 
-    def _write_strip(self, layer: Layer, side: int) -> tuple[int, int]:
-        """All filters of a layer as one image of small tiles; gives its width and height."""
-        files = [self.store.folder / filter_.image if filter_.record else None for filter_ in layer.filters]
-        strip, buffer = charts.strip(files, side), io.BytesIO()
-        strip.save(buffer, "WEBP", quality=STRIP_QUALITY)
+    def _write_strip(self, layer: Layer, side: int) -> None:
+        """The first filters of a layer as one image of tiles."""
+        files = [self.store.folder / filter_.image if filter_.record else None for filter_ in layer.preview]
+        buffer = io.BytesIO()
+        charts.strip(files, side).save(buffer, "WEBP", quality=STRIP_QUALITY)
         self._write(layer.strip, buffer.getvalue())
-        return strip.size
 
     def _render(self, page: str, template: str, **values: Any) -> None:
         root = "../" * page.count("/")
@@ -237,7 +249,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _examples(store: Store, plan: Plan) -> Mapping[str, Any] | None:
-    """What is known of the natural examples, if there are any, found with the same weights."""
+    """What is known of the top activating images, if there are any, found with the same weights."""
     path = store.folder / EXAMPLES
     if not path.is_file():
         return None
@@ -274,10 +286,10 @@ def _at(items: Sequence[Any], place: int) -> Any:
 
 
 def _pair(value: Sequence[float | str] | None) -> str:
-    """A receptive field or step, for people."""
+    """A receptive field or stride, for people."""
     if value is None:
         return "unknown"
-    return "the whole image" if "all" in value else f" {TIMES} ".join(f"{side:g}" for side in value) + " px"
+    return "full input" if "all" in value else f" {TIMES} ".join(f"{side:g}" for side in value) + " px"
 
 
 def _templates() -> "Environment":

@@ -1,11 +1,11 @@
-"""The story of one image in one network, measured: `make_report` measures, `Report.save` writes a page of HTML.
+"""One image in one network, measured: `make_report` measures, `Report.save` writes a page of HTML.
 
     report = cnnviz.make_report(network, "cat.jpg")
     report.save("report.html")
 
-What it is taken for, what becomes of it with depth, which pixels spoke for the class, which channels fired and what
-they look for. The network is shown the same throughout: the centre that its published preprocessing leaves. How the
-page looks is in `cnnviz.web.report_page`, what is measured and how in `cnnviz.web.report_findings`.
+Prediction, feature maps by depth, attribution, the most active channels and their feature visualizations. The network
+is shown the same throughout: the center crop of its published preprocessing. How the page looks is in
+`cnnviz.web.report_page`, what is measured and how in `cnnviz.web.report_findings`.
 """
 
 import html
@@ -52,7 +52,7 @@ class Report(Findings):
 
     def __repr__(self) -> str:
         first, name = self.predictions[0], self.shown.names[0]
-        return f"Report({name} in {self.network.name}: {first.label}, {first.text})"
+        return f"Report({name}, {self.network.name}: {first.label}, {first.text})"
 
     def _repr_html_(self) -> str:
         frame = 'sandbox title="report" style="width: 100%; height: 45rem; border: 0"'
@@ -64,7 +64,7 @@ def make_report(
     picture: str | Path,
     *,
     methods: Sequence[str] = ("integrated-gradients", "grad-cam"),
-    filters: int = 10,
+    filters: int = 9,
     steps: int | None = None,
     seed: int = 0,
     watch: Watch | None = None,

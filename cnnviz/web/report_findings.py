@@ -1,10 +1,11 @@
 """What a report measures of one image in one network, and how.
 
-`Findings` holds all of it, `Depth` what becomes of the image at one layer, `Fired` the channels that it excites most.
+`Findings` holds all of it, `Depth` the feature maps of one layer, `Fired` its most active channels.
 To add a measure of depth, give `Depth` an attribute, fill it in `depths_of`, and follow it in
 `cnnviz.web.report_sentences.MEASURES`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,9 @@ from cnnviz.attribution.comparison import Watch
 from cnnviz.attribution.explainer import explainer
 from cnnviz.attribution.explanations import Explanation
 from cnnviz.errors import LayerError, ModelError
-from cnnviz.features.crops import Cut, Place, cut_out
+from cnnviz.features.crops import Box, Cut, Place, cut_out
 from cnnviz.features.maps import FeatureMaps, maps_of_layers
+from cnnviz.networks.activations import response
 from cnnviz.networks.inputs import Fit, Shown
 from cnnviz.networks.layer_names import block_of
 from cnnviz.networks.layers import Layer, convolutions, layer_table
@@ -34,22 +36,25 @@ from cnnviz.synthesis.settings import canvas
 FIT: Fit = "crop"  # `cut_out` cuts parts out of images that were shown like this
 LARGEST = 128  # pixels a side of synthesized images: they are shown small
 EVEN = 1e-5  # of the largest value: what differs by less differs by rounding
+RECTIFIERS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min", "threshold", "_threshold"}  # if nothing is below 0
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What one layer makes of the image.
+    """The feature maps of one layer, measured.
 
     Attributes:
         maps: of the layer, behind its activation if it has one, and their statistics.
         row: of the table of layers.
-        zeros: share of zeros among all values of all maps, in [0, 1].
-        edges: how much the maps look like the image's edges; see `likeness`.
-        turned: the same with the edges turned by 180 degrees, which are not in their places: what chance gives.
+        activation: the function behind the layer, "relu"; None where there is none.
+        zeros: fraction of zeros among all values of all maps, in [0, 1].
+        edges: correlation with the image's edges; see `likeness`.
+        turned: the same with the edge map rotated by 180 degrees: the chance level.
     """
 
     maps: FeatureMaps
     row: Layer
+    activation: str | None
     zeros: float
     edges: float | None
     turned: float | None
@@ -59,25 +64,27 @@ class Depth:
         return self.maps.layer
 
     @property
-    def signed(self) -> bool:
-        """Whether values lie below zero, as those behind a ReLU do not: then zeros say nothing."""
-        return bool((self.maps.minimum < 0).any())
+    def rectified(self) -> bool:
+        """Whether the maps come out of a ReLU; elsewhere zeros and inactive channels say nothing."""
+        return self.activation in RECTIFIERS and bool((self.maps.minimum >= 0).all())
 
 
 @dataclass(frozen=True)
 class Fired:
-    """The channels of a layer that the image excites most.
+    """The channels of a layer that the image activates most.
 
     Attributes:
         depth: the layer.
-        channels: their numbers, by mean activation, the most excited first.
-        cuts: for each, the part of the image where it fired most; None if it is silent.
+        channels: their numbers, by mean activation, the most active first.
+        cuts: for each, the receptive field of its maximum, cut out of the image; None if it is inactive.
+        marks: for each, the position of its maximum in the image's pixels, one step of the maps wide; likewise.
         images: for each, what was synthesized for it.
     """
 
     depth: Depth
     channels: tuple[int, ...]
     cuts: tuple[Cut | None, ...]
+    marks: tuple[Box | None, ...]
     images: Synthesis
 
 
@@ -90,7 +97,7 @@ class Findings:
         predictions: the most probable classes, the first one first.
         edges: (H, W), of what the network saw; see `edges_of`.
         depths: in the order in which they run.
-        explanation: why the most probable classes came out; None if no method is right about the network.
+        explanation: attribution of the most probable classes; None if no method is right about the network.
         refused: by method, why it is left out.
         fired: at the last depths.
         made: how the report was made.
@@ -130,18 +137,18 @@ def edges_of(image: Tensor) -> Tensor:
 
 
 def likeness(maps: Tensor, edges: Tensor) -> float | None:
-    """How much maps look like edges: the mean, over the maps that are not even, of |Pearson's correlation|.
+    """The mean absolute Pearson correlation of the non-constant maps with the edges.
 
     A map is correlated over its positions with the edges averaged down to its size: a position stands for the mean of
-    its share of the pixels (``adaptive_avg_pool2d``). Silent maps, and others that are the same everywhere, correlate
-    with nothing and do not count.
+    its share of the pixels (``adaptive_avg_pool2d``). Inactive maps, and others that are constant, correlate with
+    nothing and do not count.
 
     Args:
         maps: (C, h, w).
         edges: (H, W).
 
     Returns:
-        In [0, 1]; None if all maps are even, or the edges are.
+        In [0, 1]; None if all maps are constant, or the edges are.
     """
     size = (maps.shape[1], maps.shape[2])
     there = functional.adaptive_avg_pool2d(edges[None].double(), size).flatten(1)
@@ -155,7 +162,7 @@ def likeness(maps: Tensor, edges: Tensor) -> float | None:
 
 
 def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...]:
-    """What layers, and the activations behind them, make of the image, in the order in which they run.
+    """The feature maps of layers, behind their activations, in the order in which they run.
 
     They are the last convolution of each block of the VGG family; elsewhere the last one to run at each size of the
     maps.
@@ -174,6 +181,7 @@ def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...
         Depth(
             maps=maps,
             row=rows[network.qualified(layer)],
+            activation=response(network, layer, (shown.images.shape[2], shown.images.shape[3])).activation,
             zeros=(maps.maps == 0).double().mean().item(),
             edges=likeness(maps.maps[0], edges),
             turned=likeness(maps.maps[0], turned),
@@ -194,7 +202,7 @@ def refusals(network: Network, methods: Sequence[str]) -> dict[str, str]:
 
 
 def fired_at(depth: Depth, picture: Picture, filters: int, steps: int | None, seed: int, tell: Watch) -> Fired:
-    """The channels of a depth that the image excites most, and what they look for.
+    """The channels of a depth that the image activates most, and their feature visualizations.
 
     Args:
         filters: how many, at most.
@@ -209,13 +217,36 @@ def fired_at(depth: Depth, picture: Picture, filters: int, steps: int | None, se
         if not maps.silent[0, channel]
     }
     cuts = dict(zip(places, cut_out(network, depth.row, list(places.values()), lambda _: picture), strict=True))
+    marks = {channel: position_box(depth, place.position) for channel, place in places.items()}
     size = _image_size(network, depth.layer)
     job = filter_job(
         network, depth.layer, channels, seed=seed, preset="draft", steps=steps, size=size, references=picture
     )
     for progress in job.run():
-        tell(f"what {depth.layer} looks for", progress.share)
-    return Fired(depth, tuple(channels), tuple(cuts.get(channel) for channel in channels), collect(job, progress))
+        tell(f"feature visualization: {depth.layer}", progress.share)
+    return Fired(
+        depth,
+        tuple(channels),
+        cuts=tuple(map(cuts.get, channels)),
+        marks=tuple(map(marks.get, channels)),
+        images=collect(job, progress),
+    )
+
+
+def position_box(depth: Depth, position: tuple[int, int]) -> Box:
+    """Where a position of a layer's maps is in the image's pixels: the middle of its receptive field, a step wide."""
+    row, shown, shape = depth.row, depth.maps.shown, depth.maps.maps.shape
+    spans = []
+    for axis, place in enumerate(position):
+        side, count = shown.images.shape[2 + axis], shape[2 + axis]
+        first, step, field = (known and known[axis] for known in (row.start, row.step, row.receptive_field))
+        if first is None or step is None or field is None or math.isinf(field):
+            first, step, field = 0, side / count, side / count  # not known: the maps are spread over the input
+        middle = first + place * step + field / 2
+        start, end = shown.seen[1 - axis], shown.seen[3 - axis]
+        spans.append([start + (end - start) * edge / side for edge in (middle - step / 2, middle + step / 2)])
+    (top, bottom), (left, right) = spans
+    return left, top, right, bottom
 
 
 def _uneven(rows: Tensor) -> Tensor:

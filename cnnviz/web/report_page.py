@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cnnviz.attribution.heatmaps import full_scale, overlaid, placed
 from cnnviz.attribution.methods import METHODS
-from cnnviz.features.crops import part_of
+from cnnviz.features.crops import Box, part_of
 from cnnviz.networks.inputs import Shown, unseen_dimmed
-from cnnviz.pictures.colours import Pixels, drawable, painted
+from cnnviz.networks.overlays import overlaid, placed
+from cnnviz.pictures.colours import FEATURES, SIGNED, UNSIGNED, Pixels, Values, colour_map, drawable, painted_between
 from cnnviz.web.charts import AXES
 from cnnviz.web.report_findings import Depth, Findings, Fired
 from cnnviz.web.report_sentences import (
@@ -32,7 +32,7 @@ from cnnviz.web.report_sentences import (
     overall,
     percent,
     seen_sentence,
-    signed_note,
+    unrectified_note,
     verdict,
 )
 from cnnviz.web.templating import HERE, STATES, environment
@@ -40,8 +40,9 @@ from cnnviz.web.templating import HERE, STATES, environment
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-PICTURE, OVERLAY, TILE = 480, 240, 128  # pixels; the long side of the image, of what is laid over it, of small tiles
+PICTURE, OVERLAY, PART, TILE = 480, 400, 200, 128  # pixels; the long side of the image, overlays, crops, small tiles
 TILES = 8  # maps that are shown of a layer
+MARK, MARK_COLOURS = 14, ((0, 0, 0), (255, 225, 0), (255, 225, 0), (0, 0, 0))  # pixels a side, at least; from without
 QUALITY = 82
 
 
@@ -49,7 +50,7 @@ def page(report: Findings) -> str:
     """The report as a document of HTML; everything that others named is escaped."""
     picture = Image.fromarray(unseen_dimmed(report.shown, 0))
     picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    large, small = (only_seen(report.shown, side) for side in (OVERLAY, TILE))
+    seen = only_seen(report.shown, OVERLAY)
     attributions = report.explanation.attributions if report.explanation else ()
     edges = report.edges / (report.edges.max() or 1)
     template = _environment().get_template("report.html")
@@ -58,15 +59,17 @@ def page(report: Findings) -> str:
         style=(HERE / "static" / "style.css").read_text(encoding="utf-8"),
         picture=uri(np.asarray(picture)),
         picture_size=picture.size,
-        saw=uri(large.pictures[0]),
+        saw=uri(seen.pictures[0]),
         edges=uri(drawable(_smaller(edges)[None])),
         tiles=[list(tiles(depth)) for depth in report.depths],
         lines=chart(report.depths),
         classes=list(dict.fromkeys(attribution.target for attribution in attributions)),
         overlays=[
-            _over(large, attribution.heat, signed=METHODS[attribution.method].signed) for attribution in attributions
+            uri(overlaid(seen, _on(seen, one.heat), one.scale, signed=METHODS[one.method].signed))
+            for one in attributions
         ],
-        cards=[list(cards(fired, small)) for fired in report.fired],
+        cards=[list(cards(fired, seen)) for fired in report.fired],
+        bars={name: uri(colour_map(name)[None], exact=True) for name in (FEATURES, SIGNED, UNSIGNED)},
         record=json.dumps(report.made, indent=1, ensure_ascii=False),
     )
 
@@ -92,7 +95,8 @@ def chart(depths: Sequence[Depth]) -> list[Line]:
             for place, layer, value in values
             if value is not None
         ]
-        lines.append(Line(measure.key, measure.name, points))
+        if points:
+            lines.append(Line(measure.key, measure.name, points))
     return lines
 
 
@@ -105,7 +109,7 @@ def uri(pixels: Pixels, *, exact: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Tile:
-    """A map as an image of its own, 0 black and its highest value brightest."""
+    """A map as an image of its own, in the colours of sheets from its minimum to its maximum."""
 
     channel: int
     mean: float
@@ -120,16 +124,37 @@ def tiles(depth: Depth) -> Iterator[Tile]:
     for channel in maps.order()[:TILES]:
         values = _smaller(maps.maps[0, channel])
         mean, highest = maps.mean[0, channel].item(), maps.maximum[0, channel].item()
-        colours = painted(values.numpy(), values.abs().max().item(), signed=depth.signed)
-        yield Tile(channel, mean, highest, bool(maps.silent[0, channel]), uri(colours, exact=True))
+        pixels = painted_between(values.numpy(), values.min().numpy(), values.max().numpy(), FEATURES)
+        yield Tile(channel, mean, highest, bool(maps.silent[0, channel]), uri(pixels, exact=True))
+
+
+def map_over(seen: Shown, values: Tensor) -> Pixels:
+    """A map in the colours of sheets over the image, from its minimum, which is transparent, to its maximum."""
+    low, high = values.min().item(), values.max().item()
+    return overlaid(seen, _on(seen, values) - low, high - low, signed=False, cmap=FEATURES)
+
+
+def marked(image: Pixels, box: Box, mark: Box) -> Pixels:
+    """A part of an image with an outline around another one."""
+    part = part_of(Image.fromarray(image), box, PART, squares=True)
+    left, top = max(0, box[0]), max(0, box[1])  # where the part begins
+    factor = part.width / (min(image.shape[1], box[2]) - left)
+    x, y = factor * ((mark[0] + mark[2]) / 2 - left), factor * ((mark[1] + mark[3]) / 2 - top)
+    wide, high = (max(MARK, factor * (mark[2 + axis] - mark[axis])) / 2 for axis in (0, 1))
+    pen = ImageDraw.Draw(part)
+    for less, colour in enumerate(MARK_COLOURS):  # seen on any ground
+        across, down = wide - less, high - less
+        pen.rectangle((x - across, y - down, x + across, y + down), outline=colour)
+    return np.asarray(part)
 
 
 @dataclass(frozen=True)
 class Card:
-    """A channel that fired: its map over the image, where it fired most, and what it looks for."""
+    """An active channel: its map over the image, the crop that activates it most, its feature visualization."""
 
     channel: int
     mean: float
+    minimum: float
     maximum: float
     score: float
     status: str
@@ -141,15 +166,17 @@ class Card:
 def cards(fired: Fired, seen: Shown) -> Iterator[Card]:
     """The channels of one depth; `seen` is from `only_seen`."""
     maps = fired.depth.maps
-    for place, (channel, cut) in enumerate(zip(fired.channels, fired.cuts, strict=True)):
+    image = maps.shown.pictures[0]
+    for place, (channel, cut, mark) in enumerate(zip(fired.channels, fired.cuts, fired.marks, strict=True)):
         yield Card(
             channel=channel,
             mean=maps.mean[0, channel].item(),
+            minimum=maps.minimum[0, channel].item(),
             maximum=maps.maximum[0, channel].item(),
             score=fired.images.scores[place].item(),
             status=fired.images.status[place],
-            over=_over(seen, maps.maps[0, channel], signed=fired.depth.signed),
-            part=uri(np.asarray(cut.tile)) if cut else None,
+            over=uri(map_over(seen, maps.maps[0, channel])),
+            part=uri(marked(image, cut.box, mark)) if cut and mark else None,
             image=uri(drawable(fired.images.images[place])),
         )
 
@@ -160,9 +187,9 @@ def only_seen(shown: Shown, side: int) -> Shown:
     return replace(shown, pictures=(np.asarray(part),), seen=(0, 0, part.width, part.height))
 
 
-def _over(seen: Shown, values: Tensor, *, signed: bool) -> str:
-    size = seen.pictures[0].shape[:2]
-    return uri(overlaid(seen, placed(values, seen, size), full_scale(values), signed=signed))
+def _on(seen: Shown, values: Tensor) -> Values:
+    """A map in the pixels of what the network saw."""
+    return placed(values, seen, (seen.pictures[0].shape[0], seen.pictures[0].shape[1]), mode="bicubic")
 
 
 def _smaller(values: Tensor) -> Tensor:
@@ -172,7 +199,7 @@ def _smaller(values: Tensor) -> Tensor:
 
 
 def _environment() -> "Environment":
-    sentences = (depth_sentence, overall, signed_note, seen_sentence, verdict, command)
+    sentences = (depth_sentence, overall, unrectified_note, seen_sentence, verdict, command)
     pages = environment()
     pages.filters |= {"percent": percent, "correlation": correlation, "field": field}
     pages.globals |= {sentence.__name__: sentence for sentence in sentences}

@@ -34,8 +34,8 @@ def beyond(depth: Depth) -> float | None:
 class Measure:
     """What is followed through the network: its key, its name in sentences, where it comes from, how it is written.
 
-    `expected` is what textbooks say becomes of it with depth (Chollet 2021, *Deep Learning with Python*, 2nd edition,
-    section 9.4.1).
+    `of` gives None where the measure does not apply: it is not judged there. `expected` is what textbooks say it
+    does with depth (Chollet 2021, *Deep Learning with Python*, 2nd edition, section 9.4.1).
     """
 
     key: str
@@ -46,12 +46,20 @@ class Measure:
 
 
 MEASURES = (
-    Measure("zeros", "the share of zeros", "rises", lambda depth: None if depth.signed else depth.zeros, percent),
-    Measure("silent", "the share of silent channels", "rises", lambda depth: depth.maps.silent_fraction, percent),
-    Measure("edges", "the likeness to the image's edges", "falls", lambda depth: depth.edges, correlation),
+    Measure("zeros", "fraction of zeros", "rises", lambda depth: depth.zeros if depth.rectified else None, percent),
+    Measure(
+        "inactive",
+        "fraction of inactive channels",
+        "rises",
+        lambda depth: depth.maps.silent_fraction if depth.rectified else None,
+        percent,
+    ),
+    Measure("edges", "correlation with the image's edges", "falls", lambda depth: depth.edges, correlation),
 )
-TURNED = Measure("turned", "the likeness to the turned edges", "falls", lambda depth: depth.turned, correlation)
-BEYOND = Measure("beyond", "the likeness beyond that to turned edges", "falls", beyond, correlation)
+TURNED = Measure(
+    "turned", "chance level (edge map rotated by 180\N{DEGREE SIGN})", "falls", lambda depth: depth.turned, correlation
+)
+BEYOND = Measure("beyond", "edge correlation above chance level", "falls", beyond, correlation)
 
 
 def course(measure: Measure, before: Depth, after: Depth) -> str | None:
@@ -64,51 +72,45 @@ def course(measure: Measure, before: Depth, after: Depth) -> str | None:
     return "rises" if last > first else "falls"
 
 
-def change(measure: Measure, before: Depth, after: Depth) -> str:
-    """A clause about two depths: the share of zeros rises from 40.0 % to 61.2 %."""
-    first, last = (measure.text(measure.of(depth)) for depth in (before, after))
-    went = course(measure, before, after)
-    if went is None:
-        return f"{measure.name} cannot be compared (it is {first} and {last})"
-    return f"{measure.name} stays at {last}" if went == "stays" else f"{measure.name} {went} from {first} to {last}"
+def change(measure: Measure, before: Depth | None, after: Depth) -> str:
+    """A clause: the fraction of zeros is 61.2 %; or, where there are two depths, rises from 40.0 % to it."""
+    last, went = measure.text(measure.of(after)), before and course(measure, before, after)
+    if before is None or went is None:
+        return f"the {measure.name} is {last}"
+    first = measure.text(measure.of(before))
+    return f"the {measure.name} {f'stays at {last}' if went == 'stays' else f'{went} from {first} to {last}'}"
 
 
 def depth_sentence(depth: Depth, before: Depth | None) -> str:
-    """What one depth is like, compared with the one before it."""
-    if before is not None:
-        zeros, silent, edges = (change(measure, before, depth) for measure in MEASURES)
-        return f"{zeros[0].upper()}{zeros[1:]}, {silent}, and {edges}."
-    zeros, silent, edges = (measure.text(measure.of(depth)) for measure in MEASURES)
-    values = "values lie on both sides of zero" if depth.signed else f"{zeros} of all values are zero"
-    like = "no map can be compared with the image's edges"
-    if depth.edges is not None:
-        like = f"the maps look like the image's edges with a mean correlation of {edges}"
-    return f"To begin with, {values}, {silent} of the channels are silent, and {like}."
+    """What one depth is like, compared with the one before it; only of measures that apply."""
+    *clauses, last = [change(measure, before, depth) for measure in MEASURES if measure.of(depth) is not None] or [""]
+    sentence = " and ".join([", ".join(clauses), last] if clauses else [last])
+    return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
 
 def overall(depths: Sequence[Depth]) -> list[str]:
     """A sentence on each measure from the first depth to the last, and whether that is what textbooks say."""
-    return [_overall(measure, depths) for measure in (*MEASURES, BEYOND)] if len(depths) > 1 else []
+    if len(depths) < 2:
+        return []
+    applicable = [measure for measure in (*MEASURES, BEYOND) if course(measure, depths[0], depths[-1])]
+    return [_overall(measure, depths) for measure in applicable]
 
 
 def _overall(measure: Measure, depths: Sequence[Depth]) -> str:
     first, last = depths[0], depths[-1]
-    went, text = course(measure, first, last), change(measure, first, last)
-    said = f"From {first.layer} to {last.layer}, {text}"
-    if went is None:
-        return f"{said}."
-    steps = {course(measure, *pair) for pair in pairwise(depths)}
+    went = course(measure, first, last)
+    said = f"From {first.layer} to {last.layer}, {change(measure, first, last)}"
     if len(depths) > 2:
-        said += ", at every step" if steps == {went} else ", though not at every step"
-    return f"{said}: {'as' if went == measure.expected else 'other than'} textbooks say, where it {measure.expected}."
+        steps = {course(measure, *pair) for pair in pairwise(depths)}
+        said += " at every step" if steps == {went} else ", but not at every step"
+    agrees = "consistent with" if went == measure.expected else "contrary to"
+    return f"{said}: {agrees} the textbook claim that it {measure.expected} with depth."
 
 
-def signed_note(depths: Sequence[Depth]) -> str | None:
-    """Why there may be no zeros, where values lie below zero."""
-    layers = ", ".join(depth.layer for depth in depths if depth.signed)
-    if not layers:
-        return None
-    return f"There are values below zero in {layers}: no ReLU follows directly. Red is above zero."
+def unrectified_note(depths: Sequence[Depth]) -> str | None:
+    """Why zeros are not counted in some layers."""
+    layers = ", ".join(depth.layer for depth in depths if not depth.rectified)
+    return f"No ReLU follows {layers} directly: zeros and inactive channels are not counted there." if layers else None
 
 
 def seen_sentence(shown: Shown) -> str:
@@ -116,27 +118,27 @@ def seen_sentence(shown: Shown) -> str:
     picture, (left, top, right, bottom) = shown.pictures[0], shown.seen
     height, width = picture.shape[:2]
     share = (min(right, width) - max(left, 0)) * (min(bottom, height) - max(top, 0)) / (width * height)
-    what = "the whole image" if percent(share) == percent(1) else f"the centre, {percent(share)} of the image"
+    what = "full image" if percent(share) == percent(1) else f"center crop, {percent(share)} of the image"
     size = f"{shown.images.shape[3]} {TIMES} {shown.images.shape[2]} px"
-    return f"The network was shown {what} of {width} {TIMES} {height} px, scaled to {size}."
+    return f"Network input: {size} ({what}; image {width} {TIMES} {height} px)."
 
 
 def verdict(report: Findings) -> str:
-    """How many maps say more than chance."""
+    """How many maps are better than chance."""
     attributions = report.explanation.attributions if report.explanation else ()
     better = sum(
         curves.deletion_auc < chance.random[0] and curves.insertion_auc > chance.random[1]
         for attribution in attributions
         if (curves := attribution.evidence.curves) and (chance := attribution.evidence.reference)
     )
-    return f"Of these {len(attributions)} maps, {better} do better than a random order both ways."
+    return f"Better than a random order in both: {better} of {len(attributions)} maps."
 
 
 def field(depth: Depth) -> str:
     """How much of what the network saw one value depends on."""
     sides = depth.row.receptive_field
     if sides is None or math.inf in sides:
-        return "an unknown part" if sides is None else "all of it"
+        return "unknown" if sides is None else "full input"
     return f"{sides[1]:g} {TIMES} {sides[0]:g} px"
 
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STATES = {
-    "ok": "No simple pattern, noise or photograph excites the filter more.",
-    "weak": "A simple pattern, noise or a photograph excites the filter more: what it looks for was not found.",
-    "dead": "The filter fires nowhere in its image.",
-    "missing": "It is planned, but not drawn yet.",
+    "ok": "No simple pattern, noise or photograph scores higher.",
+    "weak": "A simple pattern, noise or a photograph scores higher: the optimization has not converged.",
+    "dead": "The filter is not activated anywhere in its image.",
+    "missing": "Planned, not drawn yet.",
 }
 TIMES = "\N{MULTIPLICATION SIGN}"
 

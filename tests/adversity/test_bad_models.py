@@ -285,7 +285,7 @@ def test_a_vision_transformer(do) -> None:
     for command in ALL:
         assert do(command, "transformer", "conv_proj").exit_code == 0
     tokens = "encoder.layers.encoder_layer_0.mlp"
-    (row,) = json.loads(do("featuremaps", "transformer", tokens, "--json").stdout)
+    (row,) = json.loads(do("featuremaps", "transformer", tokens, "--json").stdout)["maps"]
     assert row["shape"] == [16, 4, 4]
     assert do("filters", "transformer", tokens).exit_code == 0
     attention = "encoder.layers.encoder_layer_0.self_attention"
@@ -307,11 +307,11 @@ def test_a_layer_that_gives_several_tensors(do) -> None:
 
 
 def test_a_single_output_is_a_value_or_a_logit_if_one_says_so(do) -> None:
-    (said,) = json.loads(do("predict", "one_logit", "", "--json").stdout)
+    (said,) = json.loads(do("predict", "one_logit", "", "--json").stdout)["predictions"]
     (row,) = said["classes"]
     assert row["probability"] is None
     value = row["score"]
-    (said,) = json.loads(do("predict", "one_logit", "", "--json", "--outputs", "multilabel").stdout)
+    (said,) = json.loads(do("predict", "one_logit", "", "--json", "--outputs", "multilabel").stdout)["predictions"]
     (row,) = said["classes"]
     network = cnnviz.load("nets.py:one_logit", input_size=32)
     from cnnviz.networks.inputs import show
@@ -332,8 +332,8 @@ def test_a_network_without_weights(do) -> None:
 
 def test_what_a_factory_prints_is_no_result(do) -> None:
     result = do("predict", "prints", "", "--json")
-    assert len(json.loads(result.stdout)) == 1
-    assert result.stderr == "HELLO\n"
+    assert len(json.loads(result.stdout)["predictions"]) == 1
+    assert result.stderr.startswith("HELLO\n")
 
 
 def test_what_a_factory_sets_for_all_of_pytorch_is_set_back(do) -> None:

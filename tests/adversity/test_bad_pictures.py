@@ -25,7 +25,7 @@ from tests.support.networks import SmallVGG
 from tests.support.paths import CAT
 from tests.support.pictures import LARGE, bomb, jpeg
 
-MAPS = ("--layer", "block1_conv1", "--top", "1", "--size", "32", "-o", "sheet.png")
+MAPS = ("--layer", "block1_conv1", "--top", "1", "--size", "32", "-o", "sheet.png", "--fit", "whole")
 
 
 @pytest.fixture(autouse=True)
@@ -230,7 +230,7 @@ def test_no_name_reaches_the_terminal_as_a_command(run: Run, name: str, shown: s
     result = run("predict", "--top", "1", "--", name)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0] == f"{shown}, its centre (vgg16-mini, built in)"
-    (row,) = json.loads(run("predict", "--top", "1", "--json", "--", name).stdout)
+    (row,) = json.loads(run("predict", "--top", "1", "--json", "--", name).stdout)["predictions"]
     assert row["picture"] == name
     Path(name).write_bytes(b"no image")
     for command in ("predict", "inspect"):

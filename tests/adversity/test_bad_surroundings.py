@@ -239,7 +239,7 @@ def test_what_an_encoding_lacks_is_spelled_out(output: Callable[..., tuple[int, 
     own = ("--model", f"{NETWORKS}:LeNet", "--input-size", "28", "--labels", labels)
     assert "größte \\u732b.jpg" in said(("predict", picture, *own))
     assert "Ziffer \\u21163" in said(("classes", *own))
-    (row,) = json.loads(said(("predict", picture, "--json", *own)))
+    (row,) = json.loads(said(("predict", picture, "--json", *own)))["predictions"]
     assert row["picture"] == str(picture)
     assert row["classes"][0]["label"].startswith("Ziffer №")
     assert "block1_conv1" in said(("layers", *MINI))

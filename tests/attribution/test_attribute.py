@@ -192,6 +192,14 @@ def test_the_heat_of_a_pixel_adds_up_its_colours_where_they_have_signs() -> None
     assert heat(values, "saliency", (1, 1)).item() == 3
 
 
+def test_lrp_of_a_class_against_another_is_the_difference_of_both(mini: cnnviz.Network) -> None:
+    """On a network of ReLUs LRP by the epsilon rule is input x gradient, of a difference as of a class."""
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    values = attribute(mini, image, Target(30, 32), method="lrp")
+    expected = attribute(mini, image, Target(30, 32), method="input-x-gradient")
+    torch.testing.assert_close(values, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
 def test_a_gradcam_by_hand(lenet: LeNet) -> None:
     network = cnnviz.wrap(lenet, name="lenet", input_size=28)
     image = torch.rand(1, 1, 28, 28)
@@ -437,7 +445,7 @@ def test_a_single_output_and_a_network_that_looks_at_nothing() -> None:
 def test_refusals_say_what_was_given(mini: Network) -> None:
     image = torch.rand(1, 3, 32, 32)
     cases: list[tuple[type[CnnvizError], str, dict[str, object]]] = [
-        (UnknownNameError, "did you mean 'grad-cam'", {"method": "gradcam"}),
+        (UnknownNameError, "did you mean 'grad-cam'", {"method": "gradcm"}),
         (UnknownNameError, "has no option 'stepps'; its options are steps", {"stepps": 3}),
         (UnknownNameError, "no baseline named 'grey'", {"baseline": "grey"}),
         (UnknownNameError, "has no layer named 'block9_conv1'", {"method": "grad-cam", "layer": "block9_conv1"}),
@@ -463,6 +471,44 @@ def test_refusals_say_what_was_given(mini: Network) -> None:
             attribute(mini, wrong, 0)
     with pytest.raises(ShapeError, match=r"images lie in \[0, 1\]"):
         attribute(mini, image * 255, 0)
+
+
+def test_captums_names_of_options_are_understood(mini: Network) -> None:
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(attribute(mini, image, 3, n_steps=4), attribute(mini, image, 3, steps=4))
+    (own,) = cnnviz.explain(mini, image, 3, methods="integrated-gradients", checks=(), steps=4).attributions
+    (captums,) = cnnviz.explain(mini, image, 3, methods="integrated-gradients", checks=(), n_steps=4).attributions
+    assert torch.equal(captums.values, own.values)
+    with pytest.raises(UnknownNameError, match="n_steps and steps are the same option; give one of them"):
+        attribute(mini, image, 3, n_steps=4, steps=4)
+
+
+@pytest.mark.parametrize("layer", ["block3_conv3", ["block3_conv3", "block5_conv3"], None])
+def test_maps_of_a_layer_are_upsampled_as_captum_does(mini: Network, layer: str | list[str] | None) -> None:
+    image = torch.rand(2, 3, 64, 48)
+    coarse = attribute(mini, image, 3, method="grad-cam", layer=layer)
+    fine = attribute(mini, image, 3, method="grad-cam", layer=layer, upsample=True)
+    assert fine.shape == (2, 1, 64, 48)
+    torch.testing.assert_close(fine, captum.attr.LayerAttribution.interpolate(coarse, (64, 48), "bilinear"))
+    torch.testing.assert_close(fine[:, 0], heat(coarse, "grad-cam", (64, 48)))
+    pixels = attribute(mini, image, 3, method="saliency")
+    assert torch.equal(attribute(mini, image, 3, method="saliency", upsample=True), pixels)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "Grad-CAM", "GRAD_CAM", "GradCam", "grad cam"])
+def test_methods_are_named_in_any_way(mini: Network, name: str) -> None:
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(attribute(mini, image, 3, method=name), attribute(mini, image, 3, method="grad-cam"))
+
+
+def test_a_class_by_name_and_alone(mini: Network) -> None:
+    image, tabby = torch.rand(1, 3, 64, 64), cnnviz.class_index(mini, "tabby")
+    named, numbered = (attribute(mini, image, target, method="saliency") for target in ("tabby", tabby))
+    assert torch.equal(named, numbered)
+    for classes in ("tabby", tabby, np.int64(tabby), ["tabby"]):
+        (attribution,) = cnnviz.explain(mini, image, classes, methods="saliency", checks=()).attributions
+        assert attribution.target == Target(tabby)
+        assert torch.equal(attribution.values, named[0])
 
 
 def test_superpixels_hold_together_what_is_alike() -> None:

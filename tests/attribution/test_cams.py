@@ -145,7 +145,7 @@ def test_sheets_and_json_say_which_use_is_shown(
     (row,) = explanation.rows()
     assert (row["layer"], row["use"], row["uses"]) == (layer, use, uses)
     cnnviz.feature_maps(network, IMAGES, layer).sheet()
-    assert written.pop().startswith(f"{title} of net: ")
+    assert written.pop().startswith(f"Feature maps: {title} (")
 
 
 def test_a_use_that_there_is_not_is_told_so() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import cnnviz
 from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.baselines import baseline_for
 from cnnviz.attribution.evidence import (
+    Reference,
     completeness_gap,
     deletion_insertion,
     infidelity,
@@ -31,10 +33,13 @@ from cnnviz.attribution.evidence import (
 )
 from cnnviz.attribution.explain import explain
 from cnnviz.attribution.explainer import Scores, Target, explainer
-from cnnviz.attribution.heatmaps import placed
+from cnnviz.attribution.explanations import Explanation
 from cnnviz.attribution.superpixels import superpixels
+from cnnviz.errors import ShapeError
 from cnnviz.isolation import seeded
+from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network, wrap
+from cnnviz.networks.overlays import overlaid, placed
 from tests.support.commands import Run
 from tests.support.networks import SmallVGG
 from tests.support.paths import CAT
@@ -53,6 +58,11 @@ class Bright(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         means = self.conv(images).mean((1, 2, 3))
         return torch.stack([torch.zeros_like(means), means], 1)
+
+
+def words_of(explanation: Explanation) -> list[str]:
+    """Every line of text on the sheet."""
+    return [text.get_text() for text in explanation.figure().axes[0].texts]
 
 
 @pytest.fixture
@@ -452,7 +462,8 @@ def test_insertion_from_the_blurred_image_is_asked_for_and_said(bright: Network)
     blur, _ = baseline_for(bright, image[None], "blur")
     torch.testing.assert_close(curves.insertion[:1], bright(blur).softmax(1)[:, 1])
     assert blurred["insertion_auc_random_spread"] != blurred["deletion_auc_random_spread"]
-    assert rise.sheet().pixels.shape == plain.sheet().pixels.shape
+    assert "insertion AUC: inserted into the blurred image (RISE) (higher is better)" in words_of(rise)
+    assert "insertion AUC: inserted into the baseline (higher is better)" in words_of(plain)
 
 
 def test_rank_correlation_by_hand() -> None:
@@ -731,7 +742,114 @@ def test_classes_side_by_side_and_against_each_other(run: Run, mini: Network) ->
     )
     difference = own.attributions[0].values - other.attributions[0].values
     torch.testing.assert_close(one.attributions[0].values, difference, rtol=1e-3, atol=1e-5)
-    assert one.label(one.attributions[0]) == "tabby rather than Egyptian cat"
+    assert one.label(one.attributions[0]) == "tabby versus Egyptian cat"
+    title = words_of(one)[0]
+    probabilities = [item.attributions[0].probability for item in (own, other)]
+    assert title == "Attribution: tabby (p = {:.1%}) versus Egyptian cat (p = {:.1%})".format(*probabilities)
+    assert one.rows()[0]["versus_probability"] == pytest.approx(probabilities[1])
+
+
+def test_two_methods_side_by_side_by_default_where_both_are_right(bright: Network, mini: Network) -> None:
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    explanation = explain(mini, image, checks=())
+    assert [attribution.method for attribution in explanation.attributions] == ["grad-cam", "integrated-gradients"]
+    height, width, _ = explanation.sheet().pixels.shape
+    assert width > height
+    linear = wrap(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), name="linear", input_size=32)
+    alone = explain(linear, image, checks=())
+    assert [attribution.method for attribution in alone.attributions] == ["integrated-gradients"]
+    assert alone.settings["methods"] == ["integrated-gradients"]
+
+
+def test_a_map_no_better_than_random_orders_is_marked(bright: Network) -> None:
+    """Half the image is white: what is bright matters. A map that says so is better, a constant slope is not."""
+    image = torch.zeros(3, 32, 32)
+    image[:, :, :16] = 1
+    explanation = explain(bright, image, [1], methods=["input-x-gradient", "saliency"], baseline="black")
+    better, chance = explanation.attributions
+    assert better.evidence.better_than_random is True
+    assert explanation.rows()[0]["better_than_random"] is True
+    evidence, spread = chance.evidence, 0.01
+    assert evidence.curves is not None
+    areas = evidence.curves.deletion_auc, evidence.curves.insertion_auc
+    for random, expected in (
+        (areas, False),
+        ((areas[0] + 0.02, areas[1]), True),
+        ((areas[0] + 0.005, areas[1]), False),
+        ((areas[0], areas[1] - 0.02), True),
+        ((areas[0] - 0.02, areas[1] + 0.02), False),
+    ):
+        reference_areas = Reference(random, (spread, spread), None)
+        marked = replace(evidence, reference=reference_areas)
+        assert marked.better_than_random is expected
+        assert marked.row()["better_than_random"] is expected
+        drawn = replace(explanation, attributions=(replace(chance, evidence=marked),))
+        assert ("no better than chance" in words_of(drawn)) is not expected
+    assert replace(evidence, reference=None).better_than_random is None
+    assert "better_than_random" not in replace(evidence, reference=None).row()
+
+
+def test_methods_that_coincide_say_so(mini: Network) -> None:
+    """LRP by the epsilon rule is input x gradient in a network of ReLUs (Ancona et al. 2018)."""
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    explanation = explain(mini, image, methods=["lrp", "input-x-gradient", "saliency"], checks=())
+    said = [text for text in words_of(explanation) if "coincide" in text]
+    assert said == ["layer-wise relevance propagation and input x gradient coincide on this network"]
+
+
+def test_overlays_are_on_the_colours_of_the_image_and_unimportant_pixels_stay(bright: Network) -> None:
+    colours = torch.tensor([0.1, 0.4, 0.8]).view(3, 1, 1).expand(3, 32, 32).clone()
+    colours[:, :8, :8] = 1
+    shown = explain(bright, colours, [1], methods="saliency", checks=()).shown
+    values = np.zeros((32, 32), np.float32)
+    values[:8, :8] = 1
+    for signed in (False, True):
+        drawn = overlaid(shown, values, 1, signed=signed)
+        assert (drawn[8:] == (26, 102, 204)).all(), "zero is transparent"
+        assert (drawn[:8, :8] != 255).any()
+        faint = overlaid(shown, 0.02 * values, 1, signed=signed)
+        assert np.abs(faint[:8, :8].astype(int) - 255).max() < 12, "weak values vanish"
+        assert (overlaid(shown, values, 1, signed=signed, alpha=0)[:8, :8] == 255).all()
+    assert tuple(overlaid(shown, values, 1, signed=False, alpha=1, cmap="gray_r")[0, 0]) == (0, 0, 0)
+
+
+def test_alpha_and_colour_map_are_drawn_and_recorded(bright: Network) -> None:
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+    explanation = explain(bright, image, [1], methods="saliency", checks=())
+    usual, other = explanation.sheet(), explanation.sheet(alpha=0.3, cmap="gray", title="Mine", tile=200)
+    assert not {"alpha", "cmap", "layout"} & set(usual.made["settings"])
+    settings = other.made["settings"]
+    assert (settings["alpha"], settings["cmap"]) == (0.3, "gray")
+    assert settings["layout"] == {"title": "Mine", "tile": 200}
+    assert other.pixels.shape[1] == 3 * 200 + 2 * 8 + 2 * 16
+    assert explanation.overlay(alpha=0).pixels.tolist() == explanation.shown.pictures[0].tolist()
+    with pytest.raises(ShapeError, match="alpha must be in"):
+        explanation.sheet(alpha=2)
+
+
+def test_coarse_maps_are_drawn_bicubic_within_their_range() -> None:
+    """A layer's map keeps its maxima where they are, without the creases of linear interpolation or ringing."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    shown = show(wrap(Bright(), name="bright", input_size=64), pixels, fit="whole")
+    coarse = torch.zeros(4, 4)
+    coarse[1, 2] = 1
+    drawn = placed(coarse, shown, (64, 64), mode="bicubic")
+    assert drawn.min() == 0
+    assert drawn.max() <= 1
+    assert np.unravel_index(drawn.argmax(), drawn.shape) in [(23, 39), (23, 40), (24, 39), (24, 40)]
+    linear = placed(coarse, shown, (64, 64))
+    assert np.abs(np.diff(drawn[24], 2)).max() < np.abs(np.diff(linear[24], 2)).max()
+
+
+def test_small_images_and_their_maps_are_enlarged_as_squares() -> None:
+    pixels = np.zeros((28, 28, 3), np.uint8)
+    pixels[10:18, 10:18] = 255
+    network = wrap(Bright(), name="bright", input_size=28)
+    explanation = explain(network, pixels, [1], methods="input-x-gradient", checks=(), fit="whole")
+    drawn = explanation.sheet(tile=280, captions=False).pixels[16:-16, 16:]
+    for left in (0, 288, 576):
+        tile = drawn[:, left : left + 280]
+        assert np.array_equal(tile, tile[::10, ::10].repeat(10, 0).repeat(10, 1))
 
 
 def test_a_flat_map_is_drawn_and_said_to_be_flat() -> None:
@@ -756,7 +874,7 @@ def test_all_methods_make_a_sheet_and_leave_out_what_cannot_be(run: Run, tmp_pat
     result = run("saliency", CAT, *own, "--method", "all", "-o", "all.png")
     assert result.exit_code == 0, result.output
     assert "left out, since captum would be wrong about this network: guided backpropagation" in result.stdout
-    assert cnnviz.read_picture("all.png").image.height > 1000
+    assert cnnviz.read_picture("all.png").image.height > 900
     (tmp_path / "names.txt").write_text("one\ntwo\nthree\n")
     result = run("saliency", CAT, *own, "--labels", "names.txt")
     assert result.exit_code == 1
@@ -768,7 +886,7 @@ def test_all_methods_make_a_sheet_and_leave_out_what_cannot_be(run: Run, tmp_pat
     [
         (("--class", "tabbby"), "did you mean 'tabby'"),
         (("--class", "cat"), "may be"),
-        (("--method", "gradcam"), "did you mean 'grad-cam'"),
+        (("--method", "gradcm"), "did you mean 'grad-cam'"),
         (("--method", "saliency", "--set", "steps=5"), "none of saliency has an option 'steps'"),
         (("--class", "tabby", "--versus", "tabby"), "cannot be held against itself"),
         (("--layer", "nowhere", "--method", "grad-cam"), "has no layer named 'nowhere'"),

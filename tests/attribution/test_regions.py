@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnviz
-from cnnviz.networks.overlays import placed
 from cnnviz.attribution.methods import METHODS
 from cnnviz.attribution.regions import read_mask, region_sum
 from cnnviz.errors import CnnvizError, ModelError, ShapeError
 from cnnviz.networks.network import Network, wrap
+from cnnviz.networks.overlays import placed
 from tests.support.commands import Run
 from tests.support.networks import SmallUNet
 from tests.support.paths import CAT

@@ -29,8 +29,8 @@ def pixels(path: str | Path) -> np.ndarray:
 def test_filters_are_drawn_with_their_record(run: Run, mini: Network) -> None:
     result = run("filters", "--layer", "block5_conv3", "--filters", "0-2,41", "--seed", "3", *SHORT)
     assert result.exit_code == 0
-    assert "Feature visualization: block5_conv3 of vgg16-mini, filters 0-2, 41 of 192" in result.stdout
-    file = "vgg16-mini_block5_conv3_filters.png"
+    assert "Feature visualization: block5_conv3, filters 0-2, 41 of 192" in result.stdout
+    file = "vgg16-mini_filters_block5_conv3.png"
     settings = read_record(file)["settings"]
     assert settings["filters"] == [0, 1, 2, 41]
     assert (settings["seed"], settings["steps"], settings["size"], settings["recipe"]) == (3, 6, [48, 48], "natural")
@@ -84,28 +84,28 @@ def test_a_class_by_its_names(run: Run, mini: Network) -> None:
 
 def test_a_dream_starts_from_the_picture_and_an_inversion_comes_near_it(run: Run) -> None:
     assert run("dream", CAT, "--layer", "block3_conv1", "--size", "64", "--steps", "4", *MINI).exit_code == 0
-    record = read_record("cat_dream_block3_conv1.png")
+    record = read_record("cat_vgg16-mini_dream_block3_conv1.png")
     assert record["picture"]["name"] == "cat.jpg"
     assert record["settings"]["layer"] == "block3_conv1"
     result = run(
         "invert", CAT, "--layer", "block1_conv2", "--layer", "block3_conv1", "--size", "48", "--steps", "5", *MINI
     )
     assert result.exit_code == 0
-    assert "what 2 layers of vgg16-mini keep of it" in result.stdout
-    assert Path("cat_invert_block1_conv2_block3_conv1.png").exists()
+    assert "Feature inversion: " in result.stdout
+    assert Path("cat_vgg16-mini_invert_block1_conv2_block3_conv1.png").exists()
 
 
 def test_dreams_and_inversions_do_what_they_say(mini: Network) -> None:
     dreamt = cnnviz.dream(mini, CAT, "block3_conv1", size=64, steps=6)
     assert dreamt.images.shape == (1, 3, 64, 96)
     assert dreamt.scores > 1.05 * dreamt.starts
-    shown = cnnviz.feature_maps(mini, CAT, "block1_conv2", size=64)
+    shown = cnnviz.feature_maps(mini, CAT, "block1_conv2", size=64, fit="whole")
     difference = (dreamt.images - shown.shown.images).abs().mean()
     assert 0.005 < difference < 0.2
     kept = cnnviz.invert(mini, CAT, ["block1_conv2", "block2_conv2"], size=48, steps=60)
     assert (kept.scores > 0.8).all()
     maps = cnnviz.activations(mini, kept.images, ["block2_conv2"])["block2_conv2"][1]
-    wanted = cnnviz.feature_maps(mini, CAT, "block2_conv2", size=48).maps[0]
+    wanted = cnnviz.feature_maps(mini, CAT, "block2_conv2", size=48, fit="whole").maps[0]
     share = 1 - (maps - wanted).square().sum() / wanted.square().sum()
     assert kept.scores[1].item() == pytest.approx(share.item(), rel=1e-4)
 
@@ -144,7 +144,7 @@ def test_a_networks_first_kernels_may_be_grey(lenet: object, run: Run) -> None:
         (("filters", "--layer", "block5_conv3", "--recipe", "best"), 2, ", ".join(map(repr, RECIPES))),
         (("filters", "--layer", "block5_conv3", "--film", "f.mp4"), 2, "--film writes .gif files"),
         (("filters", "--layer", "block5_conv3", "-o", "f.bmp"), 1, "images end in"),
-        (("filters",), 2, "--layer"),
+        (("filters", "--layer", "block5_conv3", "--objective", "block5_conv3:1"), 2, "--layer"),
         (("filters", "--layer", "block5_conv3", "--film", "/proc/f.gif"), 1, "cannot write /proc/f.gif"),
         (("dream", CAT, "--layer", "block5_conv3", "-o", "/proc/f.png"), 1, "cannot write /proc/f.png"),
         (("classimage", "volcano"), 1, "knows no class 'volcano'"),

@@ -20,7 +20,7 @@ MINI = ["--model", "vgg16-mini"]
 COMMANDS = {
     "featuremaps": [CAT, "--layer", "block2_conv1", "--top", "3", "--scale", "shared", "--fit", "crop"],
     "filters": ["--layer", "block3_conv1", "--filters", "3,5", "--steps", "3", "--seed", "4"],
-    "classimage": ["tabby", "--steps", "2", "--logit-alone"],
+    "classimage": ["tabby", "--steps", "2", "--plain-logit"],
     "dream": [CAT, "--layer", "block2_conv1", "--steps", "2", "--size", "64"],
     "invert": [CAT, "--layer", "block2_conv1", "--steps", "2", "--size", "64"],
     "kernels": [],
@@ -71,6 +71,28 @@ def test_overlays_objectives_gallery_pictures_and_evidence_are_made_again(run: R
     assert "--folder PATH" in run("rerun", "e.png").stderr or result.exit_code
 
 
+LAYOUTS = {
+    "featuremaps": [CAT, "--layer", "block2_conv1:pre", "--top", "4", "--overlay", "--columns", "3", "--title", "Mine"],
+    "filters": ["--layer", "block2_conv1", "--filters", "3,5", "--steps", "2", "--no-captions", "--tile", "90"],
+    "saliency": [CAT, "--method", "grad-cam", "--size", "64", "--alpha", "0.5", "--cmap", "magma", "--dpi", "120"],
+    "kernels": ["--columns", "2", "--tile", "30"],
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_and_looks_are_made_again(run: Run, name: str) -> None:
+    given = LAYOUTS[name]
+    result = run(name, *given, *MINI, "-o", "made.png", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    picture = ["--image", str(CAT)] if CAT in given else []
+    assert "identical" in run("rerun", "made.png", *picture).stdout
+    usual = run(
+        name, *given[: 5 if CAT in given else 6 if name == "filters" else 0], *MINI, "-o", "usual.png", "--quiet"
+    )
+    assert usual.exit_code == 0, usual.stderr
+    assert not np.array_equal(read_made("made.png")[1], read_made("usual.png")[1])
+
+
 def test_every_picture_making_command_is_covered() -> None:
     assert set(COMMANDS) | {"gallery", "evidence", "objective"} == set(MAKERS)
     assert set(ASCENTS) < set(MAKERS)
@@ -105,7 +127,7 @@ def test_numbers_that_differ_by_rounding_are_said_to_be_equal(run: Run) -> None:
 
 def test_the_picture_must_be_given_and_must_be_the_same(run: Run) -> None:
     run("featuremaps", CAT, "--layer", "block1_conv1", *MINI, "-o", "a.png")
-    assert "this was made from cat.jpg; say where that is with --picture PATH" in run("rerun", "a.png").stderr
+    assert "this was made from cat.jpg; say where that is with --image PATH" in run("rerun", "a.png").stderr
     Image.open(CAT).save("cat.jpg", quality=50)
     result = run("rerun", "a.png", "--picture", "cat.jpg")
     assert result.exit_code == 1

@@ -1,6 +1,7 @@
 """Feature maps, their statistics, and their images."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ def test_statistics_by_hand(picture: Tensor) -> None:
     assert maps.order("max") == [0, 2, 1, 3]
     assert maps.order("mean") == [0, 2, 1, 3]
     expected = {"shape": [4, 2, 3], "min": 0, "max": 1, "mean": 0.25, "silent": 2, "silent_fraction": 0.5}
+    expected["fit"] = None
     assert maps.statistics() == expected
     before = cnnviz.feature_maps(Known(), picture, "conv")
     assert before.silent.tolist() == [[False, False, False, True]]
@@ -75,7 +77,7 @@ def test_the_picture_file_goes_through_the_networks_own_preprocessing(mini: Netw
     with Image.open(cat) as image:
         resized = image.resize((192, 128), Image.Resampling.BILINEAR)
     tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None] / 255
-    from_file = cnnviz.feature_maps(mini, cat, "block2_conv2")
+    from_file = cnnviz.feature_maps(mini, cat, "block2_conv2", fit="whole")
     from_tensor = cnnviz.feature_maps(mini, tensor, "block2_conv2")
     torch.testing.assert_close(from_file.maps, from_tensor.maps)
 
@@ -126,7 +128,7 @@ def test_the_sheet_shows_every_value_as_a_square_of_its_colour(picture: Tensor) 
     magma = colour_map("magma")
     assert shows(maps.sheet([0], cmap="magma"), magma[[[0, 64, 128], [191, 255, 128]]], enlargement(3, 1))
     shared = maps.sheet([0, 1], cmap="magma", scale="shared")  # from -1 to 1
-    factor = enlargement(3, columns_for(2, aspect=3 / 2))
+    factor = enlargement(3, columns_for(2, 3 / 2))
     assert shows(shared, magma[[[128, 159, 191], [223, 255, 191]]], factor)
     assert shows(shared, magma[[[128, 96, 64], [32, 0, 64]]], factor)
 
@@ -177,7 +179,7 @@ def test_a_notebook_gets_a_png_with_its_record(mini: Network, cat: Path, tmp_pat
         "channels": [3, 1],
         "scale": "shared",
         "cmap": "magma",
-        "fit": "whole",
+        "fit": "crop",
         "size": None,
     }
     assert str(tmp_path) not in path.read_bytes().decode("latin-1")
@@ -191,9 +193,77 @@ def test_the_figure_has_axes_and_colour_bars_with_the_real_values(picture: Tenso
     drawn = [axis for axis in figure.axes if axis.images]
     np.testing.assert_array_equal(drawn[1].images[0].get_array(), maps.maps[0, 1])
     limits = [axis.images[0].get_clim() for axis in drawn[:2]]
-    assert limits == ([(-1, 1), (-1, 1)] if scale == "shared" else [(0, 1), (-1, 0)])
+    assert limits == [(-1, 1), (-1, 1)], "around zero, for there are values below it"
     assert [axis.get_title() for axis in drawn[:2]] == ["channel 0", "channel 1"]
     figure.savefig(io.BytesIO())
+
+
+def test_maps_with_values_below_zero_diverge_around_zero(picture: Tensor) -> None:
+    """White is zero, blue below and red above, on the sheet and in the figure, of all channels alike."""
+    maps, palette = cnnviz.feature_maps(Known(), picture, "conv"), colour_map("RdBu_r")
+    factor = enlargement(3, 1)
+    assert shows(maps.sheet([0]), palette[[[128, 159, 191], [223, 255, 191]]], factor)
+    assert shows(maps.sheet([1]), palette[[[128, 96, 64], [32, 0, 64]]], factor)
+    assert maps.sheet([0]).made["settings"]["cmap"] is None
+    assert maps.figure([0, 1]).axes[0].images[0].get_cmap().name == "RdBu_r"
+    after = cnnviz.feature_maps(Known(), picture, "relu").figure([0])
+    assert after.axes[0].images[0].get_cmap().name == "viridis"
+
+
+def test_colour_bars_are_as_tall_as_the_maps_and_nothing_has_useless_ticks(picture: Tensor) -> None:
+    maps = cnnviz.feature_maps(Known(), picture, "conv")
+    figure = maps.figure([0, 1, 2])
+    for drawn, bar in zip(figure.axes[::2], figure.axes[1::2], strict=True):
+        assert drawn.get_position().bounds[1::2] == pytest.approx(bar.get_position().bounds[1::2])
+        assert not drawn.get_xticks().size
+        assert not drawn.get_yticks().size
+        assert len(bar.get_yticks()) == 3
+    *drawn, bar = maps.figure([0, 1, 2], scale="shared", columns=1, title="Mine").axes
+    assert (bar.get_position().y0, bar.get_position().y1) == pytest.approx(
+        (drawn[-1].get_position().y0, drawn[0].get_position().y1)
+    )
+
+
+def test_overlays_lie_where_the_map_is_and_show_the_image_elsewhere() -> None:
+    """One map is white in the upper left quarter; its three others keep the image's pixels."""
+    pixels = np.full((40, 60, 3), 100, np.uint8)
+    pixels[:20, :30] = 200
+    module = nn.Conv2d(3, 1, 1)
+    nn.init.constant_(module.weight, 1 / 3)
+    nn.init.constant_(module.bias, -100 / 255)
+    network = cnnviz.wrap(nn.Sequential(module, nn.ReLU()), name="bright", input_size=40)
+    maps = cnnviz.feature_maps(network, Image.fromarray(pixels), "1", fit="whole")
+    page = maps.sheet(overlay=True, tile=60, captions=False)
+    over = page.pixels[16:56, 16:76]
+    assert (over[22:, :] == 100).all()
+    assert (over[:, 32:] == 100).all()
+    assert (np.abs(over[:18, :28].astype(int) - 200).max(-1) > 40).all()
+    assert page.made["settings"]["overlay"] is True
+
+
+def test_titles_and_captions_are_those_of_a_paper(mini: Network, cat: Path) -> None:
+    maps = cnnviz.feature_maps(mini, cat, "block1_conv1", fit="whole")
+    words = [text.get_text() for text in maps.sheet(range(16)).figure().axes[0].texts]
+    assert words[0] == "Feature maps: block1_conv1 (16 channels)"
+    assert words[1] == "cat.jpg, full image, input 192 x 128 px (aspect ratio kept)"
+    assert not any("inactive" in text for text in words)
+    cropped = cnnviz.feature_maps(mini, cat, "block5_conv3", fit="crop")
+    words = [text.get_text() for text in cropped.sheet(range(4)).figure().axes[0].texts]
+    assert words[0] == "Feature maps: block5_conv3 (4 of 192 channels)"
+    assert words[1] == "cat.jpg, center crop, input 128 x 128 px"
+    assert f"{int(cropped.silent.sum())} of 192 channels inactive (all zero)" in words[3]
+
+
+def test_a_layout_is_kept_in_the_record(mini: Network, cat: Path) -> None:
+    maps = cnnviz.feature_maps(mini, cat, "block2_conv1")
+    page = maps.sheet(range(6), columns=2, tile=50, title="Mine", captions=False)
+    layout = page.made["settings"]["layout"]
+    assert layout == {"columns": 2, "tile": 50, "title": "Mine", "captions": False}
+    assert np.array_equal(maps.sheet(range(6), **layout).pixels, page.pixels)
+    assert "layout" not in maps.sheet(captions=True).made["settings"]
+    kernels = cnnviz.kernel_sheet(mini, columns=2)
+    assert kernels.made["settings"]["layout"] == {"columns": 2}
+    assert kernels.pixels.shape[0] > kernels.pixels.shape[1]
 
 
 def test_single_values_share_a_scale(picture: Tensor) -> None:
@@ -205,7 +275,49 @@ def test_single_values_share_a_scale(picture: Tensor) -> None:
     assert sheet.made["settings"]["scale"] == "shared"
 
 
+@pytest.mark.parametrize("layers", [["block1_conv1", "block3_conv1"], ("block3_conv1", "block1_conv1")])
+def test_several_layers_take_one_pass(
+    mini: Network, cat: Path, layers: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = {layer: cnnviz.feature_maps(mini, cat, layer).maps for layer in layers}
+    passes: list[Tensor] = []
+    forward = Network._forward
+    monkeypatch.setattr(Network, "_forward", lambda self, images: passes.append(images) or forward(self, images))
+    together = cnnviz.feature_maps(mini, cat, layers)
+    assert len(passes) == 1
+    assert list(together) == list(layers)
+    for layer, maps in together.items():
+        assert (maps.layer, maps.statistics()["fit"]) == (layer, "crop")
+        torch.testing.assert_close(maps.maps, alone[layer])
+
+
+def test_of_a_list_of_images_there_is_a_list_of_maps(mini: Network, cat: Path) -> None:
+    images = [cat, np.zeros((64, 64, 3), np.uint8)]
+    expected = [cnnviz.feature_maps(mini, image, "block1_conv1", fit="whole").maps for image in images]
+    maps = cnnviz.feature_maps(mini, images, "block1_conv1", fit="whole")
+    assert all(torch.equal(each.maps, alone) for each, alone in zip(maps, expected, strict=True))
+    by_layer = cnnviz.feature_maps(mini, images, ["block1_conv1"], fit="whole")
+    assert torch.equal(by_layer[1]["block1_conv1"].maps, expected[1])
+
+
+def test_maps_are_an_array_to_numpy(picture: Tensor) -> None:
+    maps = cnnviz.feature_maps(Known(), picture, "conv")
+    array = np.asarray(maps)
+    assert (array.dtype, array.shape) == (np.float32, (1, 4, 2, 3))
+    assert np.shares_memory(array, maps.maps.numpy())
+    assert not np.shares_memory(np.array(maps), maps.maps.numpy())
+    np.testing.assert_array_equal(np.asarray(maps, np.float64), maps.maps.double().numpy())
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint16])
+def test_arrays_of_any_precision_show_the_same_image(mini: Network, kind: type, cat: Path) -> None:
+    levels = np.asarray(Image.open(cat).convert("RGB"))
+    given = levels.astype(np.uint16) * 257 if kind is np.uint16 else (levels / 255).astype(kind)
+    maps, expected = (np.asarray(cnnviz.feature_maps(mini, array, "block1_conv1")) for array in (given, levels))
+    np.testing.assert_allclose(maps, expected, atol=0.02 * expected.max())  # 8 bits are rounded once more
+
+
 def test_maps_print_as_one_line(mini: Network, cat: Path) -> None:
     maps = cnnviz.feature_maps(mini, cat, "block5_conv3")
     silent = int(maps.silent.sum())
-    assert repr(maps) == f"FeatureMaps(block5_conv3 of vgg16-mini, 1 x 192 x 8 x 12, {silent} silent)"
+    assert repr(maps) == f"FeatureMaps(block5_conv3 of vgg16-mini, 1 x 192 x 8 x 8, {silent} inactive)"

@@ -406,7 +406,7 @@ def test_status_and_plan_count(run: Run) -> None:
     run(
         "gallery", "build", "g", "--model", "vgg16-mini", "--layers", "block1_conv1", "--filters", "0-2", "--steps", "2"
     )
-    status = json.loads(run("gallery", "status", "g", "--json").stdout)
+    status = json.loads(run("gallery", "status", "g", "--json").stdout)["layers"]
     assert status[0] | {"ok": 0, "weak": 0, "dead": 0} == {
         "layer": "block1_conv1", "filters": 3, "drawn": 3, "ok": 0, "weak": 0, "dead": 0
     }  # fmt: skip

@@ -87,7 +87,7 @@ def test_the_wheel_alone_makes_the_first_picture(wheel: Path, tmp_path: Path) ->
     ]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert (tmp_path / "cat_vgg16-mini_block3_conv3.png").stat().st_size > 10_000
+    assert (tmp_path / "cat_vgg16-mini_featuremaps_block3_conv3.png").stat().st_size > 10_000
 
 
 def readme_blocks(language: str) -> list[str]:

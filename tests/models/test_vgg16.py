@@ -98,7 +98,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 @torch.no_grad()
 def test_maps_are_those_of_the_float32_originals(built_in: Network) -> None:
-    outputs = cnnviz.activations(built_in, show(built_in, CAT).images, list(ORIGINALS))
+    outputs = cnnviz.activations(built_in, show(built_in, CAT, fit="whole").images, list(ORIGINALS))
     assert list(ORIGINALS) == built_in.convolutions
     for layer, (scale, means) in ORIGINALS.items():
         maps = outputs[layer][0]

@@ -221,8 +221,9 @@ def test_gradients_flow_from_a_later_map_to_an_earlier_one(small_vgg: SmallVGG) 
     torch.testing.assert_close(gradient, torch.autograd.grad(logits[0, 2], maps)[0])
 
 
-def test_a_single_name_or_a_file_is_refused(small_vgg: SmallVGG) -> None:
-    network = cnnviz.wrap(small_vgg, name="vgg", input_size=64)
-    for images, layers in ((torch.rand(1, 3, 64, 64), "block1_conv1"), ("cat.jpg", ["block1_conv1"])):
-        with pytest.raises(TypeError, match="a tensor of images and a list of layer names"):
-            cnnviz.activations(network, images, layers)
+def test_a_single_name_is_a_list_of_one_and_a_file_is_refused(small_vgg: SmallVGG) -> None:
+    network, images = cnnviz.wrap(small_vgg, name="vgg", input_size=64), torch.rand(1, 3, 64, 64)
+    single, listed = (cnnviz.activations(network, images, layers) for layers in ("block1_conv1", ["block1_conv1"]))
+    assert torch.equal(single["block1_conv1"], listed["block1_conv1"])
+    with pytest.raises(TypeError, match="takes a tensor of images, not a str"):
+        cnnviz.activations(network, "cat.jpg", ["block1_conv1"])

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import cnnviz
+from cnnviz.errors import ModelError
 from cnnviz.isolation import seeded
-from cnnviz.networks.devices import devices, fast_dtype
+from cnnviz.networks.devices import check_device, devices, fast_dtype
 from cnnviz.networks.network import Network
 
 CPU = torch.device("cpu")
@@ -39,6 +40,22 @@ def test_the_fastest_device_comes_first(monkeypatch: pytest.MonkeyPatch, cuda: b
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
     assert devices()[0] == expected
     assert devices()[-1] == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "meta", "gpu", torch.device("cuda")])
+def test_a_device_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(ModelError, match=rf"^PyTorch finds no device '{device}' here; there is cpu.$"):
+        cnnviz.load("vgg16-mini", device=device)
+    assert cnnviz.load("vgg16-mini", device="cpu").device == CPU
+
+
+def test_cards_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert check_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(ModelError, match="no device 'cuda:1' here; there is cuda and"):
+        check_device("cuda:1")
 
 
 @pytest.fixture

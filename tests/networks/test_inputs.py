@@ -25,16 +25,16 @@ from tests.support.networks import LeNet
 
 
 def test_the_whole_picture_keeps_its_aspect(mini: Network, cat: Path) -> None:
-    shown = show(mini, cat)
+    shown = show(mini, cat, fit="whole")
     assert shown.images.shape == (1, 3, 128, round(128 * 451 / 300))
     assert (shown.how, shown.seen) == ("whole", (0, 0, 451, 300))
-    assert show(mini, cat, size=60).images.shape == (1, 3, 60, 90)
+    assert show(mini, cat, size=60, fit="whole").images.shape == (1, 3, 60, 90)
     assert 0 <= shown.images.min() < shown.images.max() <= 1
 
 
 def test_a_network_of_one_size_gets_the_picture_squeezed(lenet: LeNet, cat: Path) -> None:
     network = cnnviz.wrap(lenet, name="lenet", input_size=28, mean=[0.13], std=[0.38])
-    shown = show(network, cat)
+    shown = show(network, cat, fit="whole")
     assert shown.images.shape == (1, 1, 28, 28)
     assert shown.how == "squeezed"
     expected = np.asarray(Image.open(cat).convert("L").resize((28, 28), Image.Resampling.BILINEAR)) / 255
@@ -65,7 +65,7 @@ def test_the_whole_is_resized_as_published(name: str, bicubic: bool, cat: Path) 
     image = Image.open(cat)
     size = [224, round(224 * 451 / 300)] if network.takes_any_size else [224, 224]
     expected = functional.to_tensor(functional.resize(image, size, interpolation))
-    assert torch.equal(show(network, image).images[0], expected)
+    assert torch.equal(show(network, image, fit="whole").images[0], expected)
 
 
 def test_values_that_bicubic_interpolation_overshoots_stay_in_range() -> None:
@@ -225,7 +225,7 @@ def png16(values: NDArray[np.uint16]) -> bytes:
 
 def test_a_large_deep_image_is_resized_without_losing_depth() -> None:
     ramp = np.linspace(0.25, 0.26, 256, dtype=np.float32)[None].repeat(200, 0)
-    images = show(network_of(1), ramp).images
+    images = show(network_of(1), ramp, fit="whole").images
     assert images.shape[2:] == (64, 82)
     assert len(torch.unique(images[0, 0, 30])) == 82
     assert 0.25 <= images.min() < images.max() <= 0.26

@@ -3,6 +3,7 @@
 import copy
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -139,6 +140,31 @@ def test_whether_a_network_takes_any_size_is_found_out(mini: Network, lenet: LeN
     assert wrapped(nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())).takes_any_size
 
 
+def test_mean_and_std_may_be_tensors_or_arrays_of_any_shape(small_vgg: SmallVGG) -> None:
+    mean, std, images = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3], torch.rand(1, 3, 64, 64)
+    expected = wrapped(small_vgg, mean=mean, std=std)(images)
+    tensors = wrapped(small_vgg, mean=torch.tensor(mean).view(1, 3, 1, 1), std=torch.tensor(std).view(3, 1, 1))
+    arrays = wrapped(small_vgg, mean=np.array(mean, np.float32), std=tuple(std))
+    assert torch.equal(tensors(images), expected)
+    assert torch.equal(arrays(images), expected)
+    with pytest.raises(ModelError, match="mean has 4 numbers; net takes images of 3"):
+        wrapped(small_vgg, mean=torch.rand(1, 4, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"mean": "imagenet"}, "mean is a number, or one for each colour channel; this str is neither"),
+        ({"std": None}, "std is a number, or one for each colour channel; this NoneType is neither"),
+        ({"input_size": 64.0}, r"the input size of net is a side or \(height, width\) in pixels, not 64.0"),
+        ({"input_size": [64]}, r"the input size of net is a side or \(height, width\) in pixels, not \[64\]"),
+    ],
+)
+def test_settings_that_are_none_are_refused_in_one_line(settings: dict[str, object], text: str) -> None:
+    with pytest.raises(ModelError, match=text):
+        wrapped(SmallVGG(), **settings)
+
+
 def test_one_mean_serves_all_channels_and_channels_are_found(lenet: LeNet) -> None:
     network = wrapped(lenet, input_size=28, mean=[0.13], std=[0.38])
     assert network.channels == 1
@@ -218,7 +244,7 @@ def test_a_shared_relu_has_no_block_names() -> None:
 
 def test_hints_name_each_layer_once_whatever_its_capitals(mini: Network) -> None:
     with pytest.raises(UnknownNameError) as caught:
-        mini.qualified("BLOCK1_conv1")
+        mini.qualified("BLOK1_conv1")
     hints = str(caught.value).split("did you mean ")[1].split("?")[0].split(" or ")
     assert hints[0] == "'block1_conv1'"
     assert len(set(hints)) == len(hints)

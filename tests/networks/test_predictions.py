@@ -21,6 +21,15 @@ def test_predictions_are_the_softmax_of_the_logits(mini: Network, cat: Path) -> 
     assert all(one.label == mini.labels[one.index].split(", ")[0] for one in found)
 
 
+def test_of_a_list_of_images_there_is_a_list_of_predictions(mini: Network, cat: Path) -> None:
+    images = [cat, torch.rand(3, 64, 64)]
+    assert cnnviz.predict(mini, images, top=2) == [cnnviz.predict(mini, image, top=2) for image in images]
+    assert cnnviz.predict(mini, tuple(images), top=2) == cnnviz.predict(mini, images, top=2)
+    first, second = cnnviz.explain(mini, images, "tabby", methods="saliency", checks=())
+    assert (first.shown.names, second.shown.names) == (("cat.jpg",), ("image 0",))
+    assert (first.rows()[0]["fit"], second.rows()[0]["fit"]) == ("crop", None)
+
+
 def test_a_network_without_labels_numbers_its_classes() -> None:
     module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     found = cnnviz.predict(cnnviz.wrap(module, name="net", input_size=8), torch.rand(3, 8, 8))

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnviz.errors import OutputError, PictureError
+from cnnviz.errors import OutputError, PictureError, ShapeError
 from cnnviz.files import whole_file
+from cnnviz.pictures.drawings import font, resized, wrapped
 from cnnviz.pictures.records import METADATA, read_record
-from cnnviz.pictures.sheets import ColourBar, Sheet, Tile, columns_for, fitted, font, sheet
+from cnnviz.pictures.sheets import ColourBar, Layout, Sheet, Tile, columns_for, sheet
 
 
 def flat(value: int, height: int = 10, width: int = 10) -> np.ndarray:
@@ -41,7 +42,7 @@ def test_columns_fill_the_sheet_well(count: int, aspect: float) -> None:
     assert 1 <= columns <= count
     assert columns * (rows - 1) < count
     if count > 12:
-        assert 0.4 < columns * aspect / rows < 4
+        assert 0.8 < columns * aspect / rows < 6
 
 
 def test_tile_counts_of_common_layers_leave_no_holes() -> None:
@@ -50,8 +51,8 @@ def test_tile_counts_of_common_layers_leave_no_holes() -> None:
 
 
 def test_labels_and_notes_are_drawn_beneath_their_tiles() -> None:
-    bare = sheet([Tile(flat(200), "")] * 4, lines=["title"]).pixels
-    labelled = sheet([Tile(flat(200), "")] * 3 + [Tile(flat(200), "17", "0.5")], lines=["title"]).pixels
+    bare = sheet([Tile(flat(200), "0")] * 4, lines=["title"]).pixels
+    labelled = sheet([Tile(flat(200), "0")] * 3 + [Tile(flat(200), "17", "0.5")], lines=["title"]).pixels
     rows, columns = np.nonzero((bare != labelled).any(-1))
     tile_rows, tile_columns = np.nonzero((bare == 200).all(-1))
     assert rows.min() > np.quantile(tile_rows, 0.99)
@@ -59,16 +60,110 @@ def test_labels_and_notes_are_drawn_beneath_their_tiles() -> None:
     assert (columns < np.median(columns)).any()
 
 
-def test_the_header_is_never_cut_but_for_endless_names() -> None:
+def words_of(page: Sheet) -> list[str]:
+    """Every line of text on a sheet, as its figure has it."""
+    return [text.get_text() for text in page.figure().axes[0].texts]
+
+
+def test_header_and_captions_wrap_and_are_never_cut() -> None:
     line = "a line of the usual length, such as names of an image, a network and a layer need"
     bar = ColourBar(flat(5, 256)[:, 0], "0", "1")
-    short = sheet([Tile(flat(9, 1, 1), "0")], lines=[line, line], colour_bars=[bar]).pixels
-    assert short.shape[1] >= font(17).getlength(line)
-    assert (short[:, -16:] == 255).all()
-    endless = sheet([Tile(flat(9, 1, 1), "0")], lines=["x" * 3000]).pixels
-    assert endless.shape[1] < 1400
-    assert fitted("x" * 300, 17, 200).endswith("…")
-    assert font(17).getlength(fitted("x" * 300, 17, 200)) <= 200
+    short = sheet([Tile(flat(9, 1, 1), "0")], lines=[line, line], colour_bars=[bar])
+    assert short.pixels.shape[1] >= font(17).getlength(line)
+    assert (short.pixels[:, -16:] == 255).all()
+    endless = sheet([Tile(flat(9, 1, 1), "0")], lines=["x" * 3000])
+    assert endless.pixels.shape[1] < 1400
+    assert "".join(words_of(endless)) == "x" * 3000 + "0"
+    label, note, below = "a label that needs more than one line", "and a note that needs its own", "evidence " * 9
+    page = sheet([Tile(flat(9), label, note, below=[below])] * 2, lines=["title"], tile=120)
+    assert " ".join(words_of(page)).count(f"{label} {note} {below}".strip()) == 2
+    assert (page.pixels[-16:] == 255).all()
+
+
+@given(text=st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=80), width=st.integers(20, 300))
+def test_wrapped_lines_fit_and_keep_every_letter(text: str, width: int) -> None:
+    lines = wrapped(text, 13, width)
+    assert all(font(13).getlength(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == "".join(text.split())
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(32, 16, 16), (32, 12, 18), (64, 28, 28), (128, 14, 14)])
+def test_sheets_of_many_tiles_are_as_wide_as_a_slide(count: int, height: int, width: int) -> None:
+    tiles = [Tile(flat(9, height, width), str(number), "0.5") for number in range(count)]
+    page = sheet(tiles, lines=["title", "a", "b", "c"], picture=flat(1, 200, 300))
+    assert 1.35 < page.pixels.shape[1] / page.pixels.shape[0] < 2.6
+
+
+def test_a_layout_can_be_asked_for() -> None:
+    tiles = [Tile(flat(100 + number, 10, 20), "label", "note", below=["below"]) for number in range(5)]
+    usual = sheet(tiles, lines=["title", "more"], picture=flat(1))
+    bare = sheet(tiles, lines=["title", "more"], picture=flat(1), columns=2, tile=40, captions=False)
+    assert bare.pixels.shape == (2 * 16 + 3 * 20 + 2 * 8, 2 * 16 + 2 * 40 + 8, 3)
+    assert words_of(bare) == []
+    titled = sheet(tiles, lines=["title", "more"], title="Mine")
+    assert words_of(titled)[:2] == ["Mine", "more"]
+    assert words_of(usual)[0] == "title"
+    wide = sheet(tiles, lines=["title"], tile=37).pixels
+    rows, columns = np.nonzero((wide == 101).all(-1))
+    assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == (37, 18)
+
+
+@pytest.mark.parametrize("layout", [{"columns": 0}, {"tile": 10**9}, {"dpi": 10**6}, {"tile": "x"}])
+def test_layouts_out_of_range_are_refused(layout: Layout) -> None:
+    with pytest.raises(ShapeError, match="must be 1 to"):
+        sheet([Tile(flat(1), "")], lines=["title"], **layout)
+
+
+def page_of_four(**layout: int) -> Sheet:
+    tiles = [Tile(flat(60 * number, 8, 8), str(number), "$0.5") for number in range(4)]
+    bar = ColourBar(flat(5, 256)[:, 0], "low", "high")
+    return sheet(tiles, lines=["A title", "größer"], picture=flat(33), colour_bars=[bar], **layout)
+
+
+def test_vector_files_have_text_as_text_and_no_date(tmp_path: Path) -> None:
+    page = page_of_four()
+    svg = page.save(tmp_path / "a.svg").read_text()
+    for text in ("A title", "größer", "low", "high", "$0.5"):
+        assert f">{text}</text>" in svg
+    pdf = page.save(tmp_path / "a.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf, "TrueType, whose text can be selected and edited"
+    assert b"CreationDate" not in pdf
+    assert "<dc:date>" not in svg
+    assert page_of_four().save(tmp_path / "b.svg").read_text() == svg
+    assert page_of_four().save(tmp_path / "b.pdf").read_bytes() == pdf
+
+
+def test_the_figure_has_every_tile_where_the_sheet_has_it() -> None:
+    page = page_of_four()
+    figure = page.figure()
+    height, width = page.pixels.shape[:2]
+    assert tuple(figure.get_size_inches() * 100) == (width, height)
+    drawn = page_of_four(dpi=100).pixels
+    for value in (0, 60, 120, 180):
+        mask = (page.pixels == value).all(-1)
+        same = (np.abs(drawn.astype(int) - value) <= 2).all(-1) & mask
+        assert same.sum() > 0.9 * mask.sum() > 100
+    assert page_of_four(dpi=200).pixels.shape[:2] == pytest.approx((2 * height, 2 * width), abs=1)
+
+
+def test_the_resolution_is_written_into_files(tmp_path: Path) -> None:
+    with Image.open(page_of_four(dpi=150).save(tmp_path / "a.png")) as image:
+        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+
+
+def test_a_sheet_of_pixels_alone_becomes_a_vector_file_too(tmp_path: Path) -> None:
+    assert b"<image" in Sheet(flat(7, 30, 40)).save(tmp_path / "a.svg").read_bytes()
+
+
+def test_small_images_are_enlarged_as_squares() -> None:
+    pixels = np.zeros((28, 28, 3), np.uint8)
+    pixels[::2] = 255
+    page = sheet([Tile(flat(9), "")], lines=["title"], picture=pixels).pixels
+    thumbnail = page[16 : 16 + 28 * 5, 16 : 16 + 28 * 5]
+    assert np.array_equal(thumbnail, pixels.repeat(5, 0).repeat(5, 1))
+    assert set(np.unique(resized(pixels, 84, 84, smooth=False))) == {0, 255}
+    assert len(np.unique(resized(pixels, 84, 84, smooth=True))) > 2
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "webp", "PNG"])
@@ -99,7 +194,7 @@ def test_a_picture_without_a_record_says_so(tmp_path: Path) -> None:
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"a.gif: images end in .png"):
+    with pytest.raises(OutputError, match=r"a.gif: images end in .png, .* .pdf, .svg"):
         Sheet(flat(1)).save(tmp_path / "a.gif")
     assert not list(tmp_path.iterdir())
 

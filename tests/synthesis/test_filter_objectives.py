@@ -182,7 +182,7 @@ def test_images_of_a_filter_that_responds_to_two_things_show_both() -> None:
     )
     assert abs(alone) < 0.15
     assert sum(red > 0.2 for red in reds) == sum(red < -0.2 for red in reds) == 2
-    with pytest.raises(ShapeError, match="climb together"):
+    with pytest.raises(ShapeError, match="optimized together"):
         cnnviz.filter_images(network, "2", [0], diverse=4, batch=3)
 
 

@@ -26,7 +26,18 @@ from cnnviz.networks.network import Network
 from cnnviz.pictures.colours import colour_map
 from cnnviz.pictures.reading import Picture
 from cnnviz.pictures.records import read_record
-from cnnviz.web.app_parts import MEGABYTES, SAMPLE, Climb, blend, networks, tiles, uploaded
+from cnnviz.web.app_parts import (
+    CLASS,
+    MEGABYTES,
+    SAMPLE,
+    Optimization,
+    blend,
+    colour_bar,
+    map_overlay,
+    networks,
+    tiles,
+    uploaded,
+)
 from tests.support.commands import Run
 from tests.support.paths import CAT, ROOT
 
@@ -101,32 +112,56 @@ def test_a_blend_goes_from_the_picture_to_the_map(mini: Network) -> None:
     assert np.ptp(over) > 200
 
 
-def test_a_climb_in_pieces_ends_where_the_whole_one_does(mini: Network) -> None:
-    climb, shares, sights = Climb(mini, LAYER, 3), [0.0], []
-    while climb.go_on(8):
-        shares.append(climb.share)
-        sights.append(climb.pixels())
+def test_a_map_overlay_is_clear_at_the_minimum_and_yellow_at_the_maximum(mini: Network) -> None:
+    maps = cnnviz.feature_maps(mini, CAT, "block1_conv2")
+    channel = maps.order()[1]
+    over, picture = map_overlay(maps, channel), np.asarray(Image.open(CAT).convert("RGB"))
+    left, top, right, bottom = map(round, maps.shown.seen)
+    values = maps.maps[0, channel].numpy()
+    scale = (bottom - top) / values.shape[0]
+    row, column = (round(top + scale * (place + 0.5)) for place in divmod(values.argmax(), values.shape[1]))
+    assert over.shape == picture.shape
+    assert np.abs(over[row, left + column - top].astype(int) - colour_bar("viridis")[0, -1]).mean() < 90
+    assert (over[top:bottom, left:right] != picture[top:bottom, left:right]).any(2).mean() > 0.5
+
+
+def test_a_class_is_optimized_like_a_filter(mini: Network) -> None:
+    tabby = cnnviz.class_index(mini, "tabby")
+    optimization = Optimization(mini, CLASS, tabby)
+    while optimization.go_on(8):
+        pass
+    assert optimization.synthesis is not None
+    whole = cnnviz.class_images(mini, tabby, preset="draft", batch=1)
+    torch.testing.assert_close(optimization.synthesis.images, whole.images, rtol=0, atol=0)
+    assert optimization.about == (mini.name, mini.weights, CLASS, tabby)
+
+
+def test_an_optimization_in_pieces_ends_where_the_whole_one_does(mini: Network) -> None:
+    optimization, shares, sights = Optimization(mini, LAYER, 3), [0.0], []
+    while optimization.go_on(8):
+        shares.append(optimization.share)
+        sights.append(optimization.pixels())
     whole = cnnviz.filter_images(mini, LAYER, 3, preset="draft", batch=1)
-    synthesis = climb.synthesis
+    synthesis = optimization.synthesis
     assert synthesis is not None
     torch.testing.assert_close(synthesis.images, whole.images, rtol=0, atol=0)
     assert synthesis.settings == whole.settings
-    assert climb.curve == synthesis.curves[0].tolist()
-    assert len(climb.curve) == climb.steps == 64
-    assert (climb.over, climb.tries) == (True, 1)
+    assert optimization.curve == synthesis.curves[0].tolist()
+    assert len(optimization.curve) == optimization.steps == 64
+    assert (optimization.over, optimization.tries) == (True, 1)
     assert shares == sorted(shares)
-    np.testing.assert_array_equal(climb.pixels(), (synthesis.images[0].permute(1, 2, 0) * 255).round().byte())
+    np.testing.assert_array_equal(optimization.pixels(), (synthesis.images[0].permute(1, 2, 0) * 255).round().byte())
     assert (sights[0] != sights[-1]).mean() > 0.5
 
 
-def test_a_climb_that_is_stopped_goes_no_further(mini: Network) -> None:
-    climb = Climb(mini, LAYER, 3)
-    climb.go_on(7)
-    climb.stop()
-    assert not climb.go_on(8)
-    assert len(climb.curve) == 8
-    assert climb.pixels().shape == (64, 64, 3)
-    assert climb.synthesis is None
+def test_an_optimization_that_is_stopped_goes_no_further(mini: Network) -> None:
+    optimization = Optimization(mini, LAYER, 3)
+    optimization.go_on(7)
+    optimization.stop()
+    assert not optimization.go_on(8)
+    assert len(optimization.curve) == 8
+    assert optimization.pixels().shape == (64, 64, 3)
+    assert optimization.synthesis is None
 
 
 KNOWN: dict[object, Explanation] = {}
@@ -205,11 +240,11 @@ def test_the_page_starts_with_vgg16_and_a_cat_and_its_classes_by_the_small_netwo
     maps = page.record("Download these maps", tmp_path)
     assert maps["picture"] == {"name": "cat.jpg", "sha256": cnnviz.read_picture(CAT).sha256}
     assert (maps["network"]["name"], maps["network"]["weights"]) == ("vgg16", vgg16.BUILT_IN)
-    assert any(caption.startswith("The 16 most active of 256 maps of 84 x 56") for caption in page.captions())
+    assert any("The 16 most active of 256 channels, maps of 56 x 56." in caption for caption in page.captions())
     (told,) = [caption for caption in page.captions() if "classifier" in caption]
     assert "classes are by vgg16-mini" in told
     assert "`cnnviz weights vgg16` downloads it (528 MB)" in told
-    assert "What vgg16-mini takes the whole image for:" in page.captions()
+    assert "Prediction: vgg16-mini" in page.captions()
     assert page.record("Download the sheet", tmp_path)["network"]["name"] == "vgg16-mini"
 
 
@@ -219,7 +254,7 @@ def test_a_network_with_its_classifier_does_it_all(page: Page, mini: Network, mo
     monkeypatch.setattr("cnnviz.models.load", lambda name, **_: {"vgg16": whole}[name])
     page.run()
     assert page.errors() == []
-    assert "What vgg16 takes the whole image for:" in page.captions()
+    assert "Prediction: vgg16" in page.captions()
     assert not any("classifier" in caption for caption in page.captions())
 
 
@@ -241,16 +276,16 @@ def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini
     page.widget("button", f"filter {chosen}").click()
     page.run()
     assert page.widget("number_input", "Filter").value == chosen
-    page.widget("button", f"Draw what filter {chosen} looks for").click()
+    page.widget("button", f"Visualize filter {chosen}").click()
     page.run()
-    made = page.record("Download this image", tmp_path)
+    made = page.record("Download this filter visualization", tmp_path)
     assert (made["command"], made["settings"]["layer"], made["settings"]["filters"]) == ("filters", LAYER, [chosen])
     compared = "168 simple patterns, 16 noise images, 9 photographs"
     assert any(compared in caption for caption in page.captions())
 
     page.widget("selectbox", "Method").set_value("saliency")
-    page.widget("text_input", "Or any other class").set_value("tabby")
-    page.widget("slider", "Opacity of the map").set_value(30)
+    page.widget("text_input", "Class to explain: any other").set_value("tabby")
+    page.widget("slider", "Opacity of the overlay").set_value(30)
     page.run()
     made = page.record("Download the sheet", tmp_path)
     tabby = cnnviz.class_index(mini, "tabby")
@@ -258,26 +293,42 @@ def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini
     row = list(KNOWN.values())[-1].rows()[0]
     assert (row["method"], row["label"]) == ("saliency", "tabby")
     evidence = next(caption for caption in page.captions() if caption.startswith("Deletion"))
-    assert f"Deletion {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%};" in evidence
-    assert f"insertion {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%};" in evidence
-    assert page.record("Download this image", tmp_path)["opacity"] == 0.3
+    assert f"Deletion AUC {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%};" in evidence
+    assert f"insertion AUC {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%};" in evidence
+    assert page.record("Download the overlay", tmp_path)["opacity"] == 0.3
 
 
-def test_a_climb_can_be_stopped_and_the_page_goes_on(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_visualization_and_a_dream(page: Page, mini: Network, tmp_path: Path) -> None:
     page.start()
-    drawing = next(one for one in page.test.button if one.label.startswith("Draw what"))
-    on = Climb.go_on
+    page.widget("text_input", "Class to visualize: any other").set_value("goldfish")
+    page.run()
+    page.widget("button", "Visualize the class").click()
+    page.run()
+    made = page.record("Download this class visualization", tmp_path)
+    assert (made["command"], made["settings"]["classes"]) == ("classimage", [cnnviz.class_index(mini, "goldfish")])
+    layer = page.widget("selectbox", "Layer").value
+    page.widget("button", f"Run DeepDream on {layer}").click()
+    page.run()
+    made = page.record("Download the DeepDream", tmp_path)
+    assert (made["command"], made["settings"]["layer"]) == ("dream", layer)
+    assert page.errors() == []
 
-    def stopped_after_a_look(climb: Climb, steps: int) -> bool:
-        if len(climb.curve) > 1:
-            climb.stop()
-        return on(climb, steps)
 
-    monkeypatch.setattr(Climb, "go_on", stopped_after_a_look)
+def test_an_optimization_can_be_stopped_and_the_page_goes_on(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.start()
+    drawing = next(one for one in page.test.button if one.label.startswith("Visualize filter"))
+    on = Optimization.go_on
+
+    def stopped_after_a_look(optimization: Optimization, steps: int) -> bool:
+        if len(optimization.curve) > 1:
+            optimization.stop()
+        return on(optimization, steps)
+
+    monkeypatch.setattr(Optimization, "go_on", stopped_after_a_look)
     drawing.click()
     page.run()
     assert any(caption.startswith("Stopped after 9 steps") for caption in page.captions())
-    assert "Download this image" not in page.downloads
+    assert "Download this filter visualization" not in page.downloads
     page.widget("slider", "Channels").set_value(2)
     page.run()
     assert len([one for one in page.test.button if one.label.startswith("filter ")]) == 2
@@ -289,7 +340,7 @@ def test_faults_are_told_in_one_line(page: Page, mini: Network) -> None:
     assert [error.split(":")[0] for error in page.errors()] == ["cat.jpg is damaged and cannot be read"]
     page.give(CAT.read_bytes(), "cat.jpg")
     page.run()
-    page.widget("text_input", "Or any other class").set_value("tabbi")
+    page.widget("text_input", "Class to explain: any other").set_value("tabbi")
     page.run()
     with pytest.raises(cnnviz.CnnvizError) as told:
         cnnviz.class_index(mini, "tabbi")
@@ -379,15 +430,15 @@ ENDLESS = f"""
 import time
 from cnnviz.web import app_parts
 
-class Endless(app_parts.Climb):
+class Endless(app_parts.Optimization):
     def go_on(self, steps):
         if self.about[2] != "block5_conv3" or not self.curve or self.over:
             return super().go_on(steps)
         time.sleep(0.05)
         return True
 
-if app_parts.Climb.__name__ != "Endless":
-    app_parts.Climb = Endless
+if app_parts.Optimization.__name__ != "Endless":
+    app_parts.Optimization = Endless
 with open({str(PAGE)!r}) as file:
     exec(compile(file.read(), {str(PAGE)!r}, "exec"))
 """
@@ -437,7 +488,7 @@ def pick(window: Any, network: Network, layer: str) -> None:
     window.get_by_text("classes are by vgg16-mini").wait_for(state="hidden")  # until then the layers are another's
     still(window)
     take(window, "Layer", layer)
-    window.get_by_text(f"of {count} maps of {width} x {height}").wait_for()
+    window.get_by_text(f"of {count} channels, maps of {width} x {height}").wait_for()
     still(window)
 
 
@@ -454,22 +505,33 @@ def test_the_main_path_in_a_browser(browser: Any, endless: Served, mini: Network
     picture = {"name": MARKDOWN, "mimeType": "image/jpeg", "buffer": CAT.read_bytes()}
     window.locator("input[type=file]").set_input_files(files=[picture])
     window.get_by_text(f"{MARKDOWN}, 451 x 300 px", exact=True).wait_for()
-    window.get_by_text(f"Why {cnnviz.predict(mini, CAT)[0].label}").wait_for()
+    window.get_by_text(f"Attribution: {cnnviz.predict(mini, CAT)[0].label}").wait_for()
     window.get_by_text("classes are by vgg16-mini").wait_for()
     pick(window, mini, LAYER)
-    chosen = window.get_by_role("button", name="filter ", exact=False).nth(2)
-    number = chosen.inner_text().removeprefix("filter ")
-    chosen.click()
-    window.get_by_role("button", name=f"Draw what filter {number} looks for").click()
+    place = window.locator('[class*="st-key-map-"]').nth(2)
+    number = place.get_by_role("button").inner_text().removeprefix("filter ")
+    seen = place.locator("img").bounding_box()
+    window.mouse.click(seen["x"] + seen["width"] / 2, seen["y"] + seen["height"] / 2)  # the map itself
+    window.get_by_role("button", name=f"Visualize filter {number}").click()
     window.get_by_text("noise images").wait_for()
-    made = saved(window, "Download this image", tmp_path)
+    still(window)
+    assert window.get_by_test_id("stVegaLiteChart").count() == 1, "nothing of what was shown on the way is left"
+    made = saved(window, "Download this filter visualization", tmp_path)
     assert made["settings"]["filters"] == [int(number)]
     made = saved(window, "Download these maps", tmp_path)
     assert made["picture"] == {"name": MARKDOWN, "sha256": cnnviz.read_picture(CAT).sha256}
     pick(window, mini, "block5_conv3")
-    window.get_by_role("button", name="Draw what").click()
+    window.get_by_role("button", name="Visualize filter").click()
     window.get_by_role("button", name="Stop").click()
     window.get_by_text("Stopped after").wait_for()
+    window.set_viewport_size({"width": 390, "height": 4000})
+    still(window)
+    boxes = window.locator("[data-testid=stMain] :is(img, button, input, canvas, p)").evaluate_all(
+        "all => all.map(each => each.getBoundingClientRect()).filter(box => box.width).map(box => [box.x, box.right])"
+    )
+    assert len(boxes) > 50
+    assert min(left for left, _ in boxes) >= 0
+    assert max(right for _, right in boxes) <= 390, "a phone shows all of it"
     assert wrong == []
     assert len(requests) > 10
     own = (f"http://127.0.0.1:{endless.port}/", f"blob:http://127.0.0.1:{endless.port}/", "data:")

@@ -113,7 +113,7 @@ def test_what_is_not_drawn_or_drawn_otherwise_is_said_to_be_not_drawn_yet(store:
         assert said == (number in (3, 4, 5))
     assert "9: 2 ok, 2 weak, 2 dead, 3 not drawn yet" in read(store, "layers/block2_conv1.html").text
     assert "16 drawn" in read(store, "index.html").text
-    assert "sees the whole image · 33 % dead" in read(store, "index.html").text
+    assert "receptive field full input · 33 % dead" in read(store, "index.html").text
 
 
 def test_a_gallery_of_which_nothing_is_drawn_has_its_pages(tmp_path: Path) -> None:
@@ -127,16 +127,16 @@ def test_a_filter_page_says_what_its_record_says(store: Store) -> None:
     write_site(store)
     text = read(store, "filters/block1_conv2/0001.html").text
     for said in (
-        "Score 6",
-        "97.5 % of simple patterns, noise and photographs",
-        "Tries 2",
-        "Mean activation 1.5",
-        "Max activation 20",
+        "Score 6.00",
+        "Percentile 97.5 % of simple patterns, noise and photographs score lower",
+        "Attempts 2",
+        "Mean activation 1.50",
+        "Max activation 20.0",
     ):
         assert said in text
-    assert "weak : A simple pattern, noise or a photograph excites the filter more" in text
-    assert "filter 0 +0.5" in text
-    assert "filter 2 \N{MINUS SIGN}1.5" in text
+    assert "weak : A simple pattern, noise or a photograph scores higher" in text
+    assert "filter 0 +0.500" in text
+    assert "filter 2 \N{MINUS SIGN}1.50" in text
     assert "--filters 1 --model vgg-tiny" in text
     assert "--batch 2" in text, "as many at a time as memory did for"
 
@@ -151,10 +151,10 @@ def test_examples_are_shown_where_they_are_and_of_the_same_weights_only(store: S
     reader = read(store, page)
     tiles = [image for image in reader.images if "examples/" in str(image["src"])]
     assert [tile["style"] for tile in tiles] == [f"object-position:{share}% 0" for share in ("0.0", "50.0", "100.0")]
-    assert "4.5 cats/1.jpg 3.5 cats/1.jpg 2.5 cats/1.jpg" in reader.text
-    assert "this image: 20" in reader.text
+    assert "max 4.50 cats/1.jpg max 3.50 cats/1.jpg max 2.50 cats/1.jpg" in reader.text
+    assert "visualization: 20.0" in reader.text
     without = read(store, "filters/block1_conv2/0001.html")
-    assert "4.5 cats/1.jpg" in without.text
+    assert "4.50 cats/1.jpg" in without.text
     assert not any("examples/" in str(image["src"]) for image in without.images)
     about = store.folder / "examples.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"seen": "other"}))
@@ -165,10 +165,21 @@ def test_examples_are_shown_where_they_are_and_of_the_same_weights_only(store: S
 def test_tiles_of_a_strip_are_the_filters_in_order(store: Store) -> None:
     write_site(store)
     strip = np.asarray(Image.open(store.folder / "site/strips/block2_conv1.webp").convert("RGB")).astype(int)
-    assert strip.shape == (64, 9 * 64, 3)
+    assert strip.shape == (128, 9 * 128, 3)
     for number in range(9):
         expected = charts.BLANK if number == 5 else colour(number)
-        assert np.abs(strip[32, number * 64 + 32] - expected).max() < 12
+        assert np.abs(strip[64, number * 128 + 64] - expected).max() < 12
+
+
+def test_numbers_have_three_digits_and_no_exponent_if_they_are_large() -> None:
+    assert [charts.short(value) for value in (0, 2, 14, 0.919, 999.9, 12345.6)] == [
+        "0.00",
+        "2.00",
+        "14.0",
+        "0.919",
+        "1000",
+        "12346",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +193,7 @@ def test_layers_stand_in_boxes(tmp_path: Path, names: list[str], boxes: list[str
     store = gallery(tmp_path, planned(dict.fromkeys(names, 2)))
     write_site(store)
     text = read(store, "index.html").text
-    places = [text.index(f" {part} maps") for part in boxes] + [text.index(f" {name} 2 {TIMES}") for name in names]
+    places = [text.index(f" {part} maps") for part in boxes] + [text.index(f" {name} maps 2 {TIMES}") for name in names]
     assert sorted(places) == [places[0], places[2], places[3], places[1], places[4]]
 
 
@@ -200,7 +211,7 @@ def test_the_command_says_what_was_done(network: dict[str, str], expected: dict[
     words = shlex.split(command(plan, plan.layers[0], 41, 2))
     assert words[:2] == ["cnnviz", "filters"]
     given = filters.make_context("filters", words[2:]).params
-    same = {"layer": HOSTILE, "numbers": (41,), "recipe": "fourier", "steps": 32, "size": (24, 32), "seed": 3}
+    same = {"single": (HOSTILE,), "numbers": (41,), "recipe": "fourier", "steps": 32, "size": (24, 32), "seed": 3}
     for name, value in (same | {"batch": 2, "precision": "float32"} | expected).items():
         assert given[name] == value
 
@@ -237,7 +248,7 @@ def test_errors_say_what_to_do(tmp_path: Path, store: Store) -> None:
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=300))
 def test_a_curve_goes_from_the_first_score_to_the_last_within_its_axes(scores: list[float]) -> None:
-    chart = charts.climb(scores)
+    chart = charts.optimization_curve(scores)
     points = [tuple(map(float, point.split(","))) for point in chart.path[1:].split()]
     assert len(points) == min(len(scores), charts.POINTS)
     assert points == sorted(points)
@@ -388,6 +399,39 @@ def test_pages_fit_a_phone_and_can_be_read(site: Path, visit: Callable[..., Visi
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         for selector in ("h1", "a", "dt, b.missing"):
             assert contrast(page, selector) >= 4.5, f"{selector} of {name}"
+
+
+@pytest.mark.parametrize(("width", "least"), [(1280, 160), (390, 150)])
+def test_tiles_are_as_large_as_the_window_allows(
+    site: Path, visit: Callable[..., Visit], width: int, least: int
+) -> None:
+    here = visit(site, viewport={"width": width, "height": 900})
+    here.open("layers/block2_conv1.html")
+    sizes = widths(here, ".grid figure:has(img)")
+    assert min(sizes) >= least
+    assert max(sizes) - min(sizes) < 1
+    here.open("index.html")
+    here.see_everything()
+    assert min(widths(here, ".preview img")) >= 64
+    assert len(widths(here, ".preview img")) == 6 + 6 + 9 + 3
+    here.open("filters/block2_conv1/0004.html")
+    assert min(widths(here, ".large")) >= 340
+    assert min(widths(here, ".tiles img")) >= 100
+
+
+def widths(visit: Visit, selector: str) -> list[float]:
+    return list(visit.page.eval_on_selector_all(selector, "all => all.map(each => each.getBoundingClientRect().width)"))
+
+
+def test_the_start_page_leads_to_layers_and_filters(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    store = gallery(tmp_path, planned({"block1_conv1": 30}))
+    write_site(store)
+    page = visit(tmp_path).open("index.html")
+    assert page.locator(".preview img").count() == 24
+    page.get_by_text("All 30 filters").click()
+    page.go_back()
+    page.locator(".preview a").nth(3).click()
+    assert page.get_by_role("heading", level=1).inner_text() == "Filter 3 of block1_conv1"
 
 
 @pytest.fixture(scope="module")
