@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnviz.cli.options import AT_LEAST_ONE, gathered
+from cnnviz.cli.values import Finite
 
 if TYPE_CHECKING:
     from cnnviz.pictures.sheets import Layout
@@ -46,7 +47,7 @@ look = gathered(
     "look",
     _look,
     [
-        click.option("--alpha", type=click.FloatRange(0, 1), metavar="A", help="Opacity of overlays. Default: 0.8."),
+        click.option("--alpha", type=Finite(0, 1), metavar="A", help="Opacity of overlays. Default: 0.8."),
         click.option(
             "--cmap", metavar="NAME", help="A colour map of matplotlib's for unsigned maps. Default: inferno."
         ),

@@ -1,9 +1,8 @@
 """Options and arguments that several commands share, each written once with its help, and the network they describe.
 
-    @options.image
     @options.size()
     @options.network
-    def command(picture: Path, size: int | None, chosen: Chosen) -> None: ...
+    def command(size: int | None, chosen: Chosen) -> None: ...
 
 To add an option that one command takes, write it there. To add one that several take, write it here; where only the
 default or the help differs, as a function of these.

@@ -53,10 +53,7 @@ ENDLESS = {
     ("predict", "--top"),
     ("evidence", "--grids"),
     ("evidence", "--pictures"),
-    *(
-        (command, "--columns")
-        for command in ("featuremaps", "filters", "classimage", "kernels", "saliency", "evidence")
-    ),
+    *((command, "--columns") for command in ("featuremaps", "filters", "classimage", "saliency")),
     *SEEDS,
 }
 ZERO = {  # options that may be 0
