@@ -8,7 +8,7 @@ import torch
 from click.testing import Result
 
 import cnnviz
-from tests.support.commands import Run
+from tests.support.commands import Run, faults
 
 NETS = """
 import collections, dataclasses, sys, threading
@@ -172,8 +172,8 @@ def do(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         result = run(command, *words(command, layer), *own, *more)
         if result.exit_code:
             assert result.exit_code == 1
-            assert result.stderr.startswith("Error: ")
-            assert result.stderr.count("\n") == 1
+            assert faults(result).startswith("Error: ")
+            assert faults(result).count("\n") == 1
         return result
 
     return call
@@ -319,7 +319,7 @@ def test_a_single_output_is_a_value_or_a_logit_if_one_says_so(do) -> None:
     expected = network(show(network, PICTURE, fit="crop").images)
     assert value == pytest.approx(expected.item())
     assert row["probability"] == pytest.approx(expected.sigmoid().item())
-    assert "climb that output alone (--logit-alone)" in do("classimage", "one_logit").stderr
+    assert "maximise that output alone (--plain-logit)" in do("classimage", "one_logit").stderr
     assert do("classimage", "one_logit", "", "--logit-alone").exit_code == 0
     assert do("saliency", "one_number").exit_code == 0
     assert do("classimage", "one_number", "", "--logit-alone").exit_code == 0

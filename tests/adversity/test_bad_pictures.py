@@ -229,7 +229,7 @@ def test_no_name_reaches_the_terminal_as_a_command(run: Run, name: str, shown: s
     Path(name).write_bytes(encoded("PNG"))
     result = run("predict", "--top", "1", "--", name)
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[0] == f"{shown}, its centre (vgg16-mini, built in)"
+    assert result.stdout.splitlines()[0] == f"{shown}, center crop (vgg16-mini, built in)"
     (row,) = json.loads(run("predict", "--top", "1", "--json", "--", name).stdout)["predictions"]
     assert row["picture"] == name
     Path(name).write_bytes(b"no image")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import cnnviz
 from cnnviz.errors import WeightsError
 from cnnviz.models import zoo
-from tests.support.commands import Run
+from tests.support.commands import Run, faults
 from tests.support.paths import CAT
 
 NET = """
@@ -40,8 +40,8 @@ def state(tmp_path: Path) -> State:
 def refused(run: Run, name: str, message: str) -> None:
     result = run("predict", CAT, *OWN, "--weights", name)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
+    assert faults(result).startswith("Error: ")
+    assert faults(result).count("\n") == 1
     assert message in result.stderr
 
 

@@ -36,7 +36,7 @@ from cnnviz.galleries.verification import check
 from cnnviz.networks.network import Network
 from cnnviz.pictures.records import read_made
 from cnnviz.pictures.sheets import Sheet
-from cnnviz.web.charts import climb, histogram, ticks
+from cnnviz.web.charts import histogram, optimization_curve, ticks
 from cnnviz.web.gallery_site import write_site
 from tests.support.commands import COMMANDS
 from tests.support.networks import SmallVGG
@@ -472,6 +472,6 @@ def test_ticks_are_few_and_inside(low: float, high: float) -> None:
 @many
 @given(scores=st.lists(reals, min_size=1, max_size=9), counts=st.lists(st.integers(0, 2**40), min_size=1, max_size=9))
 def test_any_numbers_can_be_drawn(scores: list[float], counts: list[int]) -> None:
-    for chart in (climb(scores), histogram(counts, abs(scores[0]), scores[-1])):
+    for chart in (optimization_curve(scores), histogram(counts, abs(scores[0]), scores[-1])):
         assert "nan" not in chart.path
         assert "inf" not in chart.path

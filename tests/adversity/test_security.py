@@ -118,8 +118,8 @@ def test_help_says_that_naming_a_factory_runs_its_code(run: Run) -> None:
     ]
     assert len(having) > 8
     for name in having:
-        assert "which runs that code" in " ".join(run(name, "--help").stdout.split())
-    assert "which runs that file" in (ROOT / "README.md").read_text(encoding="utf-8")
+        assert "(executes that file)" in " ".join(run(name, "--help").stdout.split())
+    assert "which executes that file" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 EVIL = ["evil.py:f", "./evil.py:f", "evil:f", "os:getcwd", "subprocess:Popen"]
@@ -182,7 +182,7 @@ def test_records_lead_to_no_file_of_their_choice(run: Run, mini: Network, monkey
     Image.new("RGB", (8, 8), "red").save("given/b.png")
     Image.new("RGB", (8, 8), "blue").save("kept/b.png")
     Image.open(CAT).resize((32, 32)).save("cat.png")
-    run("saliency", "cat.png", "--method", "saliency", "--baseline", "given/b.png", *MINI, "-o", "a.png")
+    run("saliency", "cat.png", "--method", "saliency", "--baseline", "given/b.png", *MINI, "-o", "a.png", "--force")
     made = cnnviz.read_record("a.png")
     opened: list[str] = []
     for name in ("../kept/b.png", str(Path("kept/b.png").resolve())):

@@ -16,7 +16,7 @@ from cnnviz.attribution.regions import read_mask, region_sum
 from cnnviz.errors import CnnvizError, ModelError, ShapeError
 from cnnviz.networks.network import Network, wrap
 from cnnviz.networks.overlays import placed
-from tests.support.commands import Run
+from tests.support.commands import Run, faults
 from tests.support.networks import SmallUNet
 from tests.support.paths import CAT
 
@@ -294,7 +294,7 @@ def test_a_region_is_seen_through_the_crop() -> None:
 def test_the_command_and_its_pictures_made_again(run: Run) -> None:
     own = ("--method", "layer-cam,saliency", *UNET, "-o", "a.png")
     result = run("saliency", CAT, *own, "--target-box", "10,20,200,250")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, faults(result)) == (0, "")
     assert "\nscores are sums over a region: " in result.stdout
     assert cnnviz.read_record("a.png")["settings"]["region"] == [10, 20, 200, 250]
     rerun = ("rerun", "a.png", "--picture", CAT, "--model", UNET[1])
@@ -305,7 +305,7 @@ def test_the_command_and_its_pictures_made_again(run: Run) -> None:
     Image.fromarray(mask).save("mask.png")
     Image.fromarray(255 - mask).save("other.png")
     boxed = cnnviz.read_record("a.png")["results"]
-    result = run("saliency", CAT, *own, "--target-mask", "mask.png", "--json")
+    result = run("saliency", CAT, *own, "--force", "--target-mask", "mask.png", "--json")
     assert "px" in json.loads(result.stdout)["region"]
     assert cnnviz.read_record("a.png")["results"] == boxed
     assert "identical" in run(*rerun, "--target-mask", "mask.png").stdout

@@ -19,7 +19,7 @@ from cnnviz.galleries.natural_examples import SHARD, find_examples
 from cnnviz.galleries.plan import Request, chunks
 from cnnviz.galleries.ray_engine import OnRay
 from cnnviz.galleries.store import Store
-from tests.support.commands import Run
+from tests.support.commands import Run, faults
 from tests.support.galleries import differences
 from tests.support.paths import CAT, NETWORKS
 
@@ -121,9 +121,9 @@ def test_what_is_wrong_is_told_in_one_line(cluster: str, run: Run, options: list
     own = ["--model", f"{NETWORKS}:SmallVGG", "--input-size", "32", "--engine", "ray", "--address", cluster]
     result = run("gallery", "build", "g", *own, *options, "--quiet")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: ")
+    assert faults(result).startswith("Error: ")
     assert said in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert faults(result).count("\n") == 1
 
 
 def test_no_cluster_is_told_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,13 @@ from cnnviz.cli import cli
 Run = Callable[..., Result]
 
 
+def faults(result: Result) -> str:
+    """What a command says on stderr, but for what is probably forgotten of a user's own network."""
+    lines = result.stderr.splitlines(keepends=True)
+    hints = "so it is untrained", "no mean and std"
+    return "".join(line for line in lines if not (line.startswith("warning: ") and any(hint in line for hint in hints)))
+
+
 def _leaves(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
