@@ -100,7 +100,7 @@ def attribute(
     if not isinstance(network, Network):
         height, width = images.shape[2:]
         check_finite(images)
-        layer = None if layer is None else [path_within(network, one) for one in layers]
+        layers = [path_within(network, one) for one in layers]
         channels, kind = images.shape[1], type(network).__name__
         network = wrap(network, name=kind, input_size=(height, width), channels=channels)
     elif images.shape[1] != network.channels != 1:
@@ -108,7 +108,7 @@ def attribute(
     else:
         check_range(images)
     images = images.clone() if images.is_inference() else images
-    names = layers_of(named_layers(network, layer))
+    names: list[Any] = [named_layers(network, one) for one in layers]
     if region is not None:
         size, whole = images.shape[2:], (0, 0, images.shape[3], images.shape[2])
         network = over_region(network, region_sum(region, size, whole), images).network

@@ -75,7 +75,7 @@ def explain(
         classes: one or more, by label, number or WordNet id; the `top` most probable ones by default.
         methods: one or more of `cnnviz.attribution.methods.METHODS`, in any case, with or without hyphens; or "all"
             that are right about this network; by default those of `DEFAULTS` that are.
-        versus: a class to hold the others against: what speaks for them rather than for it.
+        versus: a class to hold the others against: what increases their scores rather than its own.
         layer: for methods of a layer, by its name or as its module, from ``network.layers``; the last one with feature
             maps by default. Class activation maps take a list of several: the mean of their maps, each over its
             maximum.
@@ -131,11 +131,16 @@ def explain(
     if "rise" in checks:
         start, _ = baseline_for(network, image, "blur")
     if {"curves", "rise"} & set(checks):
-        for target in targets:
-            counted = _orders_counter(tell)
-            references[target] = reference(
-                ready, image, baseline_image, target, seed, start, precise=precise, watch=counted
-            )
+        counted = _orders_counter(tell)
+        references = {
+            target: reference(ready, image, baseline_image, target, seed, start, precise=precise, watch=counted)
+            for target in targets
+        }
+    probabilities = None if network.outputs == "value" else probabilities_of(logits, network.outputs)[0].tolist()
+
+    def probability_of(index: int) -> float | None:
+        return None if probabilities is None else probabilities[index]
+
     given = _Given(ready, image, baseline_image, start, checks, precise)
     attributions, map_makers = [], []
     for number, (target, name) in enumerate(pairs):
@@ -148,13 +153,9 @@ def explain(
         attribution = Attribution(
             method=name,
             target=target,
-            probability=None
-            if network.outputs == "value"
-            else probabilities_of(logits, network.outputs)[0, target.index].item(),
+            probability=probability_of(target.index),
             score=target.score(logits).item(),
-            versus_probability=None
-            if network.outputs == "value" or target.versus is None
-            else probabilities_of(logits, network.outputs)[0, target.versus].item(),
+            versus_probability=None if target.versus is None else probability_of(target.versus),
             values=values[0].cpu(),
             contributions=shared[0].cpu(),
             heat=heat(values, name, image.shape[2:])[0].cpu(),

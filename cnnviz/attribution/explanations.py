@@ -421,8 +421,8 @@ def _bars(explanation: Explanation, cmap: str) -> list[ColourBar]:
         low, high = (f"-{scale}, ", f"{scale}, ") if numbers else ("", "")
         bars.append(ColourBar(colour_map(SIGNED), f"{low}decreases", f"{high}increases the class score"))
     if False in kinds:
-        low, high = ("0", scale) if numbers else ("low", "high")
-        bars.append(ColourBar(colour_map(cmap), f"importance (unsigned), {low}", f"{'to ' * (not numbers)}{high}"))
+        low, high = ("0", scale) if numbers else ("low", "to high")
+        bars.append(ColourBar(colour_map(cmap), f"importance (unsigned), {low}", high))
     return bars
 
 

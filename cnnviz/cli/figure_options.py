@@ -12,17 +12,7 @@ if TYPE_CHECKING:
 
 
 def _layout(columns: int | None, tile: int | None, title: str | None, captions: bool, dpi: int | None) -> "Layout":
-    """What was asked for, and nothing else."""
-    given: Layout = {} if captions else {"captions": False}
-    if columns is not None:
-        given["columns"] = columns
-    if tile is not None:
-        given["tile"] = tile
-    if title is not None:
-        given["title"] = title
-    if dpi is not None:
-        given["dpi"] = dpi
-    return given
+    return {"columns": columns, "tile": tile, "title": title, "captions": captions, "dpi": dpi}
 
 
 def _look(alpha: float | None, cmap: str | None) -> dict[str, Any]:

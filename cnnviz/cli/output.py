@@ -108,14 +108,13 @@ def sheet_file(*parts: str) -> Path:
     return Path(re.sub(r"[^\w.-]+", "-", "_".join(parts)) + ".png")
 
 
-def check_sheet(output: Path | None) -> None:
+def check_sheet(file: Path) -> None:
     """Notice before any work that a sheet could not be written, for its ending or its place."""
     from cnnviz.files import check_writable
     from cnnviz.pictures.sheets import picture_format
 
-    if output is not None:
-        picture_format(output)
-    check_writable(output or sheet_file("sheet"))
+    picture_format(file)
+    check_writable(file)
 
 
 def check_apart(file: Path, picture: Path, option: str = "-o") -> None:
@@ -143,7 +142,7 @@ def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     with whole_file(path) as file, ZipFile(file, "w") as archive:  # np.savez refuses a layer named "file"
         for name, array in arrays.items():
             # dated 1980, whatever the clock says: before that year there are no archives
-            about = ZipInfo(f"{name}.npy")
-            about.compress_type = ZIP_DEFLATED
-            with archive.open(about, "w", force_zip64=True) as entry:
+            info = ZipInfo(f"{name}.npy")
+            info.compress_type = ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as entry:
                 write_array(entry, array, allow_pickle=False)

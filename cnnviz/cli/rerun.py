@@ -30,7 +30,7 @@ from cnnviz.synthesis.maximization import class_images, filter_images, finished,
 from cnnviz.synthesis.recipes import RECIPES
 from cnnviz.synthesis.results import Synthesis
 
-EXACT, CLIMBED = 1e-3, 0.02  # how far results may differ by rounding; ascents carry it along
+EXACT, ASCENDED = 1e-3, 0.02  # how far results may differ by rounding; ascents carry it along
 ASCENTS = ("filters", "objective", "classimage", "dream", "invert", "gallery")
 MOST_THREADS = 1024
 PARTS = {"command": str, "network": dict, "settings": dict, "versions": dict, "results": dict}
@@ -113,7 +113,7 @@ def compared(record: Mapping[str, Any], pixels: Pixels, again: Sheet) -> Verdict
     reasons = tuple(_reasons(record, again.made))
     identical = pixels.shape == again.pixels.shape and bool(np.array_equal(pixels, again.pixels))
     difference = _difference(record["results"], cast("Mapping[str, Any]", again.made["results"]))
-    allowed = CLIMBED if record["command"] in ASCENTS else EXACT
+    allowed = ASCENDED if record["command"] in ASCENTS else EXACT
     return Verdict(identical, identical or (difference is not None and difference <= allowed), difference, reasons)
 
 
@@ -215,7 +215,7 @@ class _Own:
         """The layer whose filters were drawn."""
         return recorded_layer(self.network, self.settings["layer"], self.settings.get("objective"))
 
-    def climb(self) -> dict[str, Any]:
+    def ascent(self) -> dict[str, Any]:
         """How an ascent was set up."""
         settings = self.settings
         if settings["recipe"] not in RECIPES:
@@ -240,22 +240,22 @@ def _maps(own: _Own) -> Sheet:
 def _filters(own: _Own) -> Sheet:
     numbers = list(dict.fromkeys(own.settings["filters"]))
     diverse = own.settings.get("diverse", 1)
-    return filter_images(own.network, own.filters_layer(), numbers, diverse=diverse, **own.climb()).sheet(**own.layout)
+    return filter_images(own.network, own.filters_layer(), numbers, diverse=diverse, **own.ascent()).sheet(**own.layout)
 
 
 def _objective(own: _Own) -> Sheet:
-    return finished(objective_job(own.network, str(own.settings["objective"]), **own.climb())).sheet(**own.layout)
+    return finished(objective_job(own.network, str(own.settings["objective"]), **own.ascent())).sheet(**own.layout)
 
 
 def _gallery(own: _Own) -> Sheet:
     settings = own.settings
-    synthesis: Synthesis = filter_images(own.network, own.filters_layer(), [settings["filter"]], **own.climb())
+    synthesis: Synthesis = filter_images(own.network, own.filters_layer(), [settings["filter"]], **own.ascent())
     return Sheet(drawable(synthesis.images[0]), {**synthesis.sheet().made, "command": "gallery", "settings": settings})
 
 
 def _classes(own: _Own) -> Sheet:
     settings = own.settings
-    return class_images(own.network, settings["classes"], alone=settings["alone"], **own.climb()).sheet(**own.layout)
+    return class_images(own.network, settings["classes"], alone=settings["alone"], **own.ascent()).sheet(**own.layout)
 
 
 def _dream(own: _Own) -> Sheet:

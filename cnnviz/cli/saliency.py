@@ -14,7 +14,9 @@ from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
-    from cnnviz.attribution.explanations import Explanation
+    from collections.abc import Callable
+
+    from cnnviz.attribution.explanations import Attribution, Explanation
     from cnnviz.networks.network import Network
     from cnnviz.pictures.sheets import Layout
 
@@ -39,7 +41,7 @@ def settings(texts: tuple[str, ...]) -> dict[str, float]:
 
 
 def _box(text: str) -> tuple[int, ...]:
-    """Pixels of a picture: 10,20,60,80."""
+    """Pixels of an image: 10,20,60,80."""
     try:
         left, top, right, bottom = map(int, text.split(","))
     except ValueError:
@@ -221,24 +223,25 @@ def _arrays(explanation: "Explanation") -> dict[str, Any]:
 def _summary(explanation: "Explanation", file: Path) -> list[str]:
     classes = {attribution.target: explanation.described(attribution) for attribution in explanation.attributions}
     titles = dict.fromkeys(METHODS[attribution.method].title for attribution in explanation.attributions)
-    flat = [
-        f"{METHODS[attribution.method].title} for {explanation.label(attribution)}"
-        for attribution in explanation.attributions
-        if attribution.flat
-    ]
+    flat = _named(explanation, lambda attribution: attribution.flat)
+    chance = _named(explanation, lambda attribution: attribution.evidence.better_than_random is False)
     lines = [f"{file}: Attribution: {', '.join(classes.values())}, by {', '.join(titles)}"]
     if explanation.region:
         lines.append(f"scores are sums over a region: {explanation.region}")
-    chance = [
-        f"{METHODS[attribution.method].title} for {explanation.label(attribution)}"
-        for attribution in explanation.attributions
-        if attribution.evidence.better_than_random is False
-    ]
     if chance:
-        lines.append(f"no better than chance: {', '.join(chance)}")
+        lines.append(f"no better than chance: {chance}")
     if flat:
-        lines.append(f"flat, since no pixel matters: {', '.join(flat)}")
+        lines.append(f"flat, since no pixel matters: {flat}")
     left_out = [method.title for name, method in METHODS.items() if method.title not in titles]
     if len(titles) > 1 and explanation.settings["asked"] == ["all"] and left_out:
         lines.append(f"left out, since captum would be wrong about this network: {', '.join(left_out)}")
     return lines
+
+
+def _named(explanation: "Explanation", chosen: "Callable[[Attribution], bool]") -> str:
+    """The methods and classes of those attributions that are chosen."""
+    return ", ".join(
+        f"{METHODS[attribution.method].title} for {explanation.label(attribution)}"
+        for attribution in explanation.attributions
+        if chosen(attribution)
+    )

@@ -15,6 +15,7 @@ from cnnviz.pictures.reading import Picture
 TILE = 80  # pixels a side
 BESIDE = (128, 128, 128)  # where a receptive field that the border cuts leaves a tile empty
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,18 @@ def strip(tiles: Sequence[Image.Image]) -> Image.Image:
 
 def _box(row: Layer | None, position: tuple[int, int], seen: Box, shape: Sequence[int]) -> Box:
     """The receptive field of a position, in the image's pixels, as far as the network saw it."""
+    return image_box(_span(row, 0, position[0], shape[2]), _span(row, 1, position[1], shape[3]), seen, shape)
+
+
+def image_box(vertical: Span, horizontal: Span, seen: Box, shape: Sequence[int]) -> Box:
+    """A part of a network's input in the image's own pixels.
+
+    Args:
+        vertical, horizontal: from where to where it goes, in pixels of the input.
+        seen: the part of the image that the input shows, in its pixels.
+        shape: of the input, (N, C, H, W).
+    """
     left, top, right, bottom = seen
-    vertical = _span(row, 0, position[0], shape[2])
-    horizontal = _span(row, 1, position[1], shape[3])
     wide, high = (right - left) / shape[3], (bottom - top) / shape[2]
     return (
         left + horizontal[0] * wide,
@@ -77,7 +87,7 @@ def _box(row: Layer | None, position: tuple[int, int], seen: Box, shape: Sequenc
     )
 
 
-def _span(row: Layer | None, axis: int, position: int, side: int) -> tuple[float, float]:
+def _span(row: Layer | None, axis: int, position: int, side: int) -> Span:
     """From where to where a unit looks along an axis of `side` input pixels."""
     if row is None or row.start is None or row.step is None or row.receptive_field is None:
         return 0, side

@@ -20,10 +20,6 @@ from cnnviz.networks.overlays import overlaid, placed
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import FEATURES, SIGNED, Pixels, colour_map, painted_between
 from cnnviz.pictures.sheets import (
-    ACROSS,
-    GAP,
-    LARGEST_TILE,
-    SMALLEST_TILE,
     ColourBar,
     Layout,
     Sheet,
@@ -32,6 +28,7 @@ from cnnviz.pictures.sheets import (
     columns_for,
     layout_settings,
     sheet,
+    tile_side,
 )
 
 if TYPE_CHECKING:
@@ -261,8 +258,7 @@ def _overlay_size(features: FeatureMaps, image: int, count: int, layout: Layout)
     """(height, width) of the photograph in each tile."""
     height, width = features.shown.pictures[image].shape[:2]
     columns = layout.get("columns") or columns_for(count, width / height)
-    side = min(max(ACROSS // columns - GAP, SMALLEST_TILE), LARGEST_TILE)
-    factor = (layout.get("tile") or side * width / max(height, width)) / width
+    factor = (layout.get("tile") or math.floor(tile_side(columns)) * width / max(height, width)) / width
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 

@@ -5,6 +5,7 @@ Nothing is looked up: the network runs once on tensors that have shapes but no n
 (H - F + 2P) / S + 1 for the size of a map and K (F F D + 1) for the parameters of a convolution.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -111,8 +112,23 @@ def last_convolutions(network: Network) -> list[str]:
         LayerError: as `all_convolutions`.
     """
     names = all_convolutions(network)
-    sizes = {} if network.convolutions else {row.name: row.output[1:] for row in layer_table(network)}
-    return list({block_of(name) or sizes.get(name): name for name in names}.values())
+    rows = layer_table(network) if any(name not in network.names for name in names) else []
+    return last_of_each_block(network, names, rows)
+
+
+def last_of_each_block(network: Network, names: Iterable[str], rows: Iterable[Layer]) -> list[str]:
+    """Of layers the last one of each block of the VGG family, elsewhere of each size of maps; as they run.
+
+    Args:
+        rows: of the table of layers, those of layers that are in no block.
+    """
+    sizes = {row.name: row.output[1:] for row in rows}
+    last: dict[object, str] = {}
+    for name in names:
+        group = block_of(name) if name in network.names else sizes[name]
+        last.pop(group, None)  # a size that comes back counts where it comes last
+        last[group] = name
+    return list(last.values())
 
 
 def middle_convolution(network: Network) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnnviz.networks.inputs import Shown, unseen_dimmed
-from cnnviz.pictures.colours import SIGNED, UNSIGNED, Pixels, Values, colour_map, coloured
+from cnnviz.pictures.colours import FEATURES, SIGNED, UNSIGNED, Pixels, Values, colour_map, coloured
 from cnnviz.pictures.drawings import is_small, resized
 
 ALPHA = 0.8  # the opacity of the largest values
@@ -85,3 +85,15 @@ def overlaid(
     opacity = alpha * importance[..., None] ** FADING
     mixed: Pixels = np.rint(photograph(shown, values.shape, image) * (1 - opacity) + colours * opacity).astype(np.uint8)
     return mixed
+
+
+def map_over(shown: Shown, values: Tensor, size: tuple[int, int] | None = None) -> Pixels:
+    """A feature map (h, w) in the colours of sheets over the image, its minimum transparent.
+
+    Args:
+        size: (height, width) of the result; the image's own by default.
+    """
+    low, high = values.min().item(), values.max().item()
+    height, width, _ = shown.pictures[0].shape
+    enlarged = placed(values, shown, size or (height, width), mode="bicubic")
+    return overlaid(shown, enlarged - low, high - low, signed=False, cmap=FEATURES)

@@ -250,8 +250,12 @@ def columns_for(count: int, aspect: float) -> int:
 
 def enlargement(side: int, columns: int) -> int:
     """By which whole factor to enlarge tiles whose longer side is `side` pixels, if `columns` stand side by side."""
-    wanted = min(max(ACROSS / columns - GAP, SMALLEST_TILE), LARGEST_TILE)
-    return max(1, round(wanted / side))
+    return max(1, round(tile_side(columns) / side))
+
+
+def tile_side(columns: int) -> float:
+    """How many pixels long tiles should be at their longer side, if `columns` stand side by side."""
+    return min(max(ACROSS / columns - GAP, SMALLEST_TILE), LARGEST_TILE)
 
 
 def alike(numbers: Sequence[float]) -> list[str]:

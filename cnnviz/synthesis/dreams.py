@@ -92,7 +92,7 @@ def invert(
     steps: int = 384,
     seed: int = 0,
 ) -> Synthesis:
-    """What layers keep of a picture: from noise, an image whose maps at a layer are like the image's; one per layer.
+    """What layers keep of an image: from noise, an image whose maps at a layer are like the image's; one per layer.
 
     The score is 1 less the share of the maps' energy that is missed: 1 for maps that are equal.
 

@@ -4,7 +4,6 @@ Nothing here knows of Streamlit, and nothing touches the disk.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -18,7 +17,7 @@ from cnnviz.errors import PictureError
 from cnnviz.features.maps import FeatureMaps
 from cnnviz.models import builtin, vgg16, zoo
 from cnnviz.networks.network import Network
-from cnnviz.networks.overlays import overlaid, placed
+from cnnviz.networks.overlays import map_over, placed
 from cnnviz.pictures.colours import FEATURES, Pixels, colour_map, drawable, painted, painted_between
 from cnnviz.pictures.reading import Picture, picture_from_bytes
 from cnnviz.pictures.sheets import Sheet
@@ -93,14 +92,9 @@ def blend(explanation: Explanation, record: Mapping[str, object], opacity: float
 
 def map_overlay(feature_maps: FeatureMaps, channel: int) -> Pixels:
     """The map of a channel over the image, from its minimum, which is transparent, to its maximum."""
-    values, shown = feature_maps.maps[0, channel], feature_maps.shown
-    small = replace(shown, pictures=(np.asarray(_limited(shown.pictures[0])),))
-    factor = small.pictures[0].shape[1] / shown.pictures[0].shape[1]
-    left, top, right, bottom = (edge * factor for edge in shown.seen)
-    small = replace(small, seen=(left, top, right, bottom))
-    low, high = values.min().item(), values.max().item()
-    placed_values = placed(values, small, small.pictures[0].shape[:2], mode="bicubic")
-    return overlaid(small, placed_values - low, high - low, signed=False, cmap=FEATURES)
+    shown = feature_maps.shown
+    limited = _limited(shown.pictures[0])
+    return map_over(shown, feature_maps.maps[0, channel], (limited.height, limited.width))
 
 
 def colour_bar(cmap: str) -> Pixels:

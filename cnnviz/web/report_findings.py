@@ -19,12 +19,11 @@ from cnnviz.attribution.comparison import Watch
 from cnnviz.attribution.explainer import explainer
 from cnnviz.attribution.explanations import Explanation
 from cnnviz.errors import LayerError, ModelError
-from cnnviz.features.crops import Box, Cut, Place, cut_out
+from cnnviz.features.crops import Box, Cut, Place, cut_out, image_box
 from cnnviz.features.maps import FeatureMaps, maps_of_layers
 from cnnviz.networks.activations import response
 from cnnviz.networks.inputs import Fit, Shown
-from cnnviz.networks.layer_names import block_of
-from cnnviz.networks.layers import Layer, convolutions, layer_table
+from cnnviz.networks.layers import Layer, convolutions, last_of_each_block, layer_table
 from cnnviz.networks.network import Network
 from cnnviz.networks.predictions import Prediction
 from cnnviz.pictures.reading import Picture
@@ -171,11 +170,7 @@ def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...
         edges: (H, W), of what the network was shown; see `edges_of`.
     """
     rows = {row.name: row for row in layer_table(network)}
-    last: dict[object, str] = {}
-    for name in convolutions(network):
-        group = block_of(name) if name in network.names else rows[name].output[1:]
-        last.pop(group, None)  # a size that comes back counts where it comes last
-        last[group] = name
+    names = last_of_each_block(network, convolutions(network), rows.values())
     turned = edges.flip(0, 1)
     return tuple(
         Depth(
@@ -186,7 +181,7 @@ def depths_of(network: Network, shown: Shown, edges: Tensor) -> tuple[Depth, ...
             edges=likeness(maps.maps[0], edges),
             turned=likeness(maps.maps[0], turned),
         )
-        for layer, maps in maps_of_layers(network, shown, list(last.values()), activated=True).items()
+        for layer, maps in maps_of_layers(network, shown, names, activated=True).items()
     )
 
 
@@ -243,10 +238,9 @@ def position_box(depth: Depth, position: tuple[int, int]) -> Box:
         if first is None or step is None or field is None or math.isinf(field):
             first, step, field = 0, side / count, side / count  # not known: the maps are spread over the input
         middle = first + place * step + field / 2
-        start, end = shown.seen[1 - axis], shown.seen[3 - axis]
-        spans.append([start + (end - start) * edge / side for edge in (middle - step / 2, middle + step / 2)])
-    (top, bottom), (left, right) = spans
-    return left, top, right, bottom
+        spans.append((middle - step / 2, middle + step / 2))
+    vertical, horizontal = spans
+    return image_box(vertical, horizontal, shown.seen, shown.images.shape)
 
 
 def _uneven(rows: Tensor) -> Tensor:

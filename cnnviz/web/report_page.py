@@ -18,7 +18,7 @@ from torch import Tensor
 from cnnviz.attribution.methods import METHODS
 from cnnviz.features.crops import Box, part_of
 from cnnviz.networks.inputs import Shown, unseen_dimmed
-from cnnviz.networks.overlays import overlaid, placed
+from cnnviz.networks.overlays import map_over, overlaid, placed
 from cnnviz.pictures.colours import FEATURES, SIGNED, UNSIGNED, Pixels, Values, colour_map, drawable, painted_between
 from cnnviz.web.charts import AXES
 from cnnviz.web.report_findings import Depth, Findings, Fired
@@ -126,12 +126,6 @@ def tiles(depth: Depth) -> Iterator[Tile]:
         mean, highest = maps.mean[0, channel].item(), maps.maximum[0, channel].item()
         pixels = painted_between(values.numpy(), values.min().numpy(), values.max().numpy(), FEATURES)
         yield Tile(channel, mean, highest, bool(maps.silent[0, channel]), uri(pixels, exact=True))
-
-
-def map_over(seen: Shown, values: Tensor) -> Pixels:
-    """A map in the colours of sheets over the image, from its minimum, which is transparent, to its maximum."""
-    low, high = values.min().item(), values.max().item()
-    return overlaid(seen, _on(seen, values) - low, high - low, signed=False, cmap=FEATURES)
 
 
 def marked(image: Pixels, box: Box, mark: Box) -> Pixels:
