@@ -7,19 +7,19 @@ DRAFT := --model vgg16 --preset draft
 .PHONY: demo test lint bench clean
 
 demo: .venv/installed
-	@echo "1 of 4: what five layers of VGG16 see in a cat. It is still there in blocks 1 and 2, and lost in blocks 4 and 5."
+	@echo "1 of 4: feature maps of a cat at five depths of VGG16. The cat is recognizable in blocks 1 and 2, not in 4 and 5."
 	@$(BIN)/cnnviz featuremaps gallery/photos/cat.jpg --model vgg16 --layers $(DEPTHS) --top 16 -o pictures
-	@echo "2 of 4: what eight filters of VGG16's third block look for: textures. Some ten seconds."
+	@echo "2 of 4: feature visualization of eight filters of VGG16's third block: textures. About ten seconds."
 	@$(BIN)/cnnviz filters --layer block3_conv3 --filters 0,1,2,4,9,11,13,14 $(DRAFT) --size 64 -o pictures/filters_block3_conv3.png
-	@echo "3 of 4: what four filters of its fourth block look for: fur, palms, tiles, scales. Half a minute."
+	@echo "3 of 4: feature visualization of four filters of its fourth block: fur, palms, tiles, scales. Half a minute."
 	@$(BIN)/cnnviz filters --layer block4_conv3 --filters 0,2,3,6 $(DRAFT) --size 96 -o pictures/filters_block4_conv3.png
-	@echo "4 of 4: why vgg16-mini, the small network with its classes built in, takes a photograph for an espresso."
+	@echo "4 of 4: attribution of the class espresso in vgg16-mini, the small network that includes its classifier."
 	@$(BIN)/cnnviz saliency gallery/photos/coffee.jpg --model vgg16-mini --method grad-cam,smoothgrad -o pictures/coffee_saliency.png
 	@echo
-	@echo "The pictures are in $(CURDIR)/pictures; open them. Next, with a picture of yours:"
-	@echo "  $(BIN)/cnnviz report YOUR.jpg --model vgg16-mini    all of it on one page"
-	@echo "  $(BIN)/cnnviz filters --layer block5_conv3 --filters 0-7    what the last layer looks for"
-	@echo "  $(BIN)/cnnviz --help    lists the rest"
+	@echo "The images are in $(CURDIR)/pictures; open them. Next, with an image of your own:"
+	@echo "  $(BIN)/cnnviz report YOUR.jpg --model vgg16-mini    everything on one page"
+	@echo "  $(BIN)/cnnviz filters --layer block5_conv3 --filters 0-7    filters of the last layer"
+	@echo "  $(BIN)/cnnviz --help    lists all commands"
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal

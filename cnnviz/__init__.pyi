@@ -4,6 +4,8 @@ from .attribution.comparison import compare_methods as compare_methods
 from .attribution.explain import explain as explain
 from .attribution.explainer import Target as Target
 from .attribution.explanations import Explanation as Explanation
+from .attribution.means import MeanAttribution as MeanAttribution
+from .attribution.means import mean_attribution as mean_attribution
 from .errors import CnnvizError as CnnvizError
 from .features.kernels import kernel_sheet as kernel_sheet
 from .features.maps import FeatureMaps as FeatureMaps

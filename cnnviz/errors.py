@@ -21,9 +21,13 @@ What code of others raises for its own reasons (PyTorch's, captum's, a user's ne
 cnnviz calls it. A broken invariant of cnnviz itself is an `assert`, and none of all these.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, SupportsIndex
 
 # A machine's faults, by what their errors say on any device: their types differ from release to release of PyTorch's.
 NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED", "Cannot allocate", "failed to map")
@@ -65,18 +69,23 @@ class OutputError(CnnvizError):
     pass
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: "; did you mean 'conv1'?" or a full stop."""
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.4) -> str:
+    """The end of a sentence about an unknown name: "; did you mean 'conv1'?" or a full stop.
+
+    Args:
+        cutoff: how alike letters must be, in [0, 1]; 0.6 and more for words that only a slip of the hand leads to.
+    """
     as_written = {word.lower(): word for word in known}
-    close = [as_written[word] for word in get_close_matches(name.lower(), as_written, n=3, cutoff=0.4)]
+    close = [as_written[word] for word in get_close_matches(name.lower(), as_written, n=3, cutoff=cutoff)]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
 
 
-def choose(name: object, choices: Iterable[str], kind: str) -> str:
+def choose(name: object, choices: Iterable[str], kind: str, *, cutoff: float = 0.4) -> str:
     """`name`, if it is one of the choices: for every parameter that takes a word.
 
     Args:
         kind: what is chosen, for the error: "recipe".
+        cutoff: as for `did_you_mean`.
 
     Raises:
         UnknownNameError: if it is none of them; says which are close, and all of them.
@@ -84,7 +93,84 @@ def choose(name: object, choices: Iterable[str], kind: str) -> str:
     known = list(choices)
     if isinstance(name, str) and name in known:
         return name
-    raise UnknownNameError(f"no {kind} named {name!r}{did_you_mean(str(name), known)} There are {', '.join(known)}.")
+    hint = did_you_mean(str(name), known, cutoff=cutoff)
+    raise UnknownNameError(f"no {kind} named {name!r}{hint} There are {', '.join(known)}.")
+
+
+def check_keywords(given: Iterable[str], known: type, kind: str, others: Sequence[str] = ()) -> None:
+    """Notice a keyword that a function with ``**kind: Unpack[known]`` does not have: Python lets all of them through.
+
+    Args:
+        known: the `TypedDict` that names those it has.
+        kind: what they are, for the error: "setting".
+        others: the function's own keywords, which the error lists too.
+
+    Raises:
+        UnknownNameError: as `choose`.
+    """
+    for name in given:
+        choose(name, [*others, *known.__annotations__], kind, cutoff=0.7)
+
+
+def check_whole(number: object, what: str, most: int, *, least: int = 1, unit: str = "") -> None:
+    """Notice what is no whole number, or none that anybody can have meant; NumPy's are whole numbers too.
+
+    Args:
+        what, unit: for the error: "the size", " pixels".
+
+    Raises:
+        ShapeError: if it is not a whole number from `least` to `most`.
+    """
+    if not isinstance(number, SupportsIndex) or not least <= operator.index(number) <= most:
+        kind = "" if isinstance(number, SupportsIndex) else "a whole number, "
+        raise ShapeError(f"{what} must be {kind}{least} to {most}{unit}, not {number!r}.")
+
+
+def whole_number(number: object, what: str) -> int:
+    """A whole number, which may be NumPy's, as Python's own.
+
+    Args:
+        what: for the error: "a filter".
+
+    Raises:
+        ShapeError: if it is none.
+    """
+    try:
+        return operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        raise ShapeError(f"{what} must be a whole number, not {number!r}.") from None
+
+
+def several(given: object, kinds: type | UnionType, wanted: str) -> list[Any]:
+    """What a caller may give alone or several of, as a list.
+
+    Args:
+        kinds: the types of one.
+        wanted: for the error: "methods are given by name".
+
+    Raises:
+        UnknownNameError: if it is neither one nor an iterable of them.
+    """
+    if isinstance(given, kinds):
+        return [given]
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
+        return list(given)
+    raise UnknownNameError(f"{wanted}, one or a list of them, not as {_of_type(given)}.")
+
+
+def path_of(given: object, what: str, error: type[CnnvizError]) -> Path:
+    """The path that a caller gave of a file or folder.
+
+    Raises:
+        CnnvizError: of the type that is given, if it is no path.
+    """
+    if not isinstance(given, str | Path):
+        raise error(f"{what} is given by its path, not as {_of_type(given)}.")
+    return Path(given)
+
+
+def _of_type(given: object) -> str:
+    return "None" if given is None else f"an object of type {type(given).__name__}"
 
 
 def out_of_memory(error: BaseException) -> bool:

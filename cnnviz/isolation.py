@@ -6,37 +6,68 @@ have together, and nobody waits.
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from functools import wraps
 from threading import Lock, RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 _generators = RLock()
 
 
 @contextmanager
 def seeded(seed: int, device: "torch.device | None" = None) -> Iterator[None]:
-    """Draw from the generators that everybody uses, those of the CPU and of a device; other threads wait meanwhile."""
+    """Draw from the generators that everybody uses; other threads wait meanwhile.
+
+    What is drawn on a graphics card or another device comes from the processor's generator all the same, so that it is
+    the same numbers everywhere.
+    """
     import torch
 
-    card = device if device is not None and device.type == "cuda" else None
-    with _generators, torch.random.fork_rng(devices=[card] if card else []):
+    elsewhere = device is not None and device.type != "cpu"
+    with _generators, torch.random.fork_rng(devices=[]), _draws_here() if elsewhere else nullcontext():
         kept = np.random.get_state()  # noqa: NPY002 - captum's GradientSHAP takes no other
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every graphics card too
         np.random.seed(seed % 2**32)  # noqa: NPY002
-        if card is not None:
-            with torch.cuda.device(card):
-                torch.cuda.manual_seed(seed)
-        elif device is not None and device.type == "mps":
-            torch.mps.manual_seed(seed)
         try:
             yield
         finally:
             np.random.set_state(kept)  # noqa: NPY002
+
+
+def _draws_here(
+    is_elsewhere: "Callable[[torch.device], bool]" = lambda device: device.type != "cpu",
+) -> "TorchDispatchMode":
+    """A mode in which operations that draw do so on the processor, and their results go where they belong.
+
+    Args:
+        is_elsewhere: whether a device is another one than the processor.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_flatten, tree_map_only
+
+    class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
+            device = tensors[0].device if tensors else kwargs.get("device") or torch.device("cpu")
+            if torch.Tag.nondeterministic_seeded not in func.tags or not is_elsewhere(device):
+                return func(*args, **kwargs)
+            given, named = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
+            drawn = func(*given, **(named if named.get("device") is None else named | {"device": torch.device("cpu")}))
+            if func._schema.is_mutable:
+                return args[0].copy_(drawn)
+            return tree_map_only(torch.Tensor, lambda result: result.to(device), drawn)
+
+    return Draws()  # type: ignore[no-untyped-call]
 
 
 class Together:
@@ -69,15 +100,54 @@ def _without_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
-    """On a graphics card convolutions of float32 numbers are just that."""
+def _in_float32() -> Iterator[None]:
+    """float32 numbers are multiplied as such, whatever a caller allows for speed (TF32, bfloat16), and twice alike."""
     import torch
 
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    backends: Any = torch.backends  # of whose parts mypy does not know all
+    units = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    units += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    precisions = [unit.fp32_precision for unit in units]
+    benchmark, deterministic = backends.cudnn.benchmark, backends.cudnn.deterministic
     try:
+        for unit in units:
+            unit.fp32_precision = "ieee"
+        backends.cudnn.benchmark, backends.cudnn.deterministic = False, True
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        for unit, precision in zip(units, precisions, strict=True):
+            unit.fp32_precision = precision
+        backends.cudnn.benchmark, backends.cudnn.deterministic = benchmark, deterministic
 
 
-quiet, exact = Together(_without_warnings), Together(_without_tf32)
+quiet, _products = Together(_without_warnings), Together(_in_float32)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Compute in the numbers that tensors hold: neither TF32 nor bfloat16 in their stead, nor a caller's autocast."""
+    import torch
+
+    with ExitStack() as left_aside, _products():
+        for device in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(device):
+                left_aside.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def exactly(steps: Callable[Given, Iterator[Result]]) -> Callable[Given, Iterator[Result]]:
+    """A generator that computes as `exact` has it, while whoever takes its steps computes as before."""
+
+    @wraps(steps)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Iterator[Result]:
+        running = steps(*args, **kwargs)
+        with closing(running):  # type: ignore[type-var]  # it is a generator
+            while True:
+                with exact():
+                    try:
+                        result = next(running)
+                    except StopIteration:
+                        return
+                yield result
+
+    return run

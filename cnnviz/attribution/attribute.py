@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, SupportsInt, cast
 
 import numpy as np
 import torch
@@ -27,13 +27,24 @@ from cnnviz.attribution.methods import DEFAULT, METHODS, Method, by_own_names, m
 from cnnviz.attribution.regions import Region, over_region, region_sum
 from cnnviz.attribution.suitability import Structure, check, layer_for
 from cnnviz.attribution.superpixels import superpixels
-from cnnviz.errors import CnnvizError, LayerError, ModelError, ShapeError, translated
-from cnnviz.isolation import quiet, seeded
+from cnnviz.errors import (
+    CnnvizError,
+    LayerError,
+    ModelError,
+    ShapeError,
+    UnknownNameError,
+    check_whole,
+    several,
+    translated,
+)
+from cnnviz.isolation import exact, quiet, seeded
 from cnnviz.networks.arrangements import Arranged
 from cnnviz.networks.inputs import check_finite, check_range
 from cnnviz.networks.layer_names import split_use
 from cnnviz.networks.network import Network, path_within, wrap
 from cnnviz.networks.predictions import class_index
+
+MOST_AT_A_TIME = 1024  # images; of more, the memory would be full at once
 
 
 @torch.inference_mode(False)
@@ -53,6 +64,12 @@ def attribute(
     **options: float | None,
 ) -> Tensor:
     """How much each pixel, or each position of a layer, contributes to a class's score.
+
+    Methods with signs (positive increases the score, negative decreases it) are input-x-gradient, integrated-gradients,
+    gradient-x-activation, conductance, deeplift, gradient-shap, occlusion, feature-ablation, lime, kernel-shap and lrp.
+    Class activation maps, smoothgrad-squared and vargrad are zero or above. The others give gradients with their signs
+    (``captum.attr.Saliency`` gives absolute values by default), of which only the size counts, as in `heat`. LRP
+    applies the epsilon rule in every layer (captum's, epsilon 1e-9).
 
     Args:
         network: a `Network`; or any ``nn.Module``, to which the images are then given as they are.
@@ -74,7 +91,18 @@ def attribute(
         batch: images the network sees at a time; by default what its device has room for.
         upsample: whether maps of a layer are resized to the images' H x W, bilinearly as `heat` does it.
         passed: called with the number of images, each time the network sees some.
-        options: the method's own, such as ``steps=100``; captum's ``n_steps`` and ``n_samples`` are understood.
+        options: the method's own; captum's ``n_steps`` and ``n_samples`` are understood.
+
+            - ``steps``: points on the path from the baseline to the image. integrated-gradients: 50, and for the
+              predicted class 100, 200 and 400 until the sum meets the difference of scores to 1 % (`cnnviz.explain`
+              takes 16 unless ``precise``); conductance: 50.
+            - ``samples``: smoothgrad, smoothgrad-squared and vargrad: 50 noisy images; gradient-shap: 20; lime and
+              kernel-shap: 200 images without some of the superpixels.
+            - ``noise``: standard deviation of the noise, as a fraction of the normalised image's range (maximum -
+              minimum). smoothgrad, smoothgrad-squared and vargrad: 0.15; gradient-shap: 0.1.
+            - ``window``, ``stride``: occlusion: side of the square that is replaced by the baseline, in pixels of the
+              input (a seventh of its short side), and the step between two such squares, in pixels (half the window).
+            - ``patches``: superpixels, about so many. feature-ablation, lime and kernel-shap: 50.
 
     Returns:
         float32, on the network's device: (N, C, H, W), per colour channel of the normalised images; of methods of a
@@ -85,11 +113,15 @@ def attribute(
         UnknownNameError: if there is no such method, option, layer or baseline.
         ModelError: if captum would be wrong about this network with that method; says which methods are right.
         ShapeError: if the network has no such class or takes no such images; or the region is none of them.
-        LayerError: if the layer gives no feature maps; or several are given, and the method is no class activation map.
+        LayerError: if the layer gives no feature maps; a layer is given, and the method takes none; or several are
+            given, and the method is no class activation map.
     """
     name, layers, options = method_named(method), layers_of(layer), by_own_names(options)
     check_layers(name, layers)
+    check_layer_taken([name], layer)
     check_baseline(baseline)
+    if batch is not None:
+        check_whole(batch, "the batch", MOST_AT_A_TIME, unit=" images")
     if not isinstance(images, Tensor):
         raise ShapeError(
             f"images are a tensor (N, C, H, W), not a {type(images).__name__}; cnnviz.explain takes files."
@@ -167,7 +199,7 @@ def _hooked(twin: Network, name: str, structure: Structure) -> nn.Module:
 
 
 def _run(method: Method, case: Case, seed: int, batch: int) -> Tensor:
-    with seeded(seed, case.inputs.device) if method.draws else nullcontext():
+    with exact(), seeded(seed, case.inputs.device) if method.draws else nullcontext():
         return method.run(replace(case, batch=batch)).detach()
 
 
@@ -192,6 +224,19 @@ def named_layers(network: Network, layer: str | nn.Module | Sequence[str | nn.Mo
     if isinstance(layer, list | tuple):
         return [network.layer_name(one) for one in layer]
     return None if layer is None else network.layer_name(cast("str | nn.Module", layer))
+
+
+def check_layer_taken(names: Sequence[str], layer: object) -> None:
+    """Notice a layer that is given to methods none of which looks at one.
+
+    Raises:
+        LayerError: says which methods do.
+    """
+    if layer is None or any(METHODS[name].layer for name in names):
+        return
+    titles = ", ".join(METHODS[name].title for name in names)
+    others = ", ".join(name for name, method in METHODS.items() if method.layer)
+    raise LayerError(f"a layer is given, but {titles} {'take' if names[1:] else 'takes'} none; {others} do.")
 
 
 def check_layers(name: str, layers: Sequence[str | None]) -> None:
@@ -242,7 +287,7 @@ def _targets(
 ) -> list[Target]:
     """A target per image."""
     single = isinstance(targets, Target | int | str | np.integer) or (isinstance(targets, Tensor) and not targets.ndim)
-    given = [targets] * count if single else list(cast("Sequence[int | str | Target]", targets))
+    given = [targets] * count if single else several(targets, Target, "classes are given by name or number")
     wanted = [_target(network, target) for target in given]
     if len(wanted) != count:
         raise ShapeError(f"{len(wanted)} classes are given for {count} images; give one, or one for each.")
@@ -253,6 +298,8 @@ def _targets(
 def _target(network: Network, target: Any) -> Target:
     if isinstance(target, Target):
         return target
+    if not isinstance(target, str | SupportsInt):
+        raise UnknownNameError(f"a class is given by its name or number, not as a {type(target).__name__}.")
     return Target(class_index(network, target) if isinstance(target, str) else int(target))
 
 

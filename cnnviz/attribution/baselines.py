@@ -1,5 +1,6 @@
 """Baselines: the reference inputs that methods of attribution compare an image with."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network
 
 BASELINES = ("mean", "black", "white", "blur")
+TENSOR = "tensor sha256:"  # before the hash, in a record
 BLUR = 0.1  # of the short side: the standard deviation
 
 
@@ -19,8 +21,21 @@ def check_baseline(baseline: str | Path | Tensor) -> None:
     Raises:
         UnknownNameError: if it is neither a name nor a file.
     """
-    if not isinstance(baseline, Tensor) and baseline not in BASELINES and not Path(baseline).is_file():
+    if isinstance(baseline, Tensor):
+        return
+    if not isinstance(baseline, str | Path):
+        raise UnknownNameError(f"a baseline is {', '.join(BASELINES)}, an image's path or a tensor, not {baseline!r}.")
+    if baseline not in BASELINES and not Path(baseline).is_file():
         raise UnknownNameError(f"no baseline named {str(baseline)!r}; take {', '.join(BASELINES)} or an image's path.")
+
+
+def recorded_baseline(baseline: str | Path | Tensor) -> str:
+    """What a record keeps of a baseline: its name, or the sha256 of a tensor's size and values."""
+    if not isinstance(baseline, Tensor):
+        return str(baseline) if baseline in BASELINES else Path(baseline).name
+    size = " x ".join(map(str, baseline.shape))
+    values = baseline.detach().float().cpu().contiguous().numpy().tobytes()
+    return TENSOR + hashlib.sha256(size.encode() + values).hexdigest()
 
 
 def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor) -> tuple[Tensor, str]:

@@ -32,7 +32,7 @@ from cnnviz.attribution.pointing_game import (
     pointing_game,
 )
 from cnnviz.attribution.suitability import able
-from cnnviz.errors import PictureError
+from cnnviz.errors import PictureError, path_of
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.predictions import check_labels
@@ -247,6 +247,7 @@ def compare_methods(
     """
     check_network(network)
     check_cells(cells)
+    folder = path_of(folder, "a folder of images", PictureError)
     named, ready = methods_named(methods), explainer(network)
     names = able(ready.structure) if named is None else named
     check_labels(network, ready.structure.classes)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -113,10 +113,10 @@ def infidelity(
     contrast = torch.ones_like(inputs) if baseline is None else inputs - ready.normalised(baseline)
     slopes = torch.where(contrast == 0, 0, attribution / contrast)
 
-    draws = torch.Generator(image.device).manual_seed(seed)
+    draws = torch.Generator().manual_seed(seed)
 
     def disturbed(inputs: Tensor) -> tuple[Tensor, Tensor]:
-        noise = NOISE * torch.empty_like(inputs).normal_(generator=draws)
+        noise = (NOISE * torch.randn(inputs.shape, generator=draws)).to(inputs)
         return noise, inputs - noise
 
     with torch.no_grad():
@@ -177,6 +177,9 @@ STAGES = 5  # in which a network is randomized
 DRAWS = 4  # of a randomized network, until one has a map that is not flat
 FLAT = 1e-6  # of the largest size: differences in a map that are rounding
 UNMOVED = 0.5  # mean rank correlation with the maps of the randomized networks, above which a method is flagged
+LARGE_GAP = 0.05  # of the difference of scores: a completeness gap that is flagged
+
+Standing = Literal["better", "no better", "worse"]  # than random orders
 
 
 @dataclass(frozen=True)
@@ -211,11 +214,39 @@ class Reference:
         random: mean over random orders.
         spread: standard deviation over them.
         centre: from the centre outwards; None if that was not measured.
+        values: whether areas are of a network's values (or of sums over a region), rather than of probabilities.
     """
 
     random: tuple[float, float]
     spread: tuple[float, float]
     centre: tuple[float, float] | None
+    values: bool = False
+
+    def standings(self, curves: Curves) -> tuple[Standing, Standing]:
+        """Whether deletion and insertion, each by itself, are better than in random orders, no better, or worse.
+
+        A difference counts if it exceeds the standard deviation over random orders and shows in the digits printed: of
+        an untrained network, whose probabilities hardly change, all orders are alike.
+        """
+        areas = curves.deletion_auc, curves.insertion_auc
+        deletion, insertion = (
+            self._sign(area, random, spread)
+            for area, random, spread in zip(areas, self.random, self.spread, strict=True)
+        )
+        return _STANDINGS[-deletion], _STANDINGS[insertion]
+
+    def text(self, area: float) -> str:
+        """An area as it is printed."""
+        return f"{area:.4g}" if self.values else f"{area:.1%}"
+
+    def _sign(self, area: float, random: float, spread: float) -> int:
+        """1 above random orders, -1 below them, 0 where there is no difference."""
+        if abs(area - random) <= spread or self.text(area) == self.text(random):
+            return 0
+        return 1 if area > random else -1
+
+
+_STANDINGS: Mapping[int, Standing] = {1: "better", 0: "no better", -1: "worse"}
 
 
 def deletion_insertion(
@@ -300,6 +331,7 @@ def reference(
         random=(fmean(deletion), fmean(insertion)),
         spread=(stdev(deletion), stdev(insertion)),
         centre=_central(ready, image, baseline, target, start) if precise else None,
+        values=ready.twin.outputs == "value",
     )
 
 
@@ -541,8 +573,8 @@ def _draws(network: Network, first: Network, seed: int, stage: int) -> Iterator[
 def unmoved(correlations: Iterable[float | None]) -> bool:
     """Whether a map hardly changes with the network, by its correlations at all stages: it does not explain it then.
 
-    Stages count alike: the output means nothing as soon as the topmost layers are random. Those without a number do not
-    count, and without any number there is no such verdict.
+    It does if the mean of the correlations exceeds 0.5. Stages count alike: the output means nothing as soon as the
+    topmost layers are random. Those without a number do not count, and without any number there is no such verdict.
     """
     mean = mean_of(correlations)
     return mean is not None and mean > UNMOVED

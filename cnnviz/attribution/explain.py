@@ -10,8 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnviz.attribution.attribute import attribute, check_methods, check_targets, layers_of, named_layers
-from cnnviz.attribution.baselines import BASELINES, baseline_for, check_baseline
+from cnnviz.attribution.attribute import (
+    attribute,
+    check_layer_taken,
+    check_methods,
+    check_targets,
+    layers_of,
+    named_layers,
+)
+from cnnviz.attribution.baselines import baseline_for, check_baseline, recorded_baseline
 from cnnviz.attribution.evidence import (
     RANDOM_ORDERS,
     Reference,
@@ -40,8 +47,8 @@ from cnnviz.attribution.methods import (
 )
 from cnnviz.attribution.regions import Region, outlined, over_region, recorded, region_sum
 from cnnviz.attribution.suitability import Structure, able, layer_for
-from cnnviz.errors import ShapeError, choose
-from cnnviz.networks.inputs import Fit, Source, of_images, show
+from cnnviz.errors import ShapeError, choose, several
+from cnnviz.networks.inputs import Fit, Source, check_range, of_images, show
 from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.outputs import probabilities_of
 from cnnviz.networks.predictions import check_labels, class_index
@@ -58,11 +65,11 @@ def explain(
     versus: str | int | None = None,
     layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
     region: Region | None = None,
-    baseline: str | Path = "mean",
+    baseline: str | Path | Tensor = "mean",
     fit: Fit = "crop",
     size: int | None = None,
     seed: int = 0,
-    checks: Sequence[str] = ("curves",),
+    checks: str | Sequence[str] = ("curves",),
     precise: bool = False,
     watch: Callable[[str, float], None] | None = None,
     **options: float | None,
@@ -77,16 +84,19 @@ def explain(
             that are right about this network; by default those of `DEFAULTS` that are.
         versus: a class to hold the others against: what increases their scores rather than its own.
         layer: for methods of a layer, by its name or as its module, from ``network.layers``; the last one with feature
-            maps by default. Class activation maps take a list of several: the mean of their maps, each over its
-            maximum.
+            maps by default. An error if no method takes one. Class activation maps take a list of several: the mean of
+            their maps, each over its maximum.
         region: of segmentation networks: the part of the image whose class is explained, as for `attribute`, in the
             image's own pixels. The classes are those with the largest output in most of its pixels by default.
-        baseline: "mean", "black", "white", "blur" or an image's path.
+        baseline: "mean", "black", "white", "blur", an image's path or a tensor (C, H, W) in [0, 1] of the input's size,
+            of which the record keeps the sha256 only.
         fit, size: see `cnnviz.networks.inputs`.
         seed: of methods that draw random numbers.
-        checks: which of `cnnviz.attribution.methods.CHECKS` to gather as evidence besides completeness: "curves"
+        checks: one or more of `cnnviz.attribution.methods.CHECKS` to gather as evidence besides completeness: "curves"
             (deletion and insertion, whose removed pixels are the baseline's), "rise" (the same, but insertion begins
-            from the blurred image, as Petsiuk et al. 2018 have it), "sanity", "infidelity", "sensitivity".
+            from the blurred image, as Petsiuk et al. 2018 have it), "sanity" (fails where the mean correlation with the
+            maps of randomized networks exceeds 0.5), "infidelity" (of methods that attribute to pixels, not to a
+            layer's positions), "sensitivity".
         precise: whether to take the time that exact numbers need, some ten times as much: as many steps of integrated
             gradients as make it complete to 1 % (16 otherwise), all 64 steps of deletion and insertion (otherwise those
             where the curve bends, about 8), and of the order from the centre outwards (otherwise left out).
@@ -98,11 +108,14 @@ def explain(
         UnknownNameError, ShapeError, ModelError, LayerError, PictureError: as `attribute`, `class_index` and `show`.
     """
     check_network(network)
+    checks = several(checks, str, "checks are given by name")
     for check in checks:
         choose(check, CHECKS, "check")
     named = None if methods is None else methods_named(methods)
     options, looked_at = by_own_names(options), named_layers(network, layer)
     check_baseline(baseline)
+    if isinstance(baseline, Tensor):
+        check_range(baseline)
     shown, whole, summed = show(network, picture, fit=fit, size=size), network, None
     if len(shown.images) != 1:
         raise ShapeError(f"one image is explained at a time; this is a batch of {len(shown.images)}.")
@@ -119,6 +132,7 @@ def explain(
     ranked = logits if summed is None else summed.largest[None]
     targets = _chosen_targets(network, ranked, classes, top, versus)
     check_labels(network, ready.structure.classes)
+    check_layer_taken(names, looked_at)
     check_methods(ready, names, looked_at)
     own: dict[str, dict[str, Any]] = share_out(options, names)
     if not precise:
@@ -145,7 +159,13 @@ def explain(
     attributions, map_makers = [], []
     for number, (target, name) in enumerate(pairs):
         method: Callable[..., Tensor] = partial(
-            attribute, targets=target, method=name, layer=looked_at, baseline=baseline_image, seed=seed, **own[name]
+            attribute,
+            targets=target,
+            method=name,
+            layer=looked_at if METHODS[name].layer else None,
+            baseline=baseline_image,
+            seed=seed,
+            **own[name],
         )
         passed = _counter(tell, f"{METHODS[name].title} for {network.label(target.index)}", number / len(pairs))
         values = method(network, image, passed=passed)
@@ -177,9 +197,9 @@ def explain(
         "versus": targets[0].versus,
         "layer": looked_at,
         "region": None if region is None else recorded(region),
-        "baseline": str(baseline) if baseline in BASELINES else Path(baseline).name,
+        "baseline": recorded_baseline(baseline),
         "seed": seed,
-        "checks": list(checks),
+        "checks": checks,
         "precise": precise,
         "options": options,
     }
@@ -256,6 +276,8 @@ def _with_evidence(attribution: Attribution, given: _Given, method: Callable[[Te
         evidence["gap"] = completeness_gap(ready, image, given.baseline, target, values)
     if "infidelity" in given.checks and "infidelity" in kind.checks:
         evidence["infidelity"] = infidelity(ready, image, target, values, _compared_with(attribution, given))
+    elif "infidelity" in given.checks:
+        evidence["inapplicable"] = {"infidelity": "not defined for a layer's maps"}
     if "sensitivity" in given.checks:
         evidence["sensitivity"] = max_sensitivity(ready, image, method)
     return _with(attribution, **evidence)
@@ -280,10 +302,9 @@ def _chosen_targets(
     top: int,
     versus: str | int | None,
 ) -> list[Target]:
-    if isinstance(classes, str | int | np.integer):
-        classes = [classes]
-    if classes:
-        indices = [class_index(network, name) for name in classes]
+    named = [] if classes is None else several(classes, str | int | np.integer, "classes are given by name or number")
+    if named:
+        indices = [class_index(network, name) for name in named]
     else:
         indices = torch.topk(logits[0], min(max(top, 1), logits.shape[1])).indices.tolist()
     other = None if versus is None else class_index(network, versus)

@@ -4,18 +4,27 @@ explanation = cnnviz.explain(network, "cat.jpg", ["tabby"], methods=["grad-cam"]
 explanation.save("why.png")
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 import numpy as np
 from torch import Tensor
 
-from cnnviz.attribution.evidence import RANDOM_ORDERS, STEPS, Curves, Reference, mean_of, unmoved
+from cnnviz.attribution.evidence import (
+    LARGE_GAP,
+    RANDOM_ORDERS,
+    STEPS,
+    Curves,
+    Reference,
+    Standing,
+    mean_of,
+    unmoved,
+)
 from cnnviz.attribution.explainer import Target
-from cnnviz.attribution.heatmaps import full_scale, heat
+from cnnviz.attribution.heatmaps import full_scale, heat, is_flat
 from cnnviz.attribution.methods import METHODS
 from cnnviz.errors import ShapeError
 from cnnviz.networks.inputs import Shown, unseen_dimmed
@@ -35,11 +44,25 @@ SEAM = 2  # pixels, between a map and its overlay
 NARROWEST = 180  # pixels; of an image, for the evidence to be legible below two of them
 PAIR_ASPECT = 1.7  # width to height of a map and its overlay with the evidence below
 ROUNDING = 1e-4  # of the largest value: attributions that differ by no more coincide
+NO_BETTER = "no better than chance"
+
+
+class Scaled(Protocol):
+    """A map by a method, as its colours are told: an `Attribution`, or the mean of several."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def flat(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """How far an attribution can be believed; None for what was not asked for or makes no sense.
+    """How far an attribution can be believed; None for what was not measured.
 
     Attributes:
         curves: probability while pixels are removed and inserted in the map's order.
@@ -49,6 +72,7 @@ class Evidence:
         sanity: rank correlation with the maps of ever more randomized networks, by the lowest random layer; None where
             one of the maps is flat.
         infidelity, sensitivity: see `cnnviz.attribution.evidence`.
+        inapplicable: why a check that was asked for does not apply to the method, by its name in `row`.
     """
 
     curves: Curves | None = None
@@ -58,37 +82,59 @@ class Evidence:
     sanity: Mapping[str, float | None] | None = None
     infidelity: float | None = None
     sensitivity: float | None = None
+    inapplicable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unmoved(self) -> bool:
-        """Whether the map hardly changes when the network is randomized: it does not explain the network."""
+        """Whether the map fails the sanity check: it hardly changes when the network is randomized.
+
+        That is if the mean of its correlations exceeds 0.5.
+        """
         return bool(self.sanity) and unmoved((self.sanity or {}).values())
 
     @property
+    def large_gap(self) -> bool | None:
+        """Whether the completeness gap exceeds 5 %; None if there is none."""
+        return None if self.gap is None else self.gap > LARGE_GAP
+
+    @property
+    def standings(self) -> tuple[Standing, Standing] | None:
+        """Of deletion and of insertion, against random orders; see `Reference.standings`. None if not measured."""
+        return self.reference.standings(self.curves) if self.curves and self.reference else None
+
+    @property
     def better_than_random(self) -> bool | None:
-        """Whether deletion or insertion beats random orders by more than their spread; None if not measured."""
-        if not self.curves or not self.reference:
-            return None
-        (deletion, insertion), (below, above) = self.reference.random, self.reference.spread
-        return self.curves.deletion_auc < deletion - below or self.curves.insertion_auc > insertion + above
+        """Whether deletion or insertion, or both, are better than random orders; None if not measured.
+
+        The other one may be worse: see `standings`.
+        """
+        return self.standings and "better" in self.standings
 
     def row(self) -> dict[str, object]:
-        """Numbers by name, those that there are."""
+        """Numbers by name, those that there are; None for checks that do not apply to the method."""
         numbers: dict[str, object] = {
             "completeness_gap": self.gap,
-            "sanity": self.sanity and dict(self.sanity),
+            "completeness_gap_large": self.large_gap,
             "infidelity": self.infidelity,
             "max_sensitivity": self.sensitivity,
         }
+        if self.sanity:
+            numbers["sanity"] = dict(self.sanity)
+            numbers["sanity_mean"] = mean_of(self.sanity.values())
+            numbers["sanity_fails"] = self.unmoved
         if self.curves and self.reference:
             for place, name in enumerate(("deletion_auc", "insertion_auc")):
                 numbers[name] = getattr(self.curves, name)
                 numbers[f"{name}_random"] = self.reference.random[place]
                 numbers[f"{name}_random_spread"] = self.reference.spread[place]
                 numbers[f"{name}_centre"] = self.reference.centre and self.reference.centre[place]
+            numbers["auc_of"] = "score" if self.reference.values else "probability"
+            numbers["deletion_better"], numbers["insertion_better"] = (
+                standing == "better" for standing in self.reference.standings(self.curves)
+            )
             numbers["insertion_from"] = "blurred image" if self.blurred else "baseline"
             numbers["better_than_random"] = self.better_than_random
-        return {name: value for name, value in numbers.items() if value is not None}
+        return {name: value for name, value in numbers.items() if value is not None or name in self.inapplicable}
 
 
 @dataclass(frozen=True)
@@ -139,7 +185,7 @@ class Attribution:
     @property
     def flat(self) -> bool:
         """Whether the map is the same everywhere: nothing in the image mattered more than anything else."""
-        return bool((self.heat == self.heat.flatten()[0]).all())
+        return is_flat(self.heat)
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,7 +219,7 @@ class Explanation:
             UnknownNameError: if there is no such colour map.
             ShapeError: if a number is out of range.
         """
-        look = _look(alpha, cmap)
+        look = look_settings(alpha, cmap)
         return explanation_sheet(
             self, self._record(**look, **layout_settings(layout)), alpha=alpha, cmap=cmap, **layout
         )
@@ -184,7 +230,7 @@ class Explanation:
 
     def overlay(self, number: int = 0, *, alpha: float = ALPHA, cmap: str = UNSIGNED) -> Sheet:
         """The overlay of one map, in the image's own resolution."""
-        look = _look(alpha, cmap)
+        look = look_settings(alpha, cmap)
         return Sheet(overlay(self, number, alpha=alpha, cmap=cmap), self._record(overlay=number, **look))
 
     def save(self, path: str | Path, *, alpha: float = ALPHA, cmap: str = UNSIGNED, **layout: Unpack[Layout]) -> Path:
@@ -193,8 +239,7 @@ class Explanation:
 
     def label(self, attribution: Attribution) -> str:
         """The class, or the two classes, in words."""
-        own, other = attribution.target.index, attribution.target.versus
-        return self.network.label(own) + ("" if other is None else f" versus {self.network.label(other)}")
+        return class_label(self.network, attribution.target)
 
     def described(self, attribution: Attribution) -> str:
         """The class, or the two classes, each with its probability or output: "tabby (p = 11.8%)"."""
@@ -249,7 +294,13 @@ class Explanation:
         return self.sheet()._repr_png_()
 
 
-def _look(alpha: float, cmap: str) -> dict[str, object]:
+def class_label(network: Network, target: Target) -> str:
+    """A class, or a class and the one it is held against, in words."""
+    versus = "" if target.versus is None else f" versus {network.label(target.versus)}"
+    return f"{network.label(target.index)}{versus}"
+
+
+def look_settings(alpha: float, cmap: str) -> dict[str, object]:
     """What a record keeps of how maps are drawn: nothing if it is as usual."""
     if not 0 <= alpha <= 1:
         raise ShapeError(f"alpha must be in [0, 1], not {alpha}.")
@@ -277,7 +328,12 @@ def explanation_sheet(
         (attribution,), ((drawn, over),) = attributions, pairs
         tiles = [
             Tile(photograph(explanation.shown, size), explanation.shown.names[0]),
-            Tile(drawn, METHODS[attribution.method].title, _note(attribution), below=_evidence(attribution)),
+            Tile(
+                drawn,
+                METHODS[attribution.method].title,
+                scale_text(attribution),
+                below=_evidence(explanation, attribution),
+            ),
             Tile(over, "overlay"),
         ]
     else:
@@ -286,14 +342,14 @@ def explanation_sheet(
             Tile(
                 np.hstack([drawn, between, over]),
                 _title(explanation, attribution),
-                _note(attribution),
-                below=_evidence(attribution),
+                scale_text(attribution),
+                below=_evidence(explanation, attribution),
             )
             for attribution, (drawn, over) in zip(attributions, pairs, strict=True)
         ]
         tiles = [tile for row in range(len(tiles) // len(classes)) for tile in tiles[row :: len(tiles) // len(classes)]]
     picture = None if alone else unseen_dimmed(explanation.shown, 0)
-    bars = _bars(explanation, cmap)
+    bars = colour_bars(attributions, cmap, _direction(explanation))
     return sheet(
         tiles,
         lines=_lines(explanation),
@@ -338,37 +394,62 @@ def _title(explanation: Explanation, attribution: Attribution) -> str:
     return f"{explanation.network.label(attribution.target.index)}: {title}" if several else title
 
 
-def _note(attribution: Attribution) -> str:
-    if attribution.flat:
+def scale_text(scaled: Scaled) -> str:
+    """What the colours of a map reach, for people: "±0.3", "0 to 12", or "flat"."""
+    if scaled.flat:
         return "flat"
-    return f"{'±' if METHODS[attribution.method].signed else '0 to '}{attribution.scale:.2g}"
+    return f"{'±' if METHODS[scaled.method].signed else '0 to '}{scaled.scale:.2g}"
 
 
-def _evidence(attribution: Attribution) -> list[str]:
-    """Lines of evidence, each with what to hold it against."""
+def _evidence(explanation: Explanation, attribution: Attribution) -> list[str]:
+    """Lines of evidence, each with what to compare it with."""
     evidence = attribution.evidence
-    lines = []
-    if evidence.curves and evidence.reference:
-        for number, name in enumerate(("deletion", "insertion")):
-            own = getattr(evidence.curves, f"{name}_auc")
-            random, spread = evidence.reference.random[number], evidence.reference.spread[number]
-            values = attribution.probability is None
-            chance = f"random {random:.4g} ± {spread:.2g}" if values else f"random {100 * random:.1f} ± {spread:.1%}"
-            if evidence.reference.centre is not None:
-                centre = evidence.reference.centre[number]
-                chance += f", centre {centre:.4g}" if values else f", centre {centre:.1%}"
-            lines.append(f"{name} AUC {own:.4g} ({chance})" if values else f"{name} AUC {own:.1%} ({chance})")
-        if not evidence.better_than_random:
-            lines.append("no better than chance")
+    lines = curve_lines(evidence)
+    if evidence.better_than_random is False:
+        lines.append(NO_BETTER)
     if evidence.gap is not None:
-        lines.append(f"completeness gap {evidence.gap:.1%}")
+        lines.append(f"completeness gap {evidence.gap:.1%}" + _gap_note(explanation, attribution))
     if evidence.sanity:
         lines.append(f"network randomized: {_sanity(evidence.sanity)}")
     if evidence.infidelity is not None:
         lines.append(f"infidelity {evidence.infidelity:.2g}")
     if evidence.sensitivity is not None:
         lines.append(f"max-sensitivity {evidence.sensitivity:.0%}")
+    return lines + [f"{name}: {reason}" for name, reason in evidence.inapplicable.items()]
+
+
+def curve_lines(evidence: Evidence) -> list[str]:
+    """Deletion and insertion, each with random orders and how it compares with them; nothing if not measured."""
+    if not evidence.curves or not evidence.reference:
+        return []
+    chance, lines = evidence.reference, []
+    areas = evidence.curves.deletion_auc, evidence.curves.insertion_auc
+    for place, standing in enumerate(chance.standings(evidence.curves)):
+        name, unit = ("deletion", "insertion")[place], " (score)" * chance.values
+        compared = _random_text(chance, place)
+        if chance.centre is not None:
+            compared += f", centre {chance.text(chance.centre[place])}"
+        lines.append(f"{name} AUC{unit} {chance.text(areas[place])} ({compared}): {standing}")
     return lines
+
+
+def _random_text(chance: Reference, place: int) -> str:
+    """The mean of random orders and their standard deviation, of deletion (0) or insertion (1)."""
+    random, spread = chance.random[place], chance.spread[place]
+    return f"random {random:.4g} ± {spread:.2g}" if chance.values else f"random {100 * random:.1f} ± {spread:.1%}"
+
+
+def _gap_note(explanation: Explanation, attribution: Attribution) -> str:
+    """Whether the completeness gap is large, and what makes it smaller, where something does."""
+    if not attribution.evidence.large_gap:
+        return ""
+    steps = METHODS[attribution.method].options.get("steps")
+    if steps is None:
+        return ": large"
+    given = explanation.settings.get("options", {})
+    if steps.quick is None or (isinstance(given, Mapping) and "steps" in given):
+        return ": large; take more steps"
+    return ": large" if explanation.settings.get("precise") else ": large; use --precise"
 
 
 def _sanity(correlations: Mapping[str, float | None]) -> str:
@@ -383,10 +464,6 @@ def _sanity(correlations: Mapping[str, float | None]) -> str:
 def _lines(explanation: Explanation) -> list[str]:
     classes = {attribution.target: attribution for attribution in explanation.attributions}
     named = ", ".join(explanation.described(attribution) for attribution in classes.values())
-    layers = dict.fromkeys(layer for attribution in explanation.attributions for layer in attribution.layers)
-    compared = any(
-        METHODS[attribution.method].baseline or attribution.evidence.curves for attribution in explanation.attributions
-    )
     lines = [
         f"Attribution: {named}",
         f"{explanation.shown.names[0]}, {explanation.shown.words}; {explanation.network.name},"
@@ -394,32 +471,78 @@ def _lines(explanation: Explanation) -> list[str]:
     ]
     if explanation.region:
         lines.append(f"score: sum of the class's outputs over the outlined region, {explanation.region}")
-    if compared or layers:
-        parts = [f"baseline: {explanation.baseline}"] if compared else []
-        title = "layer" if len(layers) == 1 else "mean over layers"
-        parts += [f"{title}: {', '.join(map(explanation.network.titled, layers))}"] if layers else []
-        lines.append("; ".join(parts))
-    curves = [attribution.evidence for attribution in explanation.attributions if attribution.evidence.curves]
-    if curves:
-        start = "the blurred image (RISE)" if curves[0].blurred else "the baseline"
+    measured = next((each for each in explanation.attributions if each.evidence.curves), None)
+    lines += given_lines(explanation, compared=measured is not None)
+    if measured is not None:
+        start = "the blurred image (RISE)" if measured.evidence.blurred else "the baseline"
         precise = explanation.settings.get("precise")
         steps, centre = (f"{STEPS} steps", ", centre first") if precise else (f"up to {STEPS} steps", "")
         lines += [
-            f"deletion AUC: most important pixels removed first, {steps} (lower is better)",
-            f"insertion AUC: inserted into {start} (higher is better)",
-            f"baselines: random order (mean ± standard deviation of {RANDOM_ORDERS}){centre}",
+            f"AUC (area under the curve): mean {_curve_quantity(explanation, measured)} over {steps}",
+            "deletion AUC: most important pixels removed first (lower is better)",
+            f"insertion AUC: most important pixels inserted first into {start} (higher is better)",
+            f"for comparison: random order (mean ± standard deviation of {RANDOM_ORDERS}){centre}",
         ]
     return [*lines, *_coinciding(explanation)]
 
 
-def _bars(explanation: Explanation, cmap: str) -> list[ColourBar]:
-    kinds = {METHODS[attribution.method].signed for attribution in explanation.attributions}
-    numbers = len(explanation.attributions) == 1
-    scale = f"{explanation.attributions[0].scale:.2g}"
+def _curve_quantity(explanation: Explanation, measured: Attribution) -> str:
+    """What falls while pixels are removed; of two classes that are compared it is the first one's."""
+    if measured.probability is None:
+        return "score of the class (a sum, not a probability)" if explanation.region else "output of the class"
+    if measured.target.versus is None:
+        return "probability of the class"
+    labels = dict.fromkeys(explanation.network.label(each.target.index) for each in explanation.attributions)
+    return f"probability of {' or '.join(labels)}"
+
+
+def _direction(explanation: Explanation) -> tuple[str, str]:
+    """What negative and positive attributions mean."""
+    targets = {attribution.target for attribution in explanation.attributions}
+    return direction_of(explanation.network, targets, explanation.attributions[0].target.versus)
+
+
+def given_lines(explanation: Explanation, *, compared: bool) -> list[str]:
+    """A line about the baseline and the layers, or none.
+
+    Args:
+        compared: whether anything besides the methods uses the baseline.
+    """
+    attributions = explanation.attributions
+    compared = compared or any(METHODS[attribution.method].baseline for attribution in attributions)
+    layers = dict.fromkeys(layer for attribution in attributions for layer in attribution.layers)
+    parts = [f"baseline: {explanation.baseline}"] if compared else []
+    title = "layer" if len(layers) == 1 else "mean over layers"
+    parts += [f"{title}: {', '.join(map(explanation.network.titled, layers))}"] if layers else []
+    return ["; ".join(parts)] if parts else []
+
+
+def direction_of(network: Network, targets: Collection[Target | None], versus: int | None) -> tuple[str, str]:
+    """What negative and positive attributions mean: for the class, or for either of two that are compared.
+
+    Args:
+        targets: the classes; None is each image's own class.
+        versus: the class they are compared with, if any.
+    """
+    if versus is None:
+        return "decreases", "increases the class score"
+    only = next(iter(targets)) if len(targets) == 1 else None
+    return f"in favour of {network.label(versus)}", f"in favour of {network.label(only.index) if only else 'the class'}"
+
+
+def colour_bars(maps: Sequence[Scaled], cmap: str, direction: tuple[str, str]) -> list[ColourBar]:
+    """What the colours of maps mean; with numbers where there is only one map.
+
+    Args:
+        direction: what negative and positive values mean.
+    """
+    kinds = {METHODS[scaled.method].signed for scaled in maps}
+    numbers = len(maps) == 1
+    scale = f"{maps[0].scale:.2g}"
     bars = []
     if True in kinds:
         low, high = (f"-{scale}, ", f"{scale}, ") if numbers else ("", "")
-        bars.append(ColourBar(colour_map(SIGNED), f"{low}decreases", f"{high}increases the class score"))
+        bars.append(ColourBar(colour_map(SIGNED), f"{low}{direction[0]}", f"{high}{direction[1]}"))
     if False in kinds:
         low, high = ("0", scale) if numbers else ("low", "to high")
         bars.append(ColourBar(colour_map(cmap), f"importance (unsigned), {low}", high))

@@ -31,6 +31,11 @@ def heat(attributions: Tensor, method: str, size: Sequence[int]) -> Tensor:
     return maps[:, 0]
 
 
+def is_flat(heat: Tensor) -> bool:
+    """Whether a map is the same everywhere: nothing in the image mattered more than anything else."""
+    return bool((heat == heat.flatten()[0]).all())
+
+
 def full_scale(heat: Tensor) -> float:
     """The value that the last colour stands for; 0 if the map is flat zero."""
     sizes = heat.abs().flatten().float()

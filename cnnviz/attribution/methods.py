@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from cnnviz.attribution.cams import eigen_cam, grad_cam_plus_plus, layer_cam, score_cam
 from cnnviz.attribution.cases import Case
-from cnnviz.errors import ShapeError, UnknownNameError, choose
+from cnnviz.errors import ShapeError, UnknownNameError, choose, several
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -275,10 +276,11 @@ class Option:
         """
         if value is None and self.default is None:
             return
-        if value is None or not self.least <= value < math.inf or (self.whole and value != int(value)):
+        number = value if isinstance(value, Real) else math.nan
+        if not self.least <= number < math.inf or (self.whole and number != int(number)):
             wanted = f"a whole number of at least {self.least}" if self.whole else "greater than zero"
-            raise ShapeError(f"{name} must be {wanted}, not {value}.")
-        if value > self.most:
+            raise ShapeError(f"{name} must be {wanted}, not {value!r}.")
+        if number > self.most:
             raise ShapeError(f"{name} can be {self.most} at most, not {value:g}.")
 
 
@@ -483,8 +485,12 @@ def _letters(name: str) -> str:
 
 
 def methods_named(methods: str | Sequence[str]) -> list[str] | None:
-    """Keys in `METHODS`, each once, for one name or several; None for "all", which are those that suit a network."""
-    names = [methods] if isinstance(methods, str) else list(methods)
+    """Keys in `METHODS`, each once, for one name or several; None for "all", which are those that suit a network.
+
+    Raises:
+        UnknownNameError: if there is no such method, or they are not given by name.
+    """
+    names = several(methods, str, "methods are given by name")
     return None if names == ["all"] else list(dict.fromkeys(map(method_named, names)))
 
 

@@ -33,6 +33,10 @@ Mask = NDArray[np.bool_]
 Region = Box | Mask | Tensor
 OUTLINES = 300  # of them side by side are as long as the image
 TRANSPARENT = ("PNG", "WEBP", "GIF", "TIFF")  # formats of which parts may be
+NO_MAPS = (
+    "a region is of networks that give maps of the classes, N x C x H x W, as for segmentation, and this one gives"
+    " none; leave out --target-mask and --target-box (region= in Python)."
+)
 BRIGHT = 127  # the grey of a file above which a pixel of a mask belongs to the region
 
 
@@ -123,6 +127,14 @@ def gives_maps(output: object) -> bool:
     return isinstance(maps, Tensor) and maps.ndim == 4 and maps.is_floating_point() and maps.shape[2:].numel() > 1
 
 
+@torch.no_grad()
+def segments(network: Network) -> bool:
+    """Whether a network gives maps of the classes for an image of its own size."""
+    image = torch.zeros(1, network.channels, *network.input_size, device=network.device)
+    with forward_pass(network, image):
+        return gives_maps(network(image))
+
+
 def maps_in(output: Any) -> Tensor:
     """The maps (N, C, H, W) of a segmentation network's output.
 
@@ -130,10 +142,7 @@ def maps_in(output: Any) -> Tensor:
         ModelError: if there are none.
     """
     if not gives_maps(output):
-        raise ModelError(
-            "a region is of networks that give maps of the classes, N x C x H x W, as for segmentation, and this one"
-            " gives none; leave out --target-mask and --target-box (region= in Python)."
-        )
+        raise ModelError(NO_MAPS)
     maps: Tensor = output["out"] if isinstance(output, Mapping) else output
     return maps
 

@@ -1,23 +1,19 @@
 """How commands read a line and what their help looks like.
 
 `command` makes a command of a function, as `click.command` does: its help lists the network's options last, in a
-section of their own, and lists of names that are written with blanks are told to be written with commas. A group's help
-lists its commands under the headings that it is given.
+section of their own, and errors end with what was probably meant. A group's help lists its commands under the headings
+that it is given.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 
-from cnnviz.attribution.methods import METHODS
+from cnnviz.cli.hints import closest, command_hint, hint
 
 NETWORK = ("model", "weights", "device", "input_size", "mean", "std", "labels", "kind_of_outputs")
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".npy", ".gif", ".bmp")
-LISTS = {"--layer": "layers", "--layers": "layers", "--method": "methods"}
 
 
 class Command(click.Command):
@@ -27,8 +23,10 @@ class Command(click.Command):
         given = list(args)  # click empties `args`
         try:
             return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.NoSuchOption(error.option_name, possibilities=closest(error), ctx=error.ctx) from error
         except click.UsageError as error:
-            error.message += _forgotten_comma(given)  # type: ignore[misc]  # as in `cnnviz.cli`
+            error.message += hint(self, given, error)  # type: ignore[misc]  # as in `cnnviz.cli`
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -51,6 +49,17 @@ class Group(click.Group):
         super().__init__(*args, **kwargs)
         self.headings = headings
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            meant = command_hint(args[0])
+            if meant:  # instead of commands that are merely spelled like it
+                raise click.UsageError(f"No such command {args[0]!r}.{meant}", ctx) from error
+            raise
+
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in (self.headings or {"Commands": tuple(self.commands)}).items():
             with formatter.section(title):
@@ -58,17 +67,3 @@ class Group(click.Group):
 
 
 command = partial(click.command, cls=Command)
-
-
-def _forgotten_comma(args: Sequence[str]) -> str:
-    """What to say where a list of layers or methods seems to go on after a blank."""
-    for option, value, stray in zip(args, args[1:], args[2:], strict=False):
-        if option in LISTS and _is_name(stray) and not Path(stray).exists():
-            return f" Separate {LISTS[option]} with commas: {option} {value},{stray}."
-    return ""
-
-
-def _is_name(word: str) -> bool:
-    """Whether this looks like the name of a layer or of a method, and not like an image's."""
-    layer = re.fullmatch(r"[a-z]\w*\d[\w.:@-]*", word, re.IGNORECASE) and Path(word).suffix.lower() not in IMAGES
-    return bool(layer) or word in METHODS

@@ -1,5 +1,7 @@
 """Defaults of options from `cnnviz.toml` in the working directory: `model = "vgg16-mini"`, `device = "cpu"`.
 
+A table holds those of one command: ``top = 16`` beneath ``[featuremaps]``.
+
 A folder that somebody else has filled must not run code: a network of one's own is named on the command line only.
 """
 
@@ -26,16 +28,25 @@ def defaults_of(group: click.Group) -> dict[str, Any]:
     try:
         given = tomllib.loads(FILE.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise click.ClickException(f"{FILE} is not as TOML wants it: {error}") from error
-    known = _options(group)
-    for name in given:
-        if name not in known:
-            raise click.ClickException(f"{FILE}: no command has the option --{name}{did_you_mean(name, known)}")
-    if ":" in str(given.get("model", "")):
-        raise click.ClickException(
-            f"{FILE} names code that would be executed; give it on the command line, as --model."
-        )
+        raise click.ClickException(f"{FILE} is not valid TOML: {error}") from error
+    _check(group, given)
     return _map(group, given) | {"rerun": {}}  # which takes everything from a record
+
+
+def _check(command: click.Command, given: Mapping[str, Any]) -> None:
+    known, commands = _options(command), command.commands if isinstance(command, click.Group) else {}
+    for name, value in given.items():
+        if isinstance(value, dict):
+            if name not in commands:
+                raise click.ClickException(f"{FILE}: no command named {name!r}{did_you_mean(name, commands)}")
+            _check(commands[name], value)
+        elif name not in known:
+            whose = "no command has" if commands else f"{command.name} has not"
+            raise click.ClickException(f"{FILE}: {whose} the option --{name}{did_you_mean(name, known)}")
+        elif name == "model" and ":" in str(value):
+            raise click.ClickException(
+                f"{FILE} names code that would be executed; give it on the command line, as --model."
+            )
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:
@@ -48,7 +59,9 @@ def _options(command: click.Command) -> dict[str, click.Option]:
 
 def _map(command: click.Command, given: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(command, click.Group):
-        return {name: _map(inner, given) for name, inner in command.commands.items()}
+        shared = {name: value for name, value in given.items() if not isinstance(value, dict)}
+        tables = {name: value for name, value in given.items() if isinstance(value, dict)}
+        return {name: _map(inner, shared | tables.get(name, {})) for name, inner in command.commands.items()}
     own = _options(command)
     return {str(own[name].name): _value(own[name], given[name]) for name in own.keys() & given.keys()}
 

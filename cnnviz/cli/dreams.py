@@ -11,7 +11,11 @@ from cnnviz.cli.progress import waiting
 from cnnviz.cli.terminal import echo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cnnviz.pictures.sheets import Layout
+    from cnnviz.synthesis.dreams import ImageProgress
+    from cnnviz.synthesis.results import Synthesis
 
 result_size_option = options.size("Short side of the result in pixels.")
 
@@ -22,6 +26,7 @@ result_size_option = options.size("Short side of the result in pixels.")
 @result_size_option
 @options.steps("Number of steps at each scale.", 20)
 @options.seed
+@figure_options.layout
 @options.output
 @options.network
 @options.quiet
@@ -31,6 +36,7 @@ def dream(
     size: int | None,
     steps: int,
     seed: int,
+    layout: "Layout",
     target: Target,
     chosen: Chosen,
     quiet: bool,
@@ -43,13 +49,12 @@ def dream(
     """
     target.check(picture)
     from cnnviz.networks.layers import middle_convolution
-    from cnnviz.synthesis.dreams import dream as dreamt
+    from cnnviz.synthesis.dreams import dream_steps
 
     network = chosen.load(quiet=quiet)
     name = middle_convolution(network) if layer is None else network.listed(layer)
-    with waiting("optimizing ...", quiet=quiet):
-        synthesis = dreamt(network, picture, name, size=size, steps=steps, seed=seed)
-    file = target.save(synthesis.sheet(), target.file(picture.stem, network.name, "dream", name))
+    synthesis = _optimized(dream_steps(network, picture, name, size=size, steps=steps, seed=seed), quiet=quiet)
+    file = target.save(synthesis.sheet(**layout), target.file(picture.stem, network.name, "dream", name))
     if not quiet:
         echo(f"{file}: {synthesis.title}; score {synthesis.starts.item():.3g} to {synthesis.scores.item():.3g}")
 
@@ -60,6 +65,7 @@ def dream(
 @result_size_option
 @options.steps("Number of steps for each layer.", 384)
 @options.seed
+@figure_options.layout
 @options.output
 @options.network
 @options.quiet
@@ -69,6 +75,7 @@ def invert(
     size: int | None,
     steps: int,
     seed: int,
+    layout: "Layout",
     target: Target,
     chosen: Chosen,
     quiet: bool,
@@ -83,16 +90,24 @@ def invert(
     """
     target.check(picture)
     from cnnviz.networks.layers import middle_convolution
-    from cnnviz.synthesis.dreams import invert as inverted
+    from cnnviz.synthesis.dreams import invert_steps
 
     network = chosen.load(quiet=quiet)
     names = layers.of(network, lambda network: [middle_convolution(network)])
-    with waiting("optimizing ...", quiet=quiet):
-        synthesis = inverted(network, picture, names, size=size, steps=steps, seed=seed)
+    synthesis = _optimized(invert_steps(network, picture, names, size=size, steps=steps, seed=seed), quiet=quiet)
     file = target.file(picture.stem, network.name, "invert", "_".join(names)[:60])
-    file = target.save(synthesis.sheet(), file)
+    file = target.save(synthesis.sheet(**layout), file)
     if not quiet:
-        echo(f"{file}: {synthesis.title} ({', '.join(names)})")
+        echo(f"{file}: {synthesis.title}; score {', '.join(f'{score:.3g}' for score in synthesis.scores.tolist())}")
+
+
+def _optimized(steps: "Iterator[ImageProgress]", *, quiet: bool) -> "Synthesis":
+    """The result of an optimization, with a bar on a terminal that says how far it is."""
+    with waiting("optimizing ...", quiet=quiet) as say:
+        for progress in steps:
+            say(f"step {progress.done} of {progress.total}", progress.share)
+    assert progress.synthesis is not None
+    return progress.synthesis
 
 
 @command()

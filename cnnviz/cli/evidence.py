@@ -41,7 +41,7 @@ from cnnviz.cli.values import Finite
     help="Minimum probability of the correct class for an image to be used.",
 )
 @options.size("Side of each image in pixels.")
-@options.draws("Random seed, of the choice of images too.")
+@options.seed_of("Random seed, of the choice of images too.")
 @options.output
 @options.network
 @options.json

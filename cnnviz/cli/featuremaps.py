@@ -1,6 +1,5 @@
 """`cnnviz featuremaps`: what layers see in images."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +8,7 @@ import click
 from cnnviz.cli import figure_options, options, values
 from cnnviz.cli.commands import command
 from cnnviz.cli.options import Chosen, Layers
-from cnnviz.cli.output import Target, about, check_npz, named, save_npz
+from cnnviz.cli.output import Target, about, array_name, check_npz, named, save_npz
 from cnnviz.cli.terminal import echo, say_json
 
 if TYPE_CHECKING:
@@ -108,7 +107,8 @@ def featuremaps(
             kept = {"image": shown.images[0].cpu().numpy()} | {
                 layer: maps.maps[0].numpy() for layer, maps in maps_by_layer.items()
             }
-            arrays |= {_key(picture, name, pictures): array for name, array in kept.items()}
+            several = len(pictures) > 1
+            arrays |= {array_name(picture, name, several=several): array for name, array in kept.items()}
     if save_arrays:
         save_arrays = target.free(save_arrays)
         save_npz(save_arrays, arrays)
@@ -121,22 +121,9 @@ def featuremaps(
 def _files(pictures: tuple[Path, ...], layers: list[str], network: str, target: Target) -> dict[tuple[Path, str], Path]:
     """Where each sheet goes."""
     keys = [(picture, layer) for picture in dict.fromkeys(pictures) for layer in layers]
-    if target.folder is None and len(keys) > 1:
-        raise click.UsageError(f"{len(keys)} sheets do not fit into one file; give -o a folder.")
     files = {(picture, layer): target.file(picture.stem, network, "featuremaps", layer) for picture, layer in keys}
-    makers: dict[Path, Path] = {}
-    for (picture, _), file in files.items():
-        if file in makers:
-            raise click.UsageError(
-                f"the sheets of {makers[file]} and {picture} would both be {file}; take them in turn."
-            )
-        makers[file] = picture
+    target.check_distinct((picture, file) for (picture, _), file in files.items())
     return files
-
-
-def _key(picture: Path, layer: str, pictures: tuple[Path, ...]) -> str:
-    """The name of an array; a zip file's names are UTF-8, a file's need not be."""
-    return layer if len(pictures) == 1 else f"{os.fsencode(picture.stem).decode('utf-8', 'replace')}/{layer}"
 
 
 def _row(picture: Path, maps: "FeatureMaps", drawn: Any, file: Path) -> dict[str, Any]:
@@ -153,8 +140,9 @@ def _summary(row: dict[str, Any]) -> str:
 
     count, height, width = row["shape"]
     layer = with_use(row["layer"], row["uses"])
+    drawn = "" if len(row["channels"]) == count else f"{len(row['channels'])} of "
     inactive = f" {row['silent']} inactive (all zero)," if row["silent"] else ""
     return (
-        f"{row['file']}: {layer} of {row['network']['name']}, {count} maps of {width} x {height},{inactive}"
-        f" values {row['min']:.3g} to {row['max']:.3g}"
+        f"{row['file']}: {layer} of {row['network']['name']}, {drawn}{count} maps of {width} x {height};"
+        f"{inactive} values {row['min']:.3g} to {row['max']:.3g}"
     )

@@ -60,7 +60,7 @@ class Outputs:
             UsageError: before any work, if several do not fit where they are to go.
         """
         if len(jobs) > 1 and (self.film or self.save_arrays or self.target.folder is None):
-            raise click.UsageError(f"{len(jobs)} sheets do not fit into one file; give -o a folder and nothing else.")
+            raise click.UsageError(f"{len(jobs)} sheets do not fit into one file; -o must name a folder.")
         results: list[dict[str, Any]] = []
 
         def deliver(parts: Sequence[str], synthesis: "Synthesis") -> None:

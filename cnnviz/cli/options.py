@@ -85,12 +85,12 @@ def layer(text: str) -> Decorator:
     return click.option("--layer", metavar="LAYER", help=text, shell_complete=completion.layers)
 
 
-def draws(text: str = "Random seed.") -> Decorator:
-    """The seed of whatever draws random numbers besides an ascent."""
-    return click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help=text)
+def seed_of(text: str) -> Decorator:
+    """The seed of whatever draws random numbers."""
+    return click.option("--seed", type=values.seed, metavar="N", default="0", help=text)
 
 
-seed = click.option("--seed", metavar="N", default=0, help="Random seed.")  # of an ascent
+seed = seed_of("Random seed.")
 
 
 def port(first: int, default: int, text: str) -> Decorator:
@@ -157,8 +157,8 @@ class Layers:
 
         if not self:
             return default(network)
-        named = [*self.single, *((self.listed or "").split(",") if self.listed != "all" else ())]
         everything = all_convolutions(network) if self.listed == "all" else []
+        named = ",".join([*self.single, "" if self.listed in (None, "all") else str(self.listed)]).split(",")
         names = [network.listed(name.strip()) for name in named if name.strip()]
         if not names + everything:
             raise click.UsageError("no layer is named; `cnnviz layers` lists them.")

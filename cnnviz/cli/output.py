@@ -6,7 +6,7 @@ A file that is there is replaced by the same command's result, or with --force; 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -45,6 +45,19 @@ class Target:
         """The file asked for, or one that is named after its parts: IMAGE_MODEL_COMMAND_LAYER."""
         folder = self.folder
         return Path(self.output or "") if folder is None else folder / sheet_file(*parts).with_suffix(ending)
+
+    def check_distinct(self, sheets: Iterable[tuple[Path, Path]]) -> None:
+        """Notice before any work that sheets would be one file; each is given as its image and the file it goes to."""
+        sheets = list(sheets)
+        if self.folder is None and len(sheets) > 1:
+            raise click.UsageError(f"{len(sheets)} sheets do not fit into one file; -o must name a folder.")
+        makers: dict[Path, Path] = {}
+        for picture, file in sheets:
+            if file in makers:
+                raise click.UsageError(
+                    f"the sheets of {makers[file]} and {picture} would both be {file}; take them in turn."
+                )
+            makers[file] = picture
 
     def check(self, *apart: Path) -> None:
         """Notice before any work that a sheet could not be written, or would be written over one of these images."""
@@ -101,6 +114,13 @@ def named(network: "Network") -> dict[str, str]:
 def about(picture: Path, sha256: str | None) -> dict[str, Any]:
     """An image in JSON."""
     return {"image": {"file": str(picture), "sha256": sha256}, "picture": str(picture)}
+
+
+def array_name(picture: Path, name: str, *, several: bool) -> str:
+    """The name of an array, with its image's where there are several; a zip file's names are UTF-8, a file's need not
+    be.
+    """
+    return f"{os.fsencode(picture.stem).decode('utf-8', 'replace')}/{name}" if several else name
 
 
 def sheet_file(*parts: str) -> Path:

@@ -25,7 +25,7 @@ file_argument = click.argument("file", type=options.A_FILE)
 @file_argument
 @options.json
 def inspect(file: Path, as_json: bool) -> None:
-    """Show how a PNG by cnnviz was made: command, network, settings, versions.
+    """Show how an image by cnnviz was made: command, network, settings, versions.
 
     \b
     Example:
@@ -56,7 +56,7 @@ def inspect(file: Path, as_json: bool) -> None:
     "--target-mask", "mask", type=options.A_FILE, help="The mask of the region; its record holds a hash only."
 )
 @click.option(
-    "--folder", type=options.A_FOLDER, help="The folder of images that were used, as references or in evidence."
+    "--folder", type=options.A_FOLDER, help="The folder of images that were used: references, evidence or a mean's."
 )
 @options.output
 @options.network
@@ -74,7 +74,7 @@ def rerun(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make a PNG by cnnviz again and compare: exit status 0 if it is the same, 1 if not.
+    """Make an image by cnnviz again and compare: exit status 0 if it is the same, 1 if not.
 
     The network is the one in the record. A file of weights, or a custom network, must be given again: no code is
     executed, and no file read, because a record names it. Differences, such as other weights or versions, are listed.
@@ -89,11 +89,11 @@ def rerun(
     target.check(file)
     if context.get_parameter_source("model") is not ParameterSource.COMMANDLINE:
         chosen = replace(chosen, model=None)  # the record's, whatever the environment or cnnviz.toml names
-    record, pixels = read_made(file)
+    record, content = read_made(file)
     network = _as_recorded(chosen, record).load(quiet=quiet)
     with waiting(f"{record.get('command')} again", quiet=quiet):
         again = remake(record, network, Supplied(picture, folder, mask))
-    verdict = compared(record, pixels, again)
+    verdict = compared(record, content, again)
     output = None if target.output is None else target.save(again, target.file(file.stem, "again"))
     if as_json:
         say_json(vars(verdict) | {"file": str(file), "output": None if output is None else str(output)})
@@ -132,7 +132,7 @@ def _as_recorded(chosen: Chosen, record: Mapping[str, Any]) -> Chosen:
 
 def _sentence(verdict: "Verdict") -> str:
     if verdict.identical:
-        return "identical, pixel for pixel"
+        return "identical"
     why = f" ({'; '.join(verdict.reasons)})" if verdict.reasons else ""
     if verdict.difference is None:
         return f"not the same{why}"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cnnviz.attribution.methods import DEFAULTS
 from cnnviz.cli import options
 from cnnviz.cli.commands import command
 from cnnviz.cli.options import Chosen
@@ -23,8 +24,8 @@ from cnnviz.cli.terminal import echo
     help="Most active channels shown at each of three depths; most of the time goes into them.",
 )
 @options.steps("Optimization steps of their feature visualizations; those of --preset draft by default.")
-@options.methods("integrated-gradients,grad-cam", "One or more, separated by commas.")
-@options.draws()
+@options.methods(",".join(DEFAULTS), "One or more, separated by commas.")
+@options.seed
 @options.network
 @options.quiet
 def report(

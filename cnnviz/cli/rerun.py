@@ -4,17 +4,20 @@ To add a command, write a function of a network, the record's settings and what 
 and enter it in `MAKERS`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from cnnviz.attribution.baselines import BASELINES
+from cnnviz.attribution.baselines import BASELINES, TENSOR
 from cnnviz.attribution.comparison import compare_methods
 from cnnviz.attribution.explain import explain
+from cnnviz.attribution.means import mean_attribution
 from cnnviz.attribution.regions import Region, read_mask, recorded
 from cnnviz.errors import CnnvizError, PictureError, translated
 from cnnviz.features.kernels import kernel_sheet
@@ -22,8 +25,9 @@ from cnnviz.features.maps import FeatureMaps, feature_maps
 from cnnviz.files import is_list, is_real, is_text, is_whole
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import fingerprint_in
-from cnnviz.pictures.colours import Pixels, drawable
-from cnnviz.pictures.reading import Picture, read_picture
+from cnnviz.pictures.colours import drawable
+from cnnviz.pictures.reading import Picture, content_of, picture_files, read_picture
+from cnnviz.pictures.records import kind_of, same_image
 from cnnviz.pictures.sheets import Layout, Sheet
 from cnnviz.synthesis.dreams import dream, invert
 from cnnviz.synthesis.maximization import class_images, filter_images, finished, objective_job, recorded_layer
@@ -50,7 +54,7 @@ class Verdict:
     """How an image that was made again compares.
 
     Attributes:
-        identical: whether all pixels are the same.
+        identical: whether all pixels are the same, or all bytes in a PDF or SVG.
         close: whether its numbers are, but for rounding.
         difference: the largest relative difference of the numbers; None if there are none to compare.
         reasons: what is not as it was then, in words.
@@ -88,7 +92,7 @@ def check_record(record: Mapping[str, Any]) -> None:
     """
     for part, kind in PARTS.items():
         if not isinstance(record.get(part), kind):
-            raise PictureError(f"this record has no {part}; only PNGs by this version of cnnviz can be made again.")
+            raise PictureError(f"this record has no {part}; only images by this version of cnnviz can be made again.")
     command, network, picture = record["command"], record["network"], record.get("picture")
     if command not in MAKERS:
         raise PictureError(f"images by {command!r} cannot be made again from their record: run what made them.")
@@ -108,10 +112,10 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float) or is_real(value)
 
 
-def compared(record: Mapping[str, Any], pixels: Pixels, again: Sheet) -> Verdict:
-    """How an image that was made again compares with the one that holds the record."""
+def compared(record: Mapping[str, Any], content: bytes, again: Sheet) -> Verdict:
+    """How an image that was made again compares with the file that holds the record, in that file's format."""
     reasons = tuple(_reasons(record, again.made))
-    identical = pixels.shape == again.pixels.shape and bool(np.array_equal(pixels, again.pixels))
+    identical = same_image(content, replace(again, made=record).content(kind_of(content)))
     difference = _difference(record["results"], cast("Mapping[str, Any]", again.made["results"]))
     allowed = ASCENDED if record["command"] in ASCENTS else EXACT
     return Verdict(identical, identical or (difference is not None and difference <= allowed), difference, reasons)
@@ -191,6 +195,16 @@ class _Own:
                 f"this was made with {name!r}; give that folder, or the one it lies in, as --folder PATH."
             )
         return self.folder
+
+    def listed(self, images: Sequence[Mapping[str, Any]]) -> Iterator[Picture]:
+        """The images that a mean was taken over, found in the folder by their sha256."""
+        if self.folder is None:
+            raise PictureError(f"this is a mean over {len(images)} images; give their folder as --folder PATH.")
+        files = {hashlib.sha256(content_of(path)).hexdigest(): path for path in picture_files(self.folder)}
+        for image in images:
+            if image["sha256"] not in files:
+                raise PictureError(f"{image['name']}, as it was then, is not in {self.folder}: no file has its sha256.")
+            yield read_picture(files[image["sha256"]])
 
     @property
     def layout(self) -> Layout:
@@ -278,11 +292,13 @@ def _saliency(own: _Own) -> Sheet:
     settings = own.settings
     kept = {name: settings[name] for name in ("methods", "versus", "layer", "fit", "size", "seed", "checks")}
     name = settings["baseline"]
+    if name.startswith(TENSOR):
+        raise PictureError("this was made with a tensor as its baseline, of which its record holds the sha256 only.")
     baseline = name if name in BASELINES else own.pictures(name) / Path(name).name  # in that folder and nowhere else
-    explanation = explain(
+    explained = partial(
+        explain,
         own.network,
-        own.picture,
-        settings["classes"],
+        classes=settings["classes"],
         region=own.region(),
         baseline=baseline,
         precise=settings.get("precise", True),  # as all earlier ones were
@@ -290,6 +306,9 @@ def _saliency(own: _Own) -> Sheet:
         **settings["options"],
     )
     look: Any = {name: settings[name] for name in ("alpha", "cmap") if name in settings}
+    if "mean" in settings:
+        return mean_attribution(map(explained, own.listed(settings["mean"]))).sheet(**look, **own.layout)
+    explanation = explained(own.picture)
     if settings.get("overlay") is None:
         return explanation.sheet(**look, **own.layout)
     return explanation.overlay(settings["overlay"], **look)

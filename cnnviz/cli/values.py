@@ -44,6 +44,13 @@ def side_or_auto(text: str) -> tuple[int, int] | Literal["auto"]:
     return "auto" if text == "auto" else size(text)
 
 
+def seed(text: str) -> int:
+    """A number that every one of PyTorch's generators takes as its seed."""
+    if not re.fullmatch(r"\d{1,19}", text) or int(text) >= 2**63:
+        raise click.BadParameter(f"{text!r} is no seed; seeds are whole numbers from 0 to 2**63 - 1.")
+    return int(text)
+
+
 def channels(text: str) -> tuple[int, ...]:
     """Numbers and ranges separated by commas, 0-63,128: each number once, in the order given."""
     listed: dict[int, None] = {}

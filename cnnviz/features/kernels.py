@@ -20,12 +20,13 @@ def kernel_sheet(network: Network, layer: str | nn.Module | None = None, **layou
     Grey is zero. Each kernel is scaled by its largest weight, so brightness is not to be compared between kernels.
 
     Args:
+        network: a `Network`; make one of a plain ``nn.Module`` by `cnnviz.wrap`.
         layer: a convolution, or the batch norm or ReLU behind it, by its name or as its module; the network's first
             convolution by default.
         layout: columns, tile (the width of a tile in pixels), title, captions and dpi; see `Layout`.
 
     Raises:
-        UnknownNameError: if there is no such layer.
+        UnknownNameError: if there is no such layer, or no such keyword of the layout.
         LayerError: if there is no convolution, or one over more than three channels, whose weights are no colours, or
             one whose weights are not finite.
     """
@@ -52,7 +53,7 @@ def kernel_sheet(network: Network, layer: str | nn.Module | None = None, **layou
         for number, (kernel, size) in enumerate(zip(values, alike(largest.tolist()), strict=True))
     ]
     lines = [
-        f"Kernels: {shown} ({count} of {width} x {height} over {'RGB' if channels == 3 else 'grey values'})",
+        f"Kernels: {shown} ({count} kernels, {width} x {height}, {'RGB' if channels == 3 else 'grey'})",
         f"{network.name}, weights: {network.weights}",
         "grey: zero; below each kernel: its number and largest absolute weight, by which it is scaled",
     ]

@@ -28,6 +28,7 @@ from cnnviz.pictures.sheets import (
     columns_for,
     layout_settings,
     sheet,
+    slide_columns,
     tile_side,
 )
 
@@ -217,11 +218,10 @@ def maps_sheet(
     else:
         pictures = list(painted_between(maps, low, high, palette))
     inactive = features.silent[image, list(channels)].tolist()
+    tops = (np.abs(maps) if signed and scale == "channel" else maps).max((1, 2))
     notes = [
         "inactive" if none else f"= {top}" if flat else top
-        for none, flat, top in zip(
-            inactive, maps.min((1, 2)) == maps.max((1, 2)), alike(maps.max((1, 2)).tolist()), strict=True
-        )
+        for none, flat, top in zip(inactive, maps.min((1, 2)) == maps.max((1, 2)), alike(tops.tolist()), strict=True)
     ]
     tiles = [
         Tile(pixels, str(channel), note, none and not overlay)
@@ -229,7 +229,9 @@ def maps_sheet(
     ]
     return sheet(
         tiles,
-        lines=_lines(features, channels, image, hatched=not overlay),
+        lines=_lines(
+            features, channels, image, "m" if signed and scale == "channel" else "maximum", hatched=not overlay
+        ),
         picture=unseen_dimmed(features.shown, image),
         colour_bars=[_colour_bar(low, high, scale, palette, signed=signed, overlay=overlay)],
         made=made,
@@ -250,8 +252,8 @@ def _colour_bar(low: Maps, high: Maps, scale: Scale, palette: str, *, signed: bo
         first = 0.0 if overlay and not signed else low.min()
         return ColourBar(colours, f"{first:.4g}", f"{high.max():.4g}, the same for all maps")
     if signed:
-        return ColourBar(colours, "-m", "m = per-map maximum of |activation|; white: 0")
-    return ColourBar(colours, "0" if overlay else "per-map minimum", "per-map maximum" if overlay else "maximum")
+        return ColourBar(colours, "-m", "m, the largest |activation| of each map; white: 0")
+    return ColourBar(colours, "0" if overlay else "per-map minimum", "per-map maximum")
 
 
 def _overlay_size(features: FeatureMaps, image: int, count: int, layout: Layout) -> tuple[int, int]:
@@ -292,10 +294,13 @@ def maps_figure(
     map_width, map_height = (MAP_SIDE, MAP_SIDE / aspect) if aspect > 1 else (MAP_SIDE * aspect, MAP_SIDE)
     bar = BAR_SPACE if scale == "channel" else PADDING
     cell_width, cell_height = map_width + bar, map_height + CAPTION
-    columns = min(columns or columns_for(len(channels), cell_width / cell_height), len(channels))
-    rows = math.ceil(len(channels) / columns)
-    width = max(columns * cell_width + (BAR_SPACE if scale == "shared" else 0), NARROWEST_FIGURE) + 2 * PADDING
-    height = rows * cell_height + HEADING + PADDING
+
+    def size(columns: int) -> tuple[float, float]:
+        width = max(columns * cell_width + (BAR_SPACE if scale == "shared" else 0), NARROWEST_FIGURE) + 2 * PADDING
+        return width, math.ceil(len(channels) / columns) * cell_height + HEADING + PADDING
+
+    columns = min(columns or slide_columns(len(channels), size), len(channels))
+    width, height = size(columns)
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
 
@@ -319,7 +324,7 @@ def maps_figure(
         if scale == "channel":
             _bar(figure, drawn, axes_at(left + map_width + BAR_GAP, top, BAR_WIDTH, map_height))
     if scale == "shared":
-        grid_height = (rows - 1) * cell_height + map_height
+        grid_height = height - HEADING - PADDING - cell_height + map_height
         place = axes_at(PADDING + columns * cell_width, HEADING + CAPTION, BAR_WIDTH, grid_height)
         _bar(figure, drawn, place)
     heading = _lines(features, channels, image)[0] if title is None else title
@@ -357,18 +362,28 @@ def _ranges(maps: Maps, scale: Scale, *, signed: bool) -> tuple[Maps, Maps]:
     return (-extent, extent) if signed else (low, high)
 
 
-def _lines(features: FeatureMaps, channels: Sequence[int], image: int, *, hatched: bool = True) -> list[str]:
+def _lines(
+    features: FeatureMaps, channels: Sequence[int], image: int, noted: str = "maximum", *, hatched: bool = True
+) -> list[str]:
+    """The title and what else stands above the tiles, below which stand the channel and what is `noted` of it."""
     count, height, width = features.maps.shape[1:]
     inactive = int(features.silent[image].sum())
     number = str(count) if len(channels) == count else f"{len(channels)} of {count}"
     drawn = " and hatched" if hatched and features.silent[image, list(channels)].any() else ""
     some = f", {inactive} of {count} channels inactive (all zero){drawn}" if inactive else ""
+    before = ", before any activation function" if _is_before_activation(features, image) else ""
     return [
         f"Feature maps: {features.network.titled(features.layer)} ({number} channels)",
         f"{features.shown.names[image]}, {features.shown.words}",
         f"{features.network.name}, weights: {features.network.weights}",
-        f"maps {width} x {height}{some}; below each map: channel and maximum",
+        f"maps {width} x {height}{before}{some}; below each map: channel (left) and {noted} (right)",
     ]
+
+
+def _is_before_activation(features: FeatureMaps, image: int) -> bool:
+    """Whether these are what a convolution or a batch norm gives, and negative values, which a ReLU would take away."""
+    module = features.network.module.get_submodule(features.network.qualified(features.layer))
+    return isinstance(module, nn.Conv2d | nn.BatchNorm2d) and bool(features.minimum[image].min() < 0)
 
 
 @overload

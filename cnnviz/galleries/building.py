@@ -1,10 +1,9 @@
 """From what a gallery is asked to hold to a folder that holds it."""
 
-import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cnnviz.errors import OutputError
+from cnnviz.errors import OutputError, path_of, several, whole_number
 from cnnviz.galleries.engines import Engine, InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, joined
 from cnnviz.galleries.store import Store
@@ -81,6 +80,8 @@ def build_gallery(
     """Draw the filters of layers into a folder, or go on where an earlier call was interrupted.
 
     Args:
+        network: a `Network`; make one of a plain ``nn.Module`` by `cnnviz.wrap`.
+        folder: where the gallery is; it is made if it is not there.
         layers: names from ``network.layers``; all convolutions by default.
         filters: their numbers, in each layer as far as it has them; all by default.
         seed: each filter draws from (seed, layer, number).
@@ -95,12 +96,13 @@ def build_gallery(
         OutputError: if the folder cannot be written, or somebody else writes it.
     """
     check_network(network)
-    store = Store(folder)
-    wanted = None if filters is None else tuple(operator.index(number) for number in filters)
+    store = Store(path_of(folder, "a gallery", OutputError))
+    wanted = None if filters is None else tuple(whole_number(number, "a filter") for number in filters)
     numbers = {"steps": steps, "batch": batch, "seed": seed}
-    whole = {name: None if number is None else operator.index(number) for name, number in numbers.items()}
+    whole = {name: None if number is None else whole_number(number, name) for name, number in numbers.items()}
+    given_layers = tuple(several(layers, str, "layers are given by name"))
     named = {} if recipe is None else {"recipe": str(recipe)}
     settings = named | {"preset": preset, "size": size, "precision": precision} | whole
-    for _ in building(InProcess(network), store, Request(tuple(layers), wanted, settings)):
+    for _ in building(InProcess(network), store, Request(given_layers, wanted, settings)):
         pass
     return store.planned()

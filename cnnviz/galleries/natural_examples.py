@@ -5,9 +5,9 @@
     examples/block4_conv2/0041.webp     those places as a row of square tiles
 
 One pass over the images finds them; it can be interrupted at any time and goes on where it was. Tiles are cut at the
-receptive field out of the image itself, in its own pixels, as far as the network saw it. People predict what a
-unit does from such examples better than from synthesized images (Borowski et al. 2021, *Exemplary Natural Images
-Explain CNN Activations Better than State-of-the-Art Feature Visualization*).
+receptive field out of the image itself, in its own pixels, as far as the network saw it, and the position of the
+maximum is outlined. People predict what a unit does from such examples better than from synthesized images (Borowski
+et al. 2021, *Exemplary Natural Images Explain CNN Activations Better than State-of-the-Art Feature Visualization*).
 """
 
 import hashlib
@@ -76,7 +76,13 @@ def find_examples(engine: Engine, store: Store, folder: Path, top: int = TOP) ->
         for layer in plan.layers:
             store.check_there()
             _write_layer(store, engine.network, layer, excitation, files, names)
-        summary = {"folder": folder.resolve().name, "pictures": excitation.count, "top": top, "tile": TILE}
+        summary = {
+            "folder": folder.resolve().name,
+            "pictures": excitation.count,
+            "top": top,
+            "tile": TILE,
+            "outlined": True,
+        }
         unreadable = [{"picture": name, "why": why} for name, why in excitation.unreadable]
         write_json(store.folder / EXAMPLES, summary | {"seen": plan.seen, "layers": layers, "unreadable": unreadable})
         (store.folder / UNFINISHED).unlink(missing_ok=True)
@@ -140,9 +146,8 @@ def _write_layer(
     best = {number: _best(tally, number, width) for number in layer.filters}
     places = [place for peaks in best.values() for place, _ in peaks]
     rows = {row.name: row for row in layer_table(network)}
-    cuts = iter(
-        cut_out(network, rows.get(network.qualified(layer.layer)), places, lambda number: read_picture(files[number]))
-    )
+    row = rows.get(network.qualified(layer.layer))
+    cuts = iter(cut_out(network, row, layer.shape[1:], places, lambda number: read_picture(files[number])))
     lines = {}
     for number, peaks in best.items():
         cut_peaks = [(*pair, next(cuts)) for pair in peaks]

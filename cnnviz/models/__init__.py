@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from cnnviz.errors import ModelError
+from cnnviz.errors import ModelError, UnknownNameError, WeightsError, path_of
 from cnnviz.models import builtin, custom, vgg16, zoo
 from cnnviz.networks.devices import check_device
 from cnnviz.networks.network import Network
@@ -43,7 +43,8 @@ def load(
         weights: None for the network's own, pretrained where there are any; "random" for untrained ones (seed 0);
             a name of torchvision's for pretrained weights of the network, such as "IMAGENET1K_V1"; or a file, .pth
             (read with ``weights_only=True``) or .safetensors.
-        device: where to put the network, such as "cuda" or "cuda:1"; the CPU by default.
+        device: where to put the network, such as "cuda" or "cuda:1", or "auto" for the fastest device there is; the
+            CPU by default.
         input_size, mean, std, labels, outputs: as for `wrap`; for a user's own network.
         progress: whether a download draws a progress bar on stderr.
 
@@ -53,6 +54,10 @@ def load(
         ModelError: if a user's factory cannot be found or makes no network, or settings of a user's own network are
             given for another; or PyTorch finds no such device here.
     """
+    if not isinstance(name, str):
+        raise UnknownNameError(f"a network is given by its name, such as 'vgg16', not as a {type(name).__name__}.")
+    if weights is not None:
+        path_of(weights, "a file of weights", WeightsError)
     place = None if device is None else check_device(device)
     own = {"input_size": input_size, "mean": mean, "std": std, "labels": labels, "outputs": outputs}
     network = _built(name, weights, progress=progress, **own)

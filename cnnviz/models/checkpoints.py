@@ -88,6 +88,8 @@ def read_pth(path: Path) -> Any:
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise ValueError("torch.jit.save wrote this: a TorchScript archive, which holds code")
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 raise ValueError("torch.save does not compress: this is made to fill the memory")
     with quiet(), _harmless_let_through(), path.open("rb") as file:  # by its name, PyTorch would take it for another

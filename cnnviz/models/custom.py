@@ -89,7 +89,7 @@ def build(
         kind = type(product).__name__
         raise ModelError(f"{name} returned an object of type {kind}; it should return an nn.Module or a Network.")
     if input_size is None:
-        raise ModelError(f"say how large the images of {name} are, as with --input-size 224 (or input_size=224).")
+        raise ModelError(f"give the input size of {name}, such as --input-size 28 or 224 (input_size=224 in Python).")
     if max([input_size] if isinstance(input_size, int) else input_size) > LARGEST:
         raise ModelError(f"the input size of {name} can be {LARGEST} pixels at most; more would fill the memory.")
     made = Origin(AS_MADE, None)
@@ -115,9 +115,12 @@ def _product(name: str) -> object:
     with seeded(SEED), _settings_kept(), _importing_from(folder.resolve()):
         module = _from_file(Path(where)) if where.endswith(".py") else _from_package(where)
         factory = getattr(module, attribute, None)
-        if factory is None or not callable(factory):
-            hint = did_you_mean(attribute, [key for key in vars(module) if not key.startswith("_")])
-            raise ModelError(f"{where} has no function or class named {attribute!r}{hint}")
+        if factory is None:
+            makers = [key for key, value in vars(module).items() if not key.startswith("_") and callable(value)]
+            raise ModelError(f"{where} has no function or class named {attribute!r}{did_you_mean(attribute, makers)}")
+        if not callable(factory):
+            kind = type(factory).__name__
+            raise ModelError(f"{name} is an object of type {kind}, not a function or class that makes a network.")
         with _users_code(f"calling {attribute}()"):
             return cast("Callable[[], object]", factory)()
 

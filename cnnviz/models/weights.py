@@ -86,11 +86,16 @@ def _why_not(start: bytes, error: Exception) -> str:
         return "it only says where Git LFS keeps the weights; run `git lfs pull`"
     if out_of_memory(error):
         return "there is not enough memory for what it says it holds"
+    if "TorchScript" in str(error):
+        return (
+            "it is a TorchScript archive, which holds code too; save `torch.jit.load(file).state_dict()` with"
+            " `torch.save`, and give that file"
+        )
     if kind := refused(error):
         return (
             f"it holds {kind}, which cnnviz does not open, or is damaged. Save `model.state_dict()` and give that file"
         )
-    return "it is damaged, no .pth or .safetensors file, or holds more than tensors (save `model.state_dict()`)"
+    return "it is damaged, not a .pth or .safetensors file, or holds more than tensors (save `model.state_dict()`)"
 
 
 def fit(

@@ -48,11 +48,11 @@ class Call:
         others = any(isinstance(value, Tensor) for value in (*self.arguments, *self.named.values()))
         return self.name != "group_norm" and (not others or self.name in PARAMETERS_PER_CHANNEL)
 
-    def of(self, channel: int) -> "Call":
-        """The same for one channel (N, 1, H, W) alone."""
+    def of(self, channels: Tensor) -> "Call":
+        """The same for some channels, as maps (N, len(channels), H, W)."""
 
         def part(value: Any) -> Any:
-            return value[channel : channel + 1] if isinstance(value, Tensor) and len(value) > 1 else value
+            return value[channels] if isinstance(value, Tensor) and len(value) > 1 else value
 
         named = {name: part(value) for name, value in self.named.items()}
         return replace(self, arguments=tuple(map(part, self.arguments)), named=named)

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnviz.errors import LayerError
+from cnnviz.errors import LayerError, several
 from cnnviz.networks.activated import Activated, Activation, Following, Point, Use, module_of, point_of
 from cnnviz.networks.arrangements import Arrangement, ChannelAxes, Grid
 from cnnviz.networks.forward import as_rows
+from cnnviz.networks.inputs import check_finite, check_range
 from cnnviz.networks.layer_names import split_use
-from cnnviz.networks.network import Network, check_logits, check_network, forward_pass
+from cnnviz.networks.network import Network, as_network, check_logits, forward_pass
 from cnnviz.networks.receptive_fields import Field, Fields
 
 
@@ -23,32 +24,35 @@ class _AllSeen(BaseException):
 
 
 def activations(
-    network: Network, images: Tensor, layers: str | nn.Module | Sequence[str | nn.Module]
+    network: nn.Module, images: Tensor, layers: str | nn.Module | Sequence[str | nn.Module]
 ) -> dict[str, Tensor]:
     """What chosen layers give for a batch of images.
 
     The network itself is not hooked, so threads may share it; a twin of it runs, no further than the last of these
     layers to run. A module that is used more than once gives its first output, or as ``relu@2`` its second. Outputs are
-    safe from in-place operations behind the layer, and carry gradients where `images` does.
+    safe from in-place operations behind the layer, and carry gradients where `images` does. They are given as they are,
+    also where they are NaN; `cnnviz.feature_maps` refuses that.
 
     Args:
-        images: (N, C, H, W) in [0, 1], on any device.
-        layers: one or more, each by a name that `network` answers to, or as its module, from ``network.layers``.
+        network: a `Network`; or any ``nn.Module``, to which the images are then given as they are, without
+            normalisation.
+        images: (N, C, H, W), in [0, 1] for a `Network`, on any device.
+        layers: one or more, each by a name that `network` answers to, or as its module, from ``network.layers`` or of
+            the plain module.
 
     Returns:
         The outputs by the names that were asked for, in that order: (N, C', H', W') for layers with feature maps. A
         layer that was given as its module has PyTorch's name.
 
     Raises:
-        TypeError: if `images` is no tensor.
+        ShapeError: if `images` is no tensor of such numbers, or the network takes none of that shape.
         UnknownNameError: if a layer is not among ``network.layers``.
         LayerError: if a layer gives no tensor or does not run.
         WeightsError: if a layer needs weights that are missing and cannot be had.
     """
-    check_network(network)
-    if not isinstance(images, Tensor):
-        raise TypeError(f"activations() takes a tensor of images, not a {type(images).__name__}")
-    given = [layers] if isinstance(layers, str | nn.Module) else layers
+    network, plain = as_network(network, images), not isinstance(network, Network)
+    (check_finite if plain else check_range)(images)
+    given = several(layers, str | nn.Module, "layers are given by name or as modules")
     names = {layer: network.qualified(layer) for layer in map(network.layer_name, given)}
 
     def captured() -> dict[str, Tensor]:

@@ -21,9 +21,14 @@ def devices() -> list[str]:
 def check_device(device: str | torch.device) -> torch.device:
     """A device, if PyTorch computes on it here.
 
+    Args:
+        device: such as "cuda:1"; "auto" for the fastest there is.
+
     Raises:
         ModelError: says which devices there are.
     """
+    if device == "auto":
+        return torch.device(devices()[0])
     try:
         known = torch.device(device)
     except (RuntimeError, TypeError):  # a word of no kind of device

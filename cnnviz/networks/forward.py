@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import FORWARD_ERRORS, CnnvizError, fault_of_machine
+from cnnviz.isolation import exact
 
 
 def run(module: nn.Module, inputs: Tensor) -> Any:
     """What `module` gives for a copy of normalised images (N, C, H, W); without gradients, where it bears that.
 
     A forward that fails without gradients, as one does that hooks its activations, is run again with them; one that
-    fails on several images, as an exported one does, is given one at a time.
+    fails on several images, as an exported one does, is given one at a time. float32 is computed as such.
     """
     try:
-        return module(inputs.clone())
+        with exact():
+            return module(inputs.clone())
     except FORWARD_ERRORS as error:
         if inputs.is_meta or isinstance(error, CnnvizError) or fault_of_machine(error):
             raise
@@ -34,7 +36,7 @@ def run(module: nn.Module, inputs: Tensor) -> Any:
 def _with_gradients(module: nn.Module, inputs: Tensor) -> Any:
     if torch.is_grad_enabled() and inputs.requires_grad:
         raise ValueError("there are gradients already")
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), exact():
         output = module(inputs.clone().detach().requires_grad_())
     return output if torch.is_grad_enabled() else _detached(output)
 

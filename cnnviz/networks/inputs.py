@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.errors import PictureError, ShapeError, choose
+from cnnviz.errors import PictureError, ShapeError, check_whole, choose
 from cnnviz.networks.network import Network
 from cnnviz.pictures.colours import Pixels, drawable
 from cnnviz.pictures.exact_values import planes
@@ -31,6 +31,7 @@ Seen = tuple[float, float, float, float]
 P = ParamSpec("P")
 R = TypeVar("R")
 LARGEST = 4096  # pixels; the maps of a larger image would not fit into memory
+ENLARGED = 1.5  # times an image's own pixels; from there on sheets say that the network sees it enlarged
 LONGEST = 8  # times the short side; a longer image is refused, or it would not fit into memory
 
 
@@ -62,7 +63,10 @@ class Shown:
         height, width = self.images.shape[2:]
         part = {"cropped": "center crop, ", "as it is": ""}.get(self.how, "full image, ")
         ratio = {"whole": " (aspect ratio kept)", "squeezed": " (aspect ratio changed)"}.get(self.how, "")
-        return f"{part}input {width} x {height} px{ratio}"
+        left, top, right, bottom = self.seen
+        own = f"{right - left:.0f} x {bottom - top:.0f} px"
+        enlarged = f", enlarged from {own}" if height > ENLARGED * (bottom - top) else ""
+        return f"{part}input {width} x {height} px{ratio}{enlarged}"
 
 
 def show(
@@ -152,8 +156,6 @@ def as_it_is(network: Network, images: Tensor) -> Shown:
     if batch.ndim != 4 or batch.shape[1] != network.channels or 0 in batch.shape:
         given, wanted = " x ".join(map(str, images.shape)), f"(N x) {network.channels} x H x W"
         raise ShapeError(f"{network.name} takes images of shape {wanted}; this tensor is {given}.")
-    if not batch.is_floating_point():
-        raise ShapeError(f"images are real numbers in [0, 1]; this tensor is {batch.dtype}; divide by 255 first.")
     check_finite(batch)
     names = tuple(f"image {number}" for number in range(len(batch)))
     height, width = batch.shape[2:]
@@ -167,16 +169,17 @@ def check_side(side: int) -> None:
     Raises:
         ShapeError: if the side is not 1 to `LARGEST` pixels.
     """
-    if not 1 <= side <= LARGEST:
-        raise ShapeError(f"the size must be 1 to {LARGEST} pixels, not {side}.")
+    check_whole(side, "the size", LARGEST, unit=" pixels")
 
 
 def check_finite(images: Tensor) -> None:
-    """Notice images that would make every number NaN.
+    """Notice images that would make every number NaN, and bytes, which are no real numbers.
 
     Raises:
-        ShapeError: if there is a NaN or an infinity among the values.
+        ShapeError: if there is a NaN or an infinity among the values, or they are whole numbers.
     """
+    if not images.is_floating_point():
+        raise ShapeError(f"images are real numbers in [0, 1]; this tensor is {images.dtype}; divide by 255 first.")
     broken = int((~images.isfinite()).sum())
     if broken:
         raise ShapeError(f"{broken} of the {images.numel()} values of this tensor are NaN or infinite; replace them.")

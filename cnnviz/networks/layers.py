@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from cnnviz.errors import FORWARD_ERRORS, LayerError
+from cnnviz.errors import FORWARD_ERRORS, LayerError, ShapeError
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.layer_names import LayerName, block_of
-from cnnviz.networks.network import Network, check_network, count_parameters, forward_pass
+from cnnviz.networks.network import Network, check_module, count_parameters, forward_pass, wrap
 from cnnviz.networks.receptive_fields import Field, Fields
 
 
@@ -49,20 +49,27 @@ class Layer:
     start: tuple[float, float] | None
 
 
-def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> list[Layer]:
+def layer_table(network: nn.Module, input_size: tuple[int, int] | None = None) -> list[Layer]:
     """Every layer without sublayers, in the order in which they run, then those with parameters that do not run.
 
     Modules with sublayers get a row as well if they hold parameters of their own. A module that is used more than once
     is listed at its first use.
 
     Args:
-        input_size: (height, width) in pixels of the image; the network's own by default.
+        network: a `Network`; or any ``nn.Module``, whose `input_size` must be given.
+        input_size: (height, width) in pixels of the image; a `Network`'s own by default.
 
     Raises:
-        ShapeError: if the network does not take images of that size.
+        ShapeError: if the network does not take images of that size, or it is not known.
+        ModelError: if it is no module.
     """
-    check_network(network)
-    height, width = input_size or network.input_size
+    check_module(network)
+    if not isinstance(network, Network):
+        name = type(network).__name__
+        if input_size is None:
+            raise ShapeError(f"the input size of a plain {name} is not known; give it as (height, width) in pixels.")
+        network = wrap(network, name=name, input_size=_height_width(input_size))
+    height, width = _height_width(input_size or network.input_size)
     check_side(max(height, width))
     shape = (1, network.channels, height, width)
     try:
@@ -82,6 +89,12 @@ def layer_table(network: Network, input_size: tuple[int, int] | None = None) -> 
         parameters = sum(parameter.numel() for parameter in own)
         rows.append(_row(network.name_of(names[part]), part, parameters, *outputs.get(part, ((), None))))
     return rows
+
+
+def _height_width(size: object) -> tuple[int, int]:
+    if not (isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
+        raise ShapeError(f"the input size is (height, width) in pixels, such as (224, 224), not {size!r}.")
+    return size[0], size[1]
 
 
 def convolutions(network: Network) -> list[str]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +31,25 @@ from cnnviz.errors import (
     fault_of_machine,
     translated,
 )
+from cnnviz.networks.devices import check_device
 from cnnviz.networks.forward import as_rows, run
 from cnnviz.networks.layer_names import PRE, LayerName, as_listed, layer_names, split_use, with_use
 from cnnviz.networks.missing_weights import MissingWeightsError, guard, missing_weights
 from cnnviz.networks.module_copies import frozen_copy, structural_copy, unwrapped
 from cnnviz.networks.outputs import Ends, Outputs, check_outputs, noticed
+from cnnviz.networks.published_labels import published_labels
 
 RANDOM = "random"
 Result = TypeVar("Result")
 Fetch = Callable[["Network"], None]
 _fetching = Lock()
+
+
+class Originals(WeakKeyDictionary[nn.Module, str]):
+    """Paths of the modules that a network's are copies of, as long as somebody else keeps them; never pickled."""
+
+    def __reduce__(self) -> tuple[type["Originals"], tuple[()]]:
+        return Originals, ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,7 @@ class Network(nn.Module):
         self._independent: bool | None = None
         self._uses: Counter[str] | None = None
         self._normalisation: tuple[Sequence[float], Sequence[float]] | None = None
+        self._originals = Originals()
         self.labels = tuple(labels) if labels is not None else None
         self.wnids = tuple(wnids) if wnids is not None else None
         self.register_buffer("mean", _per_channel(mean, self.channels, "mean"), persistent=False)
@@ -178,6 +189,22 @@ class Network(nn.Module):
             return tensor if tensor.is_meta else fn(tensor)
 
         return super()._apply(applied, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def to(self, *arguments: Any, **keywords: Any) -> "Network":
+        """As of any module; in place.
+
+        Raises:
+            ModelError: if PyTorch does not compute on that device here.
+        """
+        devices = (given for given in (*arguments, *keywords.values()) if isinstance(given, str | torch.device))
+        for device in devices:
+            if str(device) != "meta":
+                check_device(device)
+        return super().to(*arguments, **keywords)
+
+    def cuda(self, device: int | torch.device | None = None) -> "Network":
+        """As `to` a graphics card, the first one by default."""
+        return self.to(torch.device("cuda", device) if isinstance(device, int) else device or "cuda")
 
     @property
     def device(self) -> torch.device:
@@ -266,7 +293,10 @@ class Network(nn.Module):
         return layer if self.qualified(layer) == split_use(layer)[0] else as_listed(layer)
 
     def layer_name(self, layer: str | nn.Module) -> str:
-        """A layer's name, which is given back, or PyTorch's name of one that is given as its module, one of `layers`.
+        """A layer's name, which is given back, or PyTorch's name of one that is given as its module.
+
+        Args:
+            layer: a name; or a module of `layers`, or of the module that the network was made of by `wrap`.
 
         Raises:
             UnknownNameError: if it is neither; whether there is a layer of that name shows when it is looked up.
@@ -274,12 +304,13 @@ class Network(nn.Module):
         if not isinstance(layer, nn.Module):
             self._check_name(layer)
             return layer
-        path = next((path for path, part in self.layers.items() if part is layer), None)
+        own = (path for path, part in self.layers.items() if part is layer)
+        path = next(own, None) or self._originals.get(layer)
         if path is None:
             kind = type(layer).__name__
             raise UnknownNameError(
-                f"this {kind} is no module of {self.name}, which cnnviz has copied; give the layer by its name, or the"
-                " module from network.layers."
+                f"this {kind} is no module of {self.name}; give the layer by its name, or the module from"
+                " network.layers."
             )
         return path
 
@@ -448,6 +479,8 @@ def wrap(
 ) -> Network:
     """Any image classifier as a `Network`; the module itself stays exactly as it is.
 
+    Layers of the network may be given as modules of the original, too.
+
     Works on a structural copy that shares the weights' storage. The copy is frozen, in eval mode, and its in-place
     activations write elsewhere; hooks, flags, gradients and modes of the original are not touched. Hooks that the
     module brings along are part of what it computes, and run.
@@ -458,7 +491,8 @@ def wrap(
         input_size: side, or (height, width), in pixels of the images it was made for.
         mean, std: one number per colour channel, or one for all, in units of the [0, 1] range; a tensor or an array of
             any shape with so many numbers, such as (1, 3, 1, 1), will do.
-        labels: a name per class; synonyms may follow, separated by commas.
+        labels: a name per class; synonyms may follow, separated by commas. Of torchvision's networks for segmentation
+            those of its weights by default.
         wnids: a WordNet id per class.
         weights: where the weights came from, for people.
         crop: the preprocessing that its accuracy was measured with.
@@ -475,28 +509,31 @@ def wrap(
     """
     if outputs is not None:
         check_outputs(outputs)
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"a network is made of an nn.Module; this is of type {type(module).__name__}.")
+    check_module(module)
     module = unwrapped(module)
     check_open(module, name)
     size = _height_width(input_size, name)
     if min(size) < 1:
         raise ModelError(f"the input size of {name} must be at least 1 pixel, not {size[0]} x {size[1]}.")
     frozen, means = frozen_copy(module), _numbers(mean, "mean")
+    if channels is None:
+        channels, output = _colour_channels(frozen, size, means, name)
+        _check_count(labels, output, name)
     network = Network(
         frozen,
         name=name,
         input_size=size,
         mean=means,
         std=_numbers(std, "std"),
-        labels=labels,
+        labels=published_labels(module) if labels is None else labels,
         wnids=wnids,
         weights=weights,
         crop=crop,
-        channels=_colour_channels(frozen, size, means, name) if channels is None else channels,
+        channels=channels,
         any_size=any_size,
         outputs=outputs,
     )
+    network._originals.update({part: path for path, part in module.named_modules() if path in network.layers})
     guard(frozen)
     weights_of = sorted(filter(Tensor.is_floating_point, frozen.parameters()), key=lambda tensor: tensor.is_meta)
     home = weights_of[0] if weights_of else None  # on no device only if all are
@@ -521,7 +558,7 @@ def forward_pass(network: Network, images: Tensor) -> Iterator[None]:
             )
         return ShapeError(
             f"the forward pass of {network.name} fails on images of {network.channels} x {height} x {width} ({reason});"
-            " give the size and the number of channels that it was made for, or mend its forward."
+            " give the size and the number of channels that it was made for, or correct its forward()."
         )
 
     with translated(fault):
@@ -538,8 +575,44 @@ def check_network(network: object) -> None:
         raise ModelError(f"a {type(network).__name__} has to become a network of cnnviz's first, by cnnviz.wrap().")
 
 
+def check_module(module: object) -> None:
+    """Notice what is no module, and no network.
+
+    Raises:
+        ModelError: says of what type it is.
+    """
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"a network is made of an nn.Module; this is of type {type(module).__name__}.")
+
+
+def as_network(module: nn.Module, images: Tensor) -> Network:
+    """A plain module as a `Network` that gives it such images as they are; a `Network` itself.
+
+    Args:
+        images: (N, C, H, W).
+
+    Raises:
+        ModelError: if it is no module.
+        ShapeError: if the images are no such tensor.
+    """
+    check_module(module)
+    if not isinstance(images, Tensor):
+        raise ShapeError(f"images are a tensor (N, C, H, W), not a {type(images).__name__}.")
+    if isinstance(module, Network):
+        return module
+    if images.ndim != 4:
+        raise ShapeError(f"images are a tensor (N, C, H, W), not {' x '.join(map(str, images.shape))}.")
+    _, channels, height, width = images.shape
+    return wrap(module, name=type(module).__name__, input_size=(height, width), channels=channels)
+
+
 def path_within(module: nn.Module, layer: str | nn.Module) -> str | nn.Module:
-    """The path of a layer that is one of a plain module's own modules; any other layer as it is."""
+    """The path of a layer that is one of a plain module's own modules; any other layer as it is.
+
+    Raises:
+        ModelError: if it is no module.
+    """
+    check_module(module)
     paths = {part: path for path, part in unwrapped(module).named_modules() if path}
     return paths.get(layer, layer) if isinstance(layer, nn.Module) else layer
 
@@ -549,8 +622,19 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _colour_channels(module: nn.Module, size: tuple[int, int], mean: Sequence[float], name: str) -> int:
-    """How many colours the images of a frozen module have: the number that it runs with.
+def _check_count(labels: Sequence[str] | None, output: object, name: str) -> None:
+    """Notice class names that are not as many as a module's outputs for an image, where these are a row.
+
+    Raises:
+        ModelError: says how many there are of both.
+    """
+    rows = as_rows(output, 1)
+    if labels is not None and isinstance(rows, Tensor) and rows.ndim == 2 and rows.shape[1] != len(labels):
+        raise ModelError(f"{name} has {len(labels)} class names for {rows.shape[1]} classes; give one name for each.")
+
+
+def _colour_channels(module: nn.Module, size: tuple[int, int], mean: Sequence[float], name: str) -> tuple[int, object]:
+    """How many colours the images of a frozen module have, the number that it runs with, and what it gives for one.
 
     Tried are as many as there are means, 3 and 1, and what its convolutions take. One that runs with none of these says
     why when it is to run.
@@ -560,23 +644,24 @@ def _colour_channels(module: nn.Module, size: tuple[int, int], mean: Sequence[fl
     shapes_alone = any(tensor.is_meta for tensor in module.state_dict().values() if isinstance(tensor, Tensor))
     tried = structural_copy(module, lambda tensor: tensor.to("meta")) if shapes_alone else module
     candidates = [*dict.fromkeys([*given, 3, 1, *convolutions[:1]])]
-    channels = next((number for number in candidates if _runs(tried, (1, number, *size))), candidates[0])
+    outputs = ((number, _output(tried, (1, number, *size))) for number in candidates)
+    channels, output = next((pair for pair in outputs if pair[1] is not None), (candidates[0], None))
     if given and channels != given[0]:
         raise ModelError(f"mean has {given[0]} numbers; {name} takes images of {channels} colour channels.")
-    return channels
+    return channels, output
 
 
 @torch.no_grad()
-def _runs(module: nn.Module, shape: tuple[int, ...]) -> bool:
+def _output(module: nn.Module, shape: tuple[int, ...]) -> object:
+    """What a module gives for an image of zeros of this shape; None if it does not run."""
     tensors = (tensor for tensor in module.parameters() if tensor.is_floating_point())
     like = next(tensors, torch.empty(0))
     try:
-        run(module, torch.zeros(shape, dtype=like.dtype, device=like.device))
+        return run(module, torch.zeros(shape, dtype=like.dtype, device=like.device))
     except FORWARD_ERRORS as error:
         if fault_of_machine(error):
             raise
-        return False
-    return True
+        return None
 
 
 def _height_width(size: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -601,6 +686,8 @@ def _per_channel(values: Sequence[float], channels: int, what: str) -> Tensor:
     numbers = torch.tensor([float(value) for value in values])
     if not numbers.isfinite().all() or (what == "std" and bool((numbers <= 0).any())):
         raise ModelError(f"{what} must be finite numbers{', above zero' * (what == 'std')}, not {list(values)}.")
+    if what == "mean" and bool((numbers > 1).any()):
+        raise ModelError(f"images lie in [0, 1], and mean is {list(values)}; divide mean and std by 255.")
     return numbers.expand(channels).reshape(1, channels, 1, 1).clone()
 
 

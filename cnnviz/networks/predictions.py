@@ -9,6 +9,7 @@ from cnnviz.networks.inputs import Fit, Source, of_images, show
 from cnnviz.networks.network import Network, check_logits, check_network, forward_pass
 from cnnviz.networks.outputs import probabilities_of
 
+CLOSE = 0.75  # letters of a name that is suggested; with less in common it is of something else
 SHOWN = 8  # how many of several matching names an error lists
 
 
@@ -44,6 +45,7 @@ def class_index(network: Network, name: str | int) -> int:
     ("tabby cat"), a word of a synonym and the beginning of one; the last two if they are of one class only.
 
     Args:
+        network: a `Network`; make one of a plain ``nn.Module`` by `cnnviz.wrap`.
         name: such as 30, "30", "n02123045", "tabby", "Tabby cat", "tabb".
 
     Raises:
@@ -73,8 +75,10 @@ def class_index(network: Network, name: str | int) -> int:
             listed = ", ".join(f"{network.label(index)} ({index})" for index in matches[:SHOWN])
             more = f" and {len(matches) - SHOWN} more" if len(matches) > SHOWN else ""
             raise UnknownNameError(f"{name!r} may be {listed}{more}; give the number of the class you mean.")
-    hint = did_you_mean(text, [synonym for names in synonyms.values() for synonym in names])
-    raise UnknownNameError(f"{network.name} knows no class {name!r}{hint} List them with `cnnviz classes`.")
+    hint = did_you_mean(text, [synonym for names in synonyms.values() for synonym in names], cutoff=CLOSE)
+    raise UnknownNameError(
+        f"{network.name} knows no class {name!r}{hint} `cnnviz classes` lists its {len(network.labels)} classes."
+    )
 
 
 def check_labels(network: Network, classes: int) -> None:
@@ -100,6 +104,7 @@ def predict(
     """The most probable classes of one image, or the largest values, the first one first.
 
     Args:
+        network: a `Network`; make one of a plain ``nn.Module`` by `cnnviz.wrap`.
         picture: a file, a PIL image, an array (H, W) or (H, W, C) of uint8, uint16 or real numbers in [0, 1], or a
             tensor (C, H, W) in [0, 1]. Of a list or tuple of these, a list of the results is given.
         top: how many classes; all of them if there are fewer.
@@ -113,6 +118,10 @@ def predict(
     if top < 1:
         raise ShapeError(f"the number of classes to show must be at least 1, not {top}.")
     images = show(network, picture, fit=fit).images
+    if len(images) != 1:
+        raise ShapeError(
+            f"one image is classified at a time; this is a batch of {len(images)}. Give a list of images, list(batch)."
+        )
     with forward_pass(network, images):
         logits = check_logits(network(images), 1, network.name)
     if not logits.isfinite().all():

@@ -3,7 +3,7 @@
 Both use the same font at the same places, so a sheet looks alike as a PNG and as a PDF, whose text remains text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -120,13 +120,20 @@ def figure_pixels(figure: "Figure", dpi: float | None = None) -> Pixels:
     return pixels
 
 
-def write_figure(figure: "Figure", file: IO[bytes], kind: str, dpi: float | None = None) -> None:
-    """Write a "PDF" or "SVG" with text as text; the same figure gives the same bytes, whatever the date."""
+def write_figure(
+    figure: "Figure", file: IO[bytes], kind: str, *, metadata: Mapping[str, str], dpi: float | None = None
+) -> None:
+    """Write a "PDF" or "SVG" with text as text; the same figure gives the same bytes, whatever the date.
+
+    Args:
+        metadata: what matplotlib is to write into the file, besides what it draws.
+        dpi: of the images in it.
+    """
     from matplotlib import rc_context
 
     undated = {"CreationDate": None} if kind == "PDF" else {"Date": None}
     with _settings, rc_context(VECTOR_SETTINGS):
-        figure.savefig(file, format=kind.lower(), dpi=dpi or VECTOR_DPI, metadata=undated)
+        figure.savefig(file, format=kind.lower(), dpi=dpi or VECTOR_DPI, metadata=undated | dict(metadata))
 
 
 def resized(pixels: Pixels, height: int, width: int, *, smooth: bool = True) -> Pixels:

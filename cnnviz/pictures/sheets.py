@@ -1,23 +1,22 @@
 """Sheets: labelled tiles under a header.
 
 A sheet reads like a contact print: the image it is about and what is shown at the top, then the tiles in reading
-order, each with its label and, at the right, one number or word about it. Sheets of many tiles are landscape, as slides
-are.
+order, each with its label and, at the right, one number or word about it. The sheet is 16:9, as slides are, or as near
+as its tiles allow.
 """
 
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
-from cnnviz.errors import OutputError, ShapeError
+from cnnviz.errors import OutputError, ShapeError, check_keywords
 from cnnviz.files import whole_file
 from cnnviz.pictures.colours import Pixels
 from cnnviz.pictures.drawings import (
@@ -33,20 +32,23 @@ from cnnviz.pictures.drawings import (
     wrapped,
     write_figure,
 )
-from cnnviz.pictures.records import DIGEST, METADATA, digest
+from cnnviz.pictures.records import CARRIERS, record_text, sealed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ENDINGS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF", ".svg": "SVG"}
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383}  # pixels a side
+COMPRESSION: dict[str, Any] = {"PNG": {"compress_level": 4}, "JPEG": {"quality": 92}, "WEBP": {"quality": 92}}
 GAP, MARGIN, LABEL, TITLE = 8, 16, 13, 17  # pixels; the last two are heights of type
 LINE, HEADER_LINE, TITLE_LINE = LABEL + 4, LABEL + 8, TITLE + 12  # pixels from one line of text to the next
 THUMBNAIL = 150
 HATCH, HATCH_GROUND = (150, 150, 155), (225, 225, 228)
 WIDEST_HEADER, COLOUR_BAR = 1200, 180
 ACROSS, SMALLEST_TILE, LARGEST_TILE = 1568, 84, 320  # pixels; ACROSS and two margins are a slide of 1600 x 900
-WIDER_THAN_HIGH = 2.1  # of the tiles; with the header above them a sheet is about 16:9
+SLIDE = 16 / 9  # width to height of a sheet
+WIDER_THAN_HIGH = 2.1  # of the tiles alone, without the header above them
+MOST_COLUMNS = 400  # that are tried
 LARGEST_LAYOUT = {"columns": 10_000, "tile": 4096, "dpi": 1200}
 
 
@@ -56,7 +58,7 @@ class Layout(TypedDict, total=False):
     Keys:
         columns: how many tiles stand side by side.
         tile: the width of a tile in pixels.
-        title: instead of the first line of the header.
+        title: above the header, whose first line then follows.
         captions: False for the bare tiles, without header and text.
         dpi: draw the sheet as a figure at this resolution; 100 pixels of a usual sheet are an inch.
     """
@@ -69,7 +71,12 @@ class Layout(TypedDict, total=False):
 
 
 def layout_settings(layout: Layout) -> dict[str, object]:
-    """What a record keeps of a layout: nothing if it is the usual one."""
+    """What a record keeps of a layout: nothing if it is the usual one.
+
+    Raises:
+        UnknownNameError: if it has a keyword that `Layout` has not.
+    """
+    check_keywords(layout, Layout, "layout option")
     given = {name: value for name, value in layout.items() if value is not None and value is not True}
     return {"layout": given} if given else {}
 
@@ -100,7 +107,7 @@ class Sheet:
 
     Attributes:
         pixels: (H, W, 3), 0 to 255.
-        made: how it was made, written into PNG files as JSON.
+        made: how it was made, written into files as JSON.
         draw: makes the sheet as a matplotlib figure, for files whose text is text; by default it is one image.
         dpi: of the pixels, where they were drawn as a figure.
     """
@@ -118,7 +125,7 @@ class Sheet:
         return figure_of(Drawing(width, height, [PlacedImage(self.pixels, 0, 0, width, height)], []))
 
     def save(self, path: str | Path) -> Path:
-        """Write PNG, JPEG, WebP, PDF or SVG, by the ending; only PNG carries `made`.
+        """Write PNG, JPEG, WebP, PDF or SVG, by the ending, with `made` as its record.
 
         Raises:
             OutputError: if the ending is another, or the file cannot be written.
@@ -128,29 +135,25 @@ class Sheet:
         if max(self.pixels.shape) > LARGEST.get(kind, math.inf):
             size = f"{self.pixels.shape[1]} x {self.pixels.shape[0]}"
             raise OutputError(f"cannot write {path.name}: {size} px are too many for {kind}; write a .png.")
+        content = self.content(kind)
         with whole_file(path) as file:
-            if kind in LARGEST:
-                self._write(file, kind)
-            else:
-                write_figure(self.figure(), file, kind, self.dpi)
+            file.write(content)
         return path
 
-    def _write(self, file: IO[bytes], kind: str) -> None:
-        image = Image.fromarray(self.pixels)
-        resolution = {} if self.dpi is None else {"dpi": (self.dpi, self.dpi)}
-        if kind == "PNG":
-            text = PngImagePlugin.PngInfo()
-            made = {**self.made, DIGEST: digest(self.made, self.pixels)}
-            text.add_itxt(METADATA, json.dumps(made), zip=True)
-            image.save(file, kind, pnginfo=text, compress_level=4, **resolution)
+    def content(self, kind: str) -> bytes:
+        """The bytes of a file: a "PNG", "JPEG", "WEBP", "PDF" or "SVG"."""
+        buffer = io.BytesIO()
+        record = CARRIERS[kind].options(record_text(self.made, self.pixels, kind))
+        if kind in LARGEST:
+            resolution = {} if self.dpi is None else {"dpi": (self.dpi, self.dpi)}
+            Image.fromarray(self.pixels).save(buffer, kind, **COMPRESSION[kind], **resolution, **record)
         else:
-            image.save(file, kind, quality=92, **resolution)
+            write_figure(self.figure(), buffer, kind, dpi=self.dpi, **record)
+        return sealed(buffer.getvalue())
 
     def png(self) -> bytes:
         """The bytes of a PNG file."""
-        buffer = io.BytesIO()
-        self._write(buffer, "PNG")
-        return buffer.getvalue()
+        return self.content("PNG")
 
     def _repr_png_(self) -> bytes:
         return self.png()
@@ -192,8 +195,10 @@ def sheet(
         layout: see `Layout`.
 
     Raises:
+        UnknownNameError: if there is no such keyword of the layout.
         ShapeError: if columns, tile or dpi is out of range.
     """
+    check_keywords(layout, Layout, "layout option")
     drawing = _laid_out(tiles, lines, picture, colour_bars, factor, layout, smooth=smooth)
     draw, dpi = partial(figure_of, drawing), layout.get("dpi")
     return Sheet(render(drawing) if dpi is None else figure_pixels(draw(), dpi), made or {}, draw, dpi)
@@ -215,13 +220,8 @@ def _laid_out(
         if value is not None and not (isinstance(value, int) and 1 <= value <= largest):
             raise ShapeError(f"{name} must be 1 to {largest}, not {value!r}.")
     captions = layout.get("captions", True)
-    height, width = tiles[0].pixels.shape[:2]
-    columns = min(layout.get("columns") or columns_for(len(tiles), width / height), len(tiles))
-    given, factor = layout.get("tile"), factor or enlargement(max(height, width), columns)
-    tile_width, tile_height = (
-        (given, max(1, round(height * given / width))) if given else (width * factor, height * factor)
-    )
-    cell = (max(tile_width, SMALLEST_TILE) if captions else tile_width) + GAP
+    columns = min(layout.get("columns") or _columns(tiles, lines, picture, bars, factor, layout), len(tiles))
+    tile_width, tile_height, cell = _cell(tiles[0], columns, factor, layout)
     inside = columns * cell - GAP
     head = _header(max(inside, WIDEST_HEADER), lines, picture, bars, layout)
     images, texts = list(head.images), list(head.texts)
@@ -241,11 +241,53 @@ def _laid_out(
     return Drawing(max(inside, head.width) + 2 * MARGIN, top - GAP + MARGIN, images, texts)
 
 
+def _columns(
+    tiles: Sequence[Tile],
+    lines: Sequence[str],
+    picture: Pixels | None,
+    bars: Sequence[ColourBar],
+    factor: int | None,
+    layout: Layout,
+) -> int:
+    """How many tiles stand side by side if nobody says so; all captions count as high as the longest."""
+    head = _header(WIDEST_HEADER, lines, picture, bars, layout)
+    wordiest = max(tiles, key=lambda tile: len("".join([tile.label, tile.note, *tile.below])))
+
+    def size(columns: int) -> tuple[float, float]:
+        _, row, cell = _cell(tiles[0], columns, factor, layout)
+        if layout.get("captions", True):
+            row = max([row, *(text.top + LINE for text in _captions(wordiest, 0, row + 2, cell - GAP))])
+        height = math.ceil(len(tiles) / columns) * (row + GAP) - GAP + 2 * MARGIN
+        return max(columns * cell - GAP, head.width) + 2 * MARGIN, height + (head.height + MARGIN if head.height else 0)
+
+    return slide_columns(len(tiles), size)
+
+
+def _cell(tile: Tile, columns: int, factor: int | None, layout: Layout) -> tuple[int, int, int]:
+    """Width and height of a tile as it is drawn, and from its left side to the next one's."""
+    (height, width), given = tile.pixels.shape[:2], layout.get("tile")
+    factor = factor or enlargement(max(height, width), columns)
+    size = (given, max(1, round(height * given / width))) if given else (width * factor, height * factor)
+    return *size, (max(size[0], SMALLEST_TILE) if layout.get("captions", True) else size[0]) + GAP
+
+
+def slide_columns(count: int, size: Callable[[int], tuple[float, float]]) -> int:
+    """How many of `count` tiles stand side by side: a page as near to 16:9 as can be without many empty places.
+
+    Args:
+        size: of a number of columns, the width and height of the page.
+    """
+
+    def cost(columns: int) -> float:
+        width, height = size(columns)
+        return abs(math.log(width / height / SLIDE)) + -count % columns / (columns * math.ceil(count / columns))
+
+    return min(range(1, min(count, MOST_COLUMNS) + 1), key=cost)
+
+
 def columns_for(count: int, aspect: float) -> int:
-    """How many tiles of that width to height stand side by side: a landscape sheet, few cells of it empty."""
-    ideal = math.sqrt(count * WIDER_THAN_HIGH / aspect)
-    choices = range(max(1, math.ceil(ideal * 0.65)), min(count, math.ceil(ideal * 1.45)) + 1)
-    return min(choices, key=lambda columns: (-count % columns, abs(math.log(columns / ideal))), default=count)
+    """About how many tiles of that width to height will stand side by side, for who has to draw them first."""
+    return max(1, min(count, round(math.sqrt(count * WIDER_THAN_HIGH / aspect))))
 
 
 def enlargement(side: int, columns: int) -> int:
@@ -271,7 +313,7 @@ def _header(
     """The image with the lines at its right, as wide as they need, but no wider than `limit`."""
     title = layout.get("title")
     if title is not None:
-        lines = [title, *lines[1:]]
+        lines = [title, *lines]
     if not layout.get("captions", True):
         lines, picture, bars = lines[:1] if title is not None else [], None, ()
     images, texts = list[PlacedImage](), list[PlacedText]()

@@ -6,17 +6,20 @@ becomes a loss, and it never waits for the device.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import CnnvizError, LayerError, ShapeError, translated
+from cnnviz.isolation import exactly
+from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network, check_network
-from cnnviz.synthesis.objectives import Objective
+from cnnviz.synthesis.filter_objectives import objective_of
+from cnnviz.synthesis.objectives import Objective, Score
 from cnnviz.synthesis.optimisers import Adam, Optimiser
-from cnnviz.synthesis.parametrisations import Parametrisation, Size, noise
-from cnnviz.synthesis.transforms import Outside, warp
+from cnnviz.synthesis.parametrisations import Parametrisation, PixelImage, Size, noise
+from cnnviz.synthesis.transforms import Outside, is_turned, warp
 from cnnviz.synthesis.views import Viewer
 
 
@@ -66,11 +69,16 @@ class Augmentation:
 
     def _moved(self, step: int, images: Tensor) -> Tensor:
         if self.matrices is not None:
-            return warp(images, self.matrices[step], self.size, self.outside)
+            return warp(images, self.matrices[step], self.size, self.outside, turned=self.turned)
         if self.size in (None, tuple(images.shape[2:])):
             return images
         still = torch.eye(2, 3, dtype=images.dtype, device=images.device)
-        return warp(images, still.expand(len(images), 2, 3), self.size)
+        return warp(images, still.expand(len(images), 2, 3), self.size, turned=False)
+
+    @cached_property
+    def turned(self) -> bool:
+        """Whether any of the matrices turns; asked once, for each question waits for a graphics card."""
+        return self.matrices is not None and is_turned(self.matrices)
 
     def on(self, device: torch.device) -> "Augmentation":
         """The same with its matrices on a device."""
@@ -78,11 +86,12 @@ class Augmentation:
         return replace(self, matrices=matrices)
 
 
+@exactly
 @torch.inference_mode(False)  # gradients are what it is about, whatever mode the caller is in
 def ascend(
     network: Network,
-    objective: Objective,
-    image: Parametrisation,
+    objective: Objective | str | Score,
+    image: Parametrisation | Tensor,
     *,
     steps: int = 256,
     rate: float = 0.05,
@@ -93,11 +102,14 @@ def ascend(
     dtype: torch.dtype = torch.float32,
     redirected_steps: int = 0,
 ) -> Iterator[Step]:
-    """Maximise an objective by the gradient with respect to an image's parameters.
+    """Maximise an objective by the gradient with respect to an image's parameters: a bare loop, one step at a time.
 
     Args:
-        network: stays as it is, without hooks.
-        image: whose parameters move; on the network's device.
+        network: a `Network`, which stays as it is, without hooks; make one of a plain ``nn.Module`` by `cnnviz.wrap`.
+        objective: as for `cnnviz.maximize`, also in words or as a plain function. In words it is for every image.
+        image: images (N, C, H, W) in [0, 1], whose pixels move; the tensor itself stays as it is. Or one of
+            `cnnviz.synthesis.parametrisations`, such as ``PixelImage`` or ``Fourier``, whose parameters move; it must
+            be on the network's device.
         steps, rate: how many and how large, in the optimiser's own measure.
         falling: whether steps become smaller all the way, to nothing.
         optimiser: makes the optimiser of the parameters.
@@ -107,12 +119,29 @@ def ascend(
         redirected_steps: for how many steps at first ReLUs without any gradient let one through that opens them.
 
     Yields:
-        After each step, where the ascent is.
+        After each step, where the ascent is: ``step.scores``, and ``step.image()``, the images (N, C, H, W).
 
     Raises:
         UnknownNameError, LayerError, ShapeError: if layers, channels or the image's size do not fit the network.
+
+    Examples:
+        >>> import cnnviz, torch
+        >>> from cnnviz.synthesis.parametrisations import Fourier
+        >>> network = cnnviz.load("vgg16-mini")
+        >>> for step in cnnviz.ascend(network, "block3_conv1:5", torch.rand(1, 3, 64, 64), steps=8):
+        ...     images, scores = step.image().detach(), step.scores
+        >>> images.shape, scores.shape
+        (torch.Size([1, 3, 64, 64]), torch.Size([1]))
+
+        Of a spectrum, H x (W // 2 + 1) complex numbers for each channel, and with a function:
+
+        >>> spectrum = Fourier(0.01 * torch.randn(1, 3, 64, 33, 2), size=(64, 64))
+        >>> for step in cnnviz.ascend(network, lambda view: view["block3_conv1"][:, 5].mean((1, 2)), spectrum, steps=8):
+        ...     images = step.image().detach()
     """
     check_network(network)
+    image = _parametrised(network, image)
+    objective = objective_of(network, objective, (image().shape[2], image().shape[3]))
     rows = torch.arange(objective.count or len(image())) if rows is None else rows
     if len(rows) != len(image()):
         raise ShapeError(f"the objective is for {len(rows)} images; these are {len(image())}.")
@@ -131,6 +160,22 @@ def ascend(
         stepper.step(rate * (1 - number / steps) if falling else rate)
         image.project()
         yield Step(number, scores.detach(), image)
+
+
+def _parametrised(network: Network, image: object) -> Parametrisation:
+    """Images that may be given as a tensor (N, C, H, W) in [0, 1].
+
+    Raises:
+        ShapeError: if they are neither, or do not fit the network.
+    """
+    if isinstance(image, Parametrisation):
+        return image
+    if not isinstance(image, Tensor):
+        raise ShapeError(
+            "an ascent takes images as a tensor (N, C, H, W) in [0, 1] or as a Parametrisation, not as an object of"
+            f" type {type(image).__name__}."
+        )
+    return PixelImage(show(network, image).images)
 
 
 def _no_gradient(network: Network, reason: str) -> CnnvizError:

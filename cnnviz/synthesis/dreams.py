@@ -1,7 +1,9 @@
 """Images that start from an image or aim at one: DeepDream and feature inversion."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,17 +13,18 @@ from torch.nn import functional
 from cnnviz.networks.activations import activations
 from cnnviz.networks.inputs import Shown, Source, show, unseen_dimmed
 from cnnviz.networks.network import Network, check_network, forward_pass
-from cnnviz.synthesis.ascent import Augmentation, ascend
-from cnnviz.synthesis.jobs import seed_of
+from cnnviz.networks.progress import Progress
+from cnnviz.synthesis.ascent import Augmentation, Step, ascend
+from cnnviz.synthesis.jobs import Job, seed_of
 from cnnviz.synthesis.judgement import as_shown
-from cnnviz.synthesis.maximization import maximize
+from cnnviz.synthesis.maximization import collect
 from cnnviz.synthesis.objectives import Objective, match, total_variation
 from cnnviz.synthesis.objectives import layer as everything_of
 from cnnviz.synthesis.optimisers import GradientAscent
-from cnnviz.synthesis.parametrisations import PixelImage, Size
+from cnnviz.synthesis.parametrisations import Parametrisation, PixelImage, Size
 from cnnviz.synthesis.recipes import Recipe, fourier, pixel
 from cnnviz.synthesis.results import Synthesis, joined
-from cnnviz.synthesis.settings import check_number
+from cnnviz.synthesis.settings import check_number, prepare
 from cnnviz.synthesis.transforms import draws
 from cnnviz.synthesis.views import Viewer
 
@@ -29,6 +32,19 @@ OCTAVES, OCTAVE = 3, 1.4  # scales at which an image is dreamt over, and the fac
 SMALLEST = 48  # pixels; the short side of the first octave
 _KEPT = "fraction of activation energy reconstructed"
 DREAM_SIZE = 2  # times the network's own, where it takes any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageProgress(Progress):
+    """How far a dream or an inversion is, counted in steps at all scales, or of all layers, together.
+
+    Attributes:
+        image: at the scale, or of the layer, at hand, as it is so far.
+        synthesis: the result, once there is one.
+    """
+
+    image: Parametrisation
+    synthesis: Synthesis | None = None
 
 
 def dream(
@@ -58,6 +74,23 @@ def dream(
     References:
         Mordvintsev, Olah and Tyka (2015), *Inceptionism: Going Deeper into Neural Networks*.
     """
+    return _result(dream_steps(network, picture, layer, size=size, steps=steps, seed=seed))
+
+
+def dream_steps(
+    network: Network,
+    picture: Source,
+    layer: str | nn.Module,
+    *,
+    size: int | None = None,
+    steps: int = 20,
+    seed: int = 0,
+) -> Iterator[ImageProgress]:
+    """The same as `dream`, step by step; arguments and errors are its own.
+
+    Yields:
+        After each step, and once more with the result.
+    """
     check_network(network)
     layer = network.layer_name(layer)
     check_number("steps", steps)
@@ -66,21 +99,25 @@ def dream(
     shown = show(network, picture, fit="whole", size=size)
     original = shown.images[:1].cpu()
     sides = _octaves(original, network.takes_any_size)
-    dreamt = _resized(original, sides[0])
-    for octave, side in enumerate(sides):
-        lost = _resized(original, side) - _resized(_resized(original, sides[max(octave - 1, 0)]), side)
-        start = (_resized(dreamt, side) + lost).clamp(0, 1)
-        if side == sides[-1]:
-            break
-        dreamt = _optimized(network, layer, start, steps, seed_of(seed, layer, octave))
-    synthesis = _single(network, layer, everything_of(layer), _dreaming(), steps, seed_of(seed, layer), start=start)
+    total, start = steps * len(sides), _resized(original, sides[0])
+    for octave, (side, larger) in enumerate(pairwise(sides)):
+        for step in _optimized(network, layer, start, steps, seed_of(seed, layer, octave)):
+            yield ImageProgress(octave * steps + step.number + 1, total, 0, 1, image=step.image)
+        lost = _resized(original, larger) - _resized(_resized(original, side), larger)
+        start = (_resized(step.image().detach().cpu(), larger) + lost).clamp(0, 1)
+    job = _job(network, layer, everything_of(layer), _dreaming(), steps, seed_of(seed, layer), start=start)
+    for progress in job.run():
+        if progress.step is not None:
+            image = progress.step.image
+            yield ImageProgress(total - steps + progress.step.number + 1, total, 0, 1, image=image)
     viewer = Viewer(network, [layer], original, elided=False)
     with torch.no_grad():
         before = everything_of(layer).score(viewer(as_shown(original).to(network.device))).item()
-    images = tuple(replace(image, start=before) for image in synthesis.synthesized)
-    title = f"DeepDream: {layer}"
+    synthesis = collect(job, progress)
+    images = tuple(replace(dreamt, start=before) for dreamt in synthesis.synthesized)
     settings = {"command": "dream", "recipe": "dream", "layer": layer, "seed": seed}
-    return _about(shown, replace(synthesis, synthesized=images), title, settings)
+    synthesis = _about(shown, replace(synthesis, synthesized=images), f"DeepDream: {layer}", settings)
+    yield ImageProgress(total, total, 1, 1, image=image, synthesis=synthesis)
 
 
 def invert(
@@ -110,22 +147,50 @@ def invert(
         Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*; the parametrisation
         is that of Olah et al. (2017).
     """
+    return _result(invert_steps(network, picture, layers, size=size, steps=steps, seed=seed))
+
+
+def invert_steps(
+    network: Network,
+    picture: Source,
+    layers: str | nn.Module | Sequence[str | nn.Module],
+    *,
+    size: int | None = None,
+    steps: int = 384,
+    seed: int = 0,
+) -> Iterator[ImageProgress]:
+    """The same as `invert`, step by step; arguments and errors are its own.
+
+    Yields:
+        After each step, and once more with the result.
+    """
     check_network(network)
     shown = show(network, picture, fit="whole", size=size)
     images = shown.images[:1]
     with torch.no_grad(), forward_pass(network, images):
         maps = activations(network, images, layers)
-    names = list(maps)
-    sides = images.shape[2:]
-    inversions = [
-        _single(network, layer, match(layer, maps[layer]), _inverting(), steps, seed_of(seed, layer), size=sides)
-        for layer in names
-    ]
+    names, inversions = list(maps), list[Synthesis]()
+    total = steps * len(names)
+    for place, layer in enumerate(names):
+        seeded, sides = seed_of(seed, layer), images.shape[2:]
+        job = _job(network, layer, match(layer, maps[layer]), _inverting(), steps, seeded, size=sides)
+        for progress in job.run():
+            if progress.step is not None:
+                done, image = place * steps + progress.step.number + 1, progress.step.image
+                yield ImageProgress(done, total, place, len(names), image=image)
+        inversions.append(collect(job, progress))
     settings = {"command": "invert", "recipe": "invert", "objective": _KEPT, "layers": names, "seed": seed}
-    return _about(shown, joined(inversions), f"Feature inversion: {', '.join(names)}", settings)
+    synthesis = _about(shown, joined(inversions), f"Feature inversion: {', '.join(names)}", settings)
+    yield ImageProgress(total, total, len(names), len(names), image=image, synthesis=synthesis)
 
 
-def _single(
+def _result(running: Iterator[ImageProgress]) -> Synthesis:
+    synthesis = deque(running, maxlen=1).pop().synthesis
+    assert synthesis is not None
+    return synthesis
+
+
+def _job(
     network: Network,
     layer: str,
     objective: Objective,
@@ -135,23 +200,23 @@ def _single(
     *,
     start: Tensor | None = None,
     size: Sequence[int] | None = None,
-) -> Synthesis:
-    """A synthesis of one image, named after the layer."""
-    sides = None if size is None else (size[0], size[1])
-    synthesis = maximize(
+) -> Job:
+    """The job of one image, named after the layer."""
+    return prepare(
         network,
         objective,
-        seeds=[seed],
+        [seed],
+        [layer],
+        layer,
+        {},
         start=start,
         recipe=recipe,
         steps=steps,
-        size=sides,
+        size=None if size is None else (size[0], size[1]),
         batch=1,
         precision="float32",
         tries=1,
     )
-    named = tuple(replace(image, label=layer) for image in synthesis.synthesized)
-    return replace(synthesis, synthesized=named)
 
 
 def _about(shown: Shown, synthesis: Synthesis, title: str, settings: dict[str, Any]) -> Synthesis:
@@ -164,11 +229,11 @@ def _about(shown: Shown, synthesis: Synthesis, title: str, settings: dict[str, A
     )
 
 
-def _optimized(network: Network, layer: str, start: Tensor, steps: int, seed: int) -> Tensor:
+def _optimized(network: Network, layer: str, start: Tensor, steps: int, seed: int) -> Iterator[Step]:
     """One octave of a dream."""
     recipe, image = _dreaming(), PixelImage(start).to(network.device)
     matrices = draws(recipe.transforms((start.shape[2], start.shape[3])), [seed], steps)
-    for _ in ascend(
+    yield from ascend(
         network,
         everything_of(layer),
         image,
@@ -176,10 +241,7 @@ def _optimized(network: Network, layer: str, start: Tensor, steps: int, seed: in
         rate=recipe.rate,
         optimiser=recipe.optimiser,
         augmentation=Augmentation(matrices),
-    ):
-        pass
-    optimized: Tensor = image().detach().cpu()
-    return optimized
+    )
 
 
 def _dreaming() -> Recipe:

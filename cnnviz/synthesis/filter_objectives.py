@@ -1,24 +1,23 @@
 """What filters are drawn by: the objectives for names of layers, for terms of a text and for plain functions."""
 
 import math
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cnnviz.errors import ShapeError
+from cnnviz.errors import ShapeError, UnknownNameError
 from cnnviz.networks.activations import Response, activations, response
 from cnnviz.networks.layer_names import LayerName
 from cnnviz.networks.network import Network
 from cnnviz.networks.receptive_fields import Region, unpadded
-from cnnviz.synthesis.objective_text import Term
-from cnnviz.synthesis.objectives import Objective, Score, mean_activation
+from cnnviz.synthesis.objective_text import Term, parse_objective
+from cnnviz.synthesis.objectives import Index, Objective, Score, mean_activation
 from cnnviz.synthesis.parametrisations import Size
 from cnnviz.synthesis.recipes import DEFAULT, EARLY
 from cnnviz.synthesis.views import LOGITS, View
 
 
-def filter_objective(layer: LayerName, filters: Sequence[int], response: Response, size: Size) -> tuple[Objective, str]:
+def filter_objective(layer: LayerName, filters: Index, response: Response, size: Size) -> tuple[Objective, str]:
     """The objective of filters of a layer, and what it is, for people.
 
     The mean behind the activation over the positions that padding does not reach, if these are at least half of all;
@@ -34,6 +33,28 @@ def filter_objective(layer: LayerName, filters: Sequence[int], response: Respons
     return mean_activation(layer.module, filters, region), f"mean of {layer.name}{_where(response, region)}"
 
 
+def objective_of(network: Network, given: Objective | str | Score, size: Size) -> Objective:
+    """An objective, which may be given in words or as a plain function too.
+
+    Args:
+        given: an `Objective`; words, see `cnnviz.synthesis.objective_text`; or a function from a `View` to scores (N,).
+        size: (height, width) of the images.
+
+    Raises:
+        UnknownNameError, LayerError, ShapeError: if it is none of these, or does not fit the network.
+    """
+    if isinstance(given, Objective):
+        return given
+    if isinstance(given, str):
+        objective = sum(term_objective(network, term, size) for term in parse_objective(given))
+        assert isinstance(objective, Objective)
+        return objective
+    if isinstance(given, nn.Module) or not callable(given):
+        kind = "module" if isinstance(given, nn.Module) else type(given).__name__
+        raise UnknownNameError(f"an objective is given in words, such as 'block4_conv3:12', not as a {kind}.")
+    return from_function(network, given, size)
+
+
 def term_objective(network: Network, term: Term, size: Size) -> Objective:
     """The objective of one term of a text, with its factor.
 
@@ -47,9 +68,9 @@ def term_objective(network: Network, term: Term, size: Size) -> Objective:
         raise ShapeError(f"{term.layer} has no filter {term.filter}; its {count} filters are 0 to {count - 1}.")
     place = term.place(rows, columns)
     if place is None:
-        objective, _ = filter_objective(layer, [term.filter], known, size)
+        objective, _ = filter_objective(layer, term.filter, known, size)
     else:
-        objective = mean_activation(layer.module, [term.filter], place, before=layer.before_activation)
+        objective = mean_activation(layer.module, term.filter, place, before=layer.before_activation)
     return objective if term.factor == 1 else term.factor * objective
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnviz.errors import LayerError
+from cnnviz.errors import LayerError, check_whole
+from cnnviz.isolation import exactly
 from cnnviz.networks.devices import halved
 from cnnviz.networks.network import Network
 from cnnviz.networks.progress import Progress
@@ -28,6 +29,7 @@ from cnnviz.synthesis.transforms import draws
 
 OPENING_STEPS = 16  # at first, with redirected ReLUs, from the third try on
 FRAMES = 40  # of a film
+LARGEST_SEED = 2**63 - 1
 PATIENCE, SETTLED = 10, 1e-3  # a score has settled that gained less than this share in so many steps
 
 
@@ -120,6 +122,7 @@ class Job:
     references: Path | Picture | None
     film: bool
 
+    @exactly
     @torch.inference_mode(False)  # what is made inside could not be differentiated
     def run(self) -> Iterator[SynthesisProgress]:
         """Make the images; whoever stops early keeps what the last progress has.
@@ -302,7 +305,12 @@ def frame_distance(steps: int) -> int:
     return steps // FRAMES + 1
 
 
-def seed_of(*parts: object) -> int:
-    """A seed in [0, 2**63) that belongs to these parts: another one if any of them is another."""
-    text = "\0".join(map(str, parts))
+def seed_of(seed: int, *parts: object) -> int:
+    """A seed in [0, 2**63) that belongs to a seed and these parts: another one if any of them is another.
+
+    Raises:
+        ShapeError: if the seed given is no whole number, or not in [0, 2**63) either.
+    """
+    check_whole(seed, "a seed", LARGEST_SEED, least=0)
+    text = "\0".join(map(str, (seed, *parts)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

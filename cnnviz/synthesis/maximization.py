@@ -5,7 +5,6 @@
 itself, and has `collect` make the `Synthesis`.
 """
 
-import operator
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,17 +12,18 @@ from typing import Unpack
 
 from torch import Tensor, nn
 
-from cnnviz.errors import LayerError, ShapeError, UnknownNameError
+from cnnviz.errors import LayerError, ShapeError, several, whole_number
+from cnnviz.networks.inputs import show
 from cnnviz.networks.layer_names import PRE
 from cnnviz.networks.network import Network, check_network
 from cnnviz.networks.predictions import class_index
-from cnnviz.synthesis.filter_objectives import filter_objective, from_function, recipe_for, term_objective
+from cnnviz.synthesis.filter_objectives import filter_objective, objective_of, recipe_for
 from cnnviz.synthesis.jobs import Job, SynthesisProgress, seed_of
 from cnnviz.synthesis.objective_text import parse_objective
 from cnnviz.synthesis.objectives import Objective, Score, likeness, logit
 from cnnviz.synthesis.recipes import DEFAULT
 from cnnviz.synthesis.results import Synthesis
-from cnnviz.synthesis.settings import Settings, canvas, check_number, prepare, side_pair
+from cnnviz.synthesis.settings import Settings, canvas, check_number, check_settings, prepare, side_pair
 
 NAMED = 4  # classes at most in a title
 _PER_IMAGE = {"filters", "classes", "seeds"}  # settings with an entry per image
@@ -40,26 +40,31 @@ def maximize(
     """Images that score high.
 
     Args:
+        network: a `Network`; make one of a plain ``nn.Module`` by `cnnviz.wrap`.
         objective: what for; see `cnnviz.synthesis.objectives`. Also in words, see `cnnviz.synthesis.objective_text`, or
             a plain function from a `cnnviz.synthesis.views.View` to scores (N,).
-        seeds: one per image; 0, 1, 2, ... by default, as many as the objective is for.
+        seeds: one per image, whole numbers from 0; 0, 1, 2, ... by default, as many as the objective is for.
         start: (N, C, H, W) in [0, 1], images to start from instead of noise; their size is then the images'.
-        settings: see `Settings`.
+        settings: steps, size and so on; `cnnviz.synthesis.settings.Settings` lists them, with units and defaults.
 
     Raises:
-        UnknownNameError, LayerError, ShapeError: if a name, a layer, a channel or a size does not fit the network.
+        UnknownNameError, LayerError, ShapeError: if a name, a setting, a layer, a channel or a size does not fit the
+            network.
         PictureError: if the folder of references has no image.
     """
     check_network(network)
+    check_settings(settings, ("seeds", "start"))
+    if seeds is not None:
+        seeds = [whole_number(seed, "a seed") for seed in several(seeds, int, "seeds are given by number")]
     if isinstance(objective, str):
         if start is not None or len(seeds or [0]) != 1:
             raise ShapeError("an objective in words is for one image from noise; for others, make an Objective.")
         return finished(objective_job(network, objective, seed=(seeds or [0])[0], **settings))
-    if isinstance(objective, nn.Module):
-        raise UnknownNameError("an objective is given in words, such as 'block4_conv3:12', not as a module.")
-    if not isinstance(objective, Objective):
-        size = network.input_size if start is None else (start.shape[2], start.shape[3])
-        objective = from_function(network, objective, side_pair(settings.get("size")) or size)
+    size = side_pair(settings.get("size")) or network.input_size
+    if start is not None:
+        start = _images(network, start)
+        size = start.shape[2], start.shape[3]
+    objective = objective_of(network, objective, size)
     wanted = objective.count or (1 if start is None else len(start))
     seeds = range(wanted) if seeds is None else seeds
     count = len(seeds)
@@ -67,6 +72,13 @@ def maximize(
         settings.setdefault("batch", 1)
     labels, title = tuple(map(str, range(count))), f"{network.name}: {objective.text}"
     return finished(prepare(network, objective, seeds, labels, title, {}, start=start, **settings))
+
+
+def _images(network: Network, start: object) -> Tensor:
+    """(N, C, H, W), on the CPU, images to start from."""
+    if not isinstance(start, Tensor):
+        raise ShapeError(f"images to start from are a tensor (N, C, H, W) in [0, 1], not a {type(start).__name__}.")
+    return show(network, start).images.cpu()
 
 
 def filter_images(
@@ -84,17 +96,20 @@ def filter_images(
     reach if these are half of all at least. A filter that does not fire is woken by the gradient before its activation.
 
     Args:
+        network: a `Network`; make one of a plain ``nn.Module`` by `cnnviz.wrap`.
         layer: a name from ``network.layers``, with feature maps, or the module itself. With ``:pre`` at its end, as in
             ``block4_conv2:pre``, the mean is of the values before the activation, over all positions.
         filters: their numbers, all by default.
-        seed: each filter draws from (seed, layer, number).
+        seed: a whole number from 0; each filter draws from (seed, layer, number).
         diverse: how many images of each filter, next to each other, that are to differ: during optimization, the
             similarity of their Gram matrices at the layer is taken off their scores.
-        settings: see `Settings`.
+        settings: steps, size and so on; `cnnviz.synthesis.settings.Settings` lists them, with units and defaults.
 
     Raises:
         UnknownNameError, LayerError, ShapeError, PictureError: as `maximize`.
     """
+    check_network(network)
+    check_settings(settings, ("seed", "diverse"))
     return finished(filter_job(network, layer, filters, seed=seed, diverse=diverse, **settings))
 
 
@@ -112,13 +127,17 @@ def class_images(
     *Deep Neural Networks are Easily Fooled*). The recipe is "soft" by default.
 
     Args:
+        network: a `Network`; make one of a plain ``nn.Module`` by `cnnviz.wrap`.
         classes: their numbers or names; see `cnnviz.class_index`.
+        seed: a whole number from 0; each class draws from (seed, number).
         alone: whether to maximise the logit alone, as Simonyan et al. (2014) do.
-        settings: see `Settings`.
+        settings: steps, size and so on; `cnnviz.synthesis.settings.Settings` lists them, with units and defaults.
 
     Raises:
         ShapeError, UnknownNameError: if there is no such class.
     """
+    check_network(network)
+    check_settings(settings, ("seed", "alone"))
     return finished(class_job(network, classes, seed=seed, alone=alone, **settings))
 
 
@@ -139,8 +158,10 @@ def filter_job(
     own = network.filters_of(layer)
     size, response = canvas(network, own.module, side_pair(settings.get("size")))
     count = response.shape[1]
-    filters = [filters] if isinstance(filters, int) else filters
-    filters = range(count)[:first] if filters is None else [operator.index(number) for number in filters]
+    if filters is None:
+        filters = range(count)[:first]
+    else:
+        filters = [whole_number(number, "a filter") for number in several(filters, int, "filters are given by number")]
     wrong = [number for number in filters if not 0 <= number < count]
     if wrong or len(filters) == 0:
         given = f"has no filter {wrong[0]}" if wrong else "is asked for no filter"
@@ -184,8 +205,7 @@ def objective_job(network: Network, text: str, *, seed: int = 0, **settings: Unp
     terms, given = parse_objective(text), side_pair(settings.get("size"))
     sizes = [canvas(network, network.filters_of(term.layer).module, given)[0] for term in terms]
     size = settings["size"] = max(sizes)
-    objective = sum(term_objective(network, term, size) for term in terms)
-    assert isinstance(objective, Objective)
+    objective = objective_of(network, text, size)
     title = f"Feature visualization: {text}"
     record = {"command": "objective", "objective": text, "seed": seed}
     return prepare(network, objective, [seed_of(seed, text)], [text], title, record, **{"batch": 1} | settings)
@@ -222,7 +242,9 @@ def class_job(
 ) -> Job:
     """The job of `class_images`, not yet run."""
     check_network(network)
-    numbers = [class_index(network, name) for name in ([classes] if isinstance(classes, str | int) else classes)]
+    numbers = [
+        class_index(network, name) for name in several(classes, str | int, "classes are given by name or number")
+    ]
     seeds = [seed_of(seed, "logits", number) for number in numbers]
     objective = logit(numbers, outputs=network.outputs)
     if not alone:

@@ -7,10 +7,21 @@ in a batch never share a score. Penalties are positive, and are subtracted.
 An index may be one number, for every image, or a sequence with one for each image of the job: the n-th image maximises
 the n-th filter.
 
+Of a layer's channels: `channel`, `mean_activation` (what `cnnviz.filter_images` maximises), `neuron`, `direction`. Of
+all that it gives: `layer`, `match`, `likeness`. Of a class: `logit`. Of the image itself: `total_variation`, `l2`,
+`blur`.
+
+    from cnnviz.objectives import channel, total_variation
+    cnnviz.maximize(network, channel("block3_conv1:pre", 3) - 0.5 * total_variation())
+
+A plain function from a `View` to scores (N,) is an objective as well; ``view["block3_conv1"]`` is what a layer gives,
+(N, C', H', W'), ``view[LOGITS]`` the network's output, (N, classes), and ``view.images`` are the images:
+
+    cnnviz.maximize(network, lambda view: view["block3_conv1"][:, 3].mean((1, 2)))
+
 To add one, write a function that returns ``Objective(layers, score)``.
 """
 
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,10 +29,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnnviz.errors import LayerError, ShapeError
+from cnnviz.errors import LayerError, ShapeError, UnknownNameError, whole_number
 from cnnviz.networks.outputs import Outputs, logits_of, probabilities_of
 from cnnviz.networks.receptive_fields import Region
 from cnnviz.synthesis.views import ACTIVATED, LOGITS, View, indices_on, pick
+
+__all__ = [
+    "LOGITS",
+    "Objective",
+    "View",
+    "blur",
+    "channel",
+    "direction",
+    "l2",
+    "layer",
+    "likeness",
+    "logit",
+    "match",
+    "mean_activation",
+    "neuron",
+    "total_variation",
+]
 
 Score = Callable[[View], Tensor]
 Index = int | Sequence[int]
@@ -191,9 +219,13 @@ def logit(index: Index, *, versus: Index | str | None = None, outputs: Outputs =
     """The network's output for a class, before the softmax; of a network that gives probabilities, their logarithm.
 
     Args:
-        index: number of a class, or one per image; `cnnviz.class_index` finds the number of a label.
+        index: number of a class, or one per image; ``cnnviz.class_index(network, "tabby")`` is that of a name.
         versus: subtract the logit of another class, or with ``"runner-up"`` the largest of all others.
         outputs: what the network's outputs are.
+
+    Raises:
+        UnknownNameError: if a class is given by its name.
+        ShapeError: when scored, if there is no such class.
 
     References:
         Simonyan et al. (2014), *Deep Inside Convolutional Networks*.
@@ -317,15 +349,21 @@ class _Indices:
     """One index for every image, or one for each."""
 
     def __init__(self, index: Index) -> None:
-        given = list(index) if isinstance(index, Iterable) else [index]
-        self.numbers = [operator.index(number) for number in given]  # numpy's integers are numbers too
+        given = list(index) if isinstance(index, Iterable) and not isinstance(index, str) else [index]
+        names = [name for name in given if isinstance(name, str)]
+        if names:
+            raise UnknownNameError(
+                f"an objective knows channels and classes by their numbers, not as {names[0]!r}; of a class,"
+                f" cnnviz.class_index(network, {names[0]!r}) gives the number."
+            )
+        self.numbers = [whole_number(number, "a channel or class") for number in given]
         self.count = len(given) if isinstance(index, Iterable) else None
         if not self.numbers:
             raise ShapeError("no index is given; name at least one channel or class.")
+        self._indices = torch.tensor(self.numbers)
 
     def of(self, view: View) -> Tensor:
-        numbers = torch.tensor(self.numbers)
-        return numbers.expand(len(view.rows)) if self.count is None else numbers[view.rows]
+        return self._indices.expand(len(view.rows)) if self.count is None else self._indices[view.rows]
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.numbers))

@@ -1,8 +1,13 @@
 """How an image is parametrised during optimization: as pixels, as a spectrum, as the phases of a spectrum.
 
 Each is a module whose call gives images (N, C, H, W) in [0, 1] and whose parameters have one row per image, so that an
-optimiser treats images independently. Starts are drawn on the CPU, from one seed per image. To add one, write an
-`nn.Module` with `forward` and `project`, which puts the parameters back into their bounds after each step.
+optimiser treats images independently. Starts are drawn on the CPU, from one seed per image. `cnnviz.ascend` takes them:
+
+    PixelImage(torch.rand(1, 3, 224, 224))
+    Fourier(0.01 * torch.randn(1, 3, 224, 113, 2), size=(224, 224))
+
+To add one, write an `nn.Module` with `forward` and `project`, which puts the parameters back into their bounds after
+each step.
 """
 
 from collections.abc import Sequence

@@ -61,7 +61,7 @@ class Recipe:
 
 
 def natural() -> Recipe:
-    """A spectrum held to natural proportions, seen from everywhere: clear and colourful.
+    """A Fourier spectrum with weight decay, under random shifts: natural colours (default).
 
     As "fourier", but each step also takes a share of every frequency away, so that none outgrows what it is worth to
     the filter: an ascent with the prior that images have a spectrum of 1 / frequency ** 1.25. Steps can then be far
@@ -74,7 +74,7 @@ def natural() -> Recipe:
 
 
 def fourier(decay: float = 1.5) -> Recipe:
-    """A spectrum that starts in natural proportions, seen from everywhere: burnt-out colours.
+    """A Fourier spectrum without weight decay, under random shifts: oversaturated colours.
 
     Olah et al. (2017), *Feature Visualization*, as in lucid, but for what an ablation decided (gallery/ablation.md):
     frequencies are scaled down by a higher power, which takes grain away, steps are larger, and images are shifted but
@@ -98,12 +98,12 @@ def fourier(decay: float = 1.5) -> Recipe:
 
 
 def soft() -> Recipe:
-    """The same in smaller steps."""
+    """As fourier, with a smaller step size: the default for classes."""
     return replace(fourier(), rate=0.1)
 
 
 def early() -> Recipe:
-    """The best of simple patterns, improved pixel by pixel: for the first layers.
+    """The best of 168 simple patterns, refined in pixel space: for the first layers.
 
     With a receptive field of a few pixels, the best images are patterns of single pixels. An ascent from noise seldom
     finds them, nor can a spectrum that is scaled down towards high frequencies show them.
@@ -122,7 +122,7 @@ def early() -> Recipe:
 
 
 def erhan() -> Recipe:
-    """The textbook's four steps: noise, gradient, step, again until the score settles.
+    """Plain gradient ascent on pixels until the score settles (Erhan et al. 2009).
 
     Plain gradient ascent on the mean activation, with the contrast held as the norm is in Erhan et al. (2009),
     *Visualizing Higher-Layer Features of a Deep Network*. What comes out of deep layers is high-frequency noise that
@@ -138,7 +138,7 @@ def erhan() -> Recipe:
 
 
 def pixel() -> Recipe:
-    """Pixels kept smooth by a penalty on total variation: what most tutorials draw.
+    """Pixels with a total-variation penalty: the recipe of most tutorials.
 
     Total variation as in Mahendran and Vedaldi (2015), *Understanding Deep Image Representations by Inverting Them*;
     small shifts as in Mordvintsev et al. (2015), *Inceptionism*.
@@ -158,7 +158,7 @@ def pixel() -> Recipe:
 
 
 def maco(magnitudes: "Tensor | None" = None) -> Recipe:
-    """Only the phases of a natural spectrum move, seen in 32 crops a step: for classes.
+    """The phases of a natural spectrum, over 32 crops a step: for classes (Fel et al. 2023).
 
     Fel et al. (2023), *Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization*:
     crops of half the image down to a twentieth, noise of deviation 0.08, Nadam with rate 1, 256 steps.

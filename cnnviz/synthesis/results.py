@@ -76,29 +76,35 @@ def _strip(synthesis: "Synthesis", number: int, length: int) -> Image.Image:
 
 
 def _notes(synthesis: "Synthesis") -> list[str]:
-    """What stands below each image: a class's probability, or the score; and the status."""
+    """What stands below each image: a class's probability, or the score; and the status, but of images about an image.
+
+    Simple patterns say nothing of these: stripes may score more than a dream, which keeps to its image.
+    """
     judgements = [image.judgement for image in synthesis.synthesized]
     if synthesis.settings["command"] == "classimage" and synthesis.network.outputs != "value":
         values = [f"{judgement.mean:.1%}" for judgement in judgements]
     else:
         values = alike([judgement.score for judgement in judgements])
+    if synthesis.picture:
+        return values
     return [f"{value} {judgement.status}" for value, judgement in zip(values, judgements, strict=True)]
 
 
 def _lines(synthesis: "Synthesis") -> list[str]:
     height, width = synthesis.synthesized[0].image.shape[1:]
-    used = synthesis.settings
+    used, network = synthesis.settings, synthesis.network
     again = sum(tries > 1 for tries in synthesis.tries)
-    probable = used["command"] == "classimage" and synthesis.network.outputs != "value"
+    how = [f"{used['steps']} steps, {width} x {height} px, {used['precision']}"]
+    how += [f", seed {used['seed']}"] if "seed" in used else []
+    how += [f"; {again} optimized more than once"] if again else []
+    how += [f"; {network.name}, weights: {network.weights}"]
+    probable = used["command"] == "classimage" and network.outputs != "value"
     value = "probability of the class" if probable else f"score ({used['objective']})"
-    about = [f"image: {synthesis.picture[0]}"] if synthesis.picture else []
+    if synthesis.picture:
+        return [synthesis.title, f"image: {synthesis.picture[0]}", "".join(how), f"below: {value}"]
     return [
         synthesis.title,
-        *about,
-        f"recipe {used['recipe']}, {used['steps']} steps, {width} x {height} px, {used['precision']}"
-        + (f", seed {used['seed']}" if "seed" in used else "")
-        + (f"; {again} optimized more than once" if again else "")
-        + f"; {synthesis.network.name}, weights: {synthesis.network.weights}",
+        f"recipe {used['recipe']}, {''.join(how)}",
         f"below each image: {value}; ok: no less than the best of {synthesis.references}",
         *_failures(synthesis.synthesized),
     ]
@@ -230,7 +236,7 @@ class Synthesis:
             OutputError: if the file cannot be written there.
             ShapeError: for an animation of which no frames were kept, or if a number of the layout is out of range.
         """
-        path = Path(path)
+        path, _ = Path(path), layout_settings(layout)
         return save_film(self, path) if path.suffix.lower() == ".gif" else self.sheet(**layout).save(path)
 
     def rows(self) -> list[dict[str, object]]:

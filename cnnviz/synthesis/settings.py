@@ -4,12 +4,21 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
 
-from cnnviz.errors import LayerError, ShapeError, UnknownNameError, choose
+from cnnviz.errors import (
+    LayerError,
+    PictureError,
+    ShapeError,
+    UnknownNameError,
+    check_keywords,
+    check_whole,
+    choose,
+    path_of,
+)
 from cnnviz.networks.activations import Response, response
 from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.inputs import check_side
@@ -32,23 +41,26 @@ SMALLEST, FIELDS, GRAIN = 64, 1.3, 16  # pixels; receptive fields; sides are mul
 
 
 class Settings(TypedDict, total=False):
-    """What all syntheses can be told.
+    """What `cnnviz.filter_images`, `cnnviz.class_images` and `cnnviz.maximize` can be told, as keywords.
 
-    recipe: a name from `cnnviz.synthesis.recipes.RECIPES`, or a `Recipe`; "natural" by default, and "early" for filters
-        whose receptive field is at most 24 pixels.
-    preset: "draft", "default" or "fine": how many steps the recipe takes.
-    steps: how many instead.
-    size: side, or (height, width), in pixels; the network's own by default, and for the filters of a layer 1.3
-        receptive fields, at least 64, at most the network's.
-    batch: images at a time. By default 64 on a GPU; on a processor 1, or 4 if the network has less than ten million
-        weights. Every batch is filled up to that shape, so that an image is the same whatever is made with it; a single
-        one then costs as much as a batch.
-    precision: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it. Judged is in float32.
+    recipe: a name from `cnnviz.synthesis.recipes.RECIPES`, or a `Recipe`; "natural" by default, "soft" for classes, and
+        "early" for filters whose receptive field is at most 24 pixels.
+    preset: "draft", "default" or "fine": how many steps the recipe takes, 64, 256 or 1024 in most.
+    steps: how many instead, 1 to 100,000.
+    size: side, or (height, width), 1 to 4096 pixels; the network's own by default, and for the filters of a layer 1.3
+        receptive fields, at least 64 pixels, at most the network's.
+    batch: images at a time, 1 to 1024. By default 64 on a GPU; on a processor 1, or 4 if the network has less than ten
+        million weights. Every batch is filled up to that shape, so that an image is the same whatever is made with it;
+        a single one then costs as much as a batch.
+    precision: what the network computes in: "float32", "bfloat16", or "auto", the default: bfloat16 where the device
+        multiplies in it, also on processors (AVX-512 BF16, AMX), and float32 elsewhere. Images are judged in float32.
+        Other precisions, as other devices, give slightly different images.
     references: a folder of images, or an image, to compare the scores with, besides simple patterns, noise and
-        photographs.
-    spectrum: a folder of images whose mean spectrum the recipe "maco" holds; 1 / frequency by default.
-    tries: how often an image may be made until it is "ok"; 4 by default.
-    film: whether to keep images on the way.
+        photographs; none by default.
+    spectrum: a folder of images whose mean spectrum the recipe "maco" holds; that of the photographs that come with
+        cnnviz by default.
+    tries: how often an image may be made until it is "ok", 1 to 100; 4 by default.
+    film: whether to keep images on the way, for an animation; False by default.
     """
 
     recipe: str | Recipe
@@ -61,6 +73,34 @@ class Settings(TypedDict, total=False):
     spectrum: str | Path | None
     tries: int
     film: bool
+
+
+def check_settings(settings: Settings, others: Sequence[str] = ()) -> None:
+    """Notice settings that there are none of, and values that nobody can have meant.
+
+    Public functions begin with it: a keyword that they have not could mean something to the functions that they call.
+
+    Args:
+        others: the function's own keywords, for the error.
+
+    Raises:
+        UnknownNameError: if there is no such setting, recipe, preset or precision.
+        ShapeError: if a number is none, or out of range.
+        PictureError: if references or spectrum are not given by their path.
+    """
+    check_keywords(settings, Settings, "setting", others)
+    if not isinstance(settings.get("recipe"), Recipe):
+        choose(settings.get("recipe", DEFAULT), RECIPES, "recipe")
+    choose(settings.get("preset", "default"), get_args(Preset), "preset")
+    choose(settings.get("precision", "auto"), get_args(Precision), "precision")
+    side_pair(settings.get("size"))
+    check_number("tries", settings.get("tries", TRIES))
+    for name, number in (("steps", settings.get("steps")), ("batch", settings.get("batch"))):
+        if number is not None:
+            check_number(name, number)
+    for images in (settings.get("references"), settings.get("spectrum")):
+        if images is not None and not isinstance(images, Picture):
+            path_of(images, "a folder of images", PictureError)
 
 
 def prepare(
@@ -85,9 +125,10 @@ def prepare(
         penalty: what is subtracted during optimization, and not when they are judged.
 
     Raises:
-        UnknownNameError: if there is no such recipe, preset or precision.
-        ShapeError: if a number makes no sense, or objective, seeds and starts are for different numbers of images.
+        UnknownNameError, ShapeError, PictureError: as `check_settings`.
+        ShapeError: if objective, seeds and starts are for different numbers of images.
     """
+    check_settings(settings)
     counts = {len(seeds), objective.count or len(seeds), len(seeds) if start is None else len(start)}
     if len(counts) > 1 or not seeds:
         starts = "" if start is None else f" and {len(start)} starts"
@@ -105,12 +146,9 @@ def prepare(
     batch = settings.get("batch")
     if batch is None:
         batch = _batch(network)
-    precision = settings.get("precision", "auto")
-    numbers = {"steps": steps, "batch": batch, "tries": settings.get("tries", TRIES)}
-    for name, number in numbers.items():
-        check_number(name, number)
+    precision, tries = settings.get("precision", "auto"), settings.get("tries", TRIES)
     dtypes = {"auto": fast_dtype(network.device), "float32": torch.float32, "bfloat16": torch.bfloat16}
-    dtype = dtypes[choose(precision, dtypes, "precision")]
+    dtype = dtypes[precision]
     if precision == "auto" and not _computes_in(dtype, network, objective, size):
         dtype = torch.float32
     references = settings.get("references")
@@ -121,7 +159,7 @@ def prepare(
         "steps": steps,
         "size": list(size),
         "precision": str(dtype).removeprefix("torch."),
-        "tries": numbers["tries"],
+        "tries": tries,
         "references": _name(references),
         "spectrum": _name(spectrum),
         "start": None if start is None else hashlib.sha256(start.cpu().contiguous().numpy().tobytes()).hexdigest(),
@@ -138,7 +176,7 @@ def prepare(
         title=title,
         batch=batch,
         dtype=dtype,
-        tries=numbers["tries"],
+        tries=tries,
         settings=recorded | record,
         start=start,
         penalty=penalty,
@@ -155,7 +193,7 @@ def _name(images: str | Path | Picture | None) -> str | None:
 
 
 def _recipe(named: str | Recipe, spectrum: str | Path | None, channels: int, size: Size) -> Recipe:
-    recipe = named if isinstance(named, Recipe) else RECIPES[choose(named, RECIPES, "recipe")]()
+    recipe = named if isinstance(named, Recipe) else RECIPES[named]()
     if spectrum is None:
         return recipe
     if named != "maco":
@@ -222,19 +260,22 @@ def side_pair(size: int | tuple[int, int] | None) -> Size | None:
     """(height, width) of a side or a pair.
 
     Raises:
-        ShapeError: if there is not a pixel, or there are more than memory could hold.
+        ShapeError: if it is neither, there is not a pixel, or there are more than memory could hold.
     """
-    pair = (size, size) if isinstance(size, int) else size
-    for side in pair or ():
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, SupportsIndex) else size
+    if not isinstance(sides, Sequence) or isinstance(sides, str) or len(sides) != 2:
+        raise ShapeError(f"the size is a side or (height, width) in pixels, not {size!r}.")
+    for side in sides:
         check_side(side)
-    return pair
+    return sides[0], sides[1]
 
 
 def check_number(name: str, number: int) -> None:
     """Notice a number that nobody can have meant.
 
     Raises:
-        ShapeError: if it is not from 1 to what `MOST` says.
+        ShapeError: if it is not a whole number from 1 to what `MOST` says.
     """
-    if not 1 <= number <= MOST[name]:
-        raise ShapeError(f"{name} must be 1 to {MOST[name]}, not {number}.")
+    check_whole(number, name, MOST[name])

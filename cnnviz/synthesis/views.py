@@ -5,13 +5,15 @@ fastest, run no deeper than the deepest layer asked for. If that layer is a conv
 computed, and not even these for their mean: it is a fixed linear function of what the convolution is given.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import product
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cnnviz.errors import LayerError, ShapeError
 from cnnviz.networks.activated import Activated, Activation, Call, Point, module_of
@@ -26,7 +28,7 @@ ACTIVATED = ":activated"  # ends the name by which they ask for a layer with the
 
 
 class View:
-    """What an objective sees at one step.
+    """What an objective sees at one step; ``view["block4_conv2"]`` is what a layer gives, as `map`.
 
     Attributes:
         images: (N, C, H, W) in [0, 1], as the network is about to see them.
@@ -55,6 +57,9 @@ class View:
             raise LayerError(f"layer {layer!r} is not among the layers of the objective that asks for it.")
         values: Tensor = self._maps[layer]
         return values.float()
+
+    def __getitem__(self, layer: str) -> Tensor:
+        return self.map(layer)
 
     def mean(self, layer: str, channels: Tensor) -> Tensor:
         """(N,): the mean over positions of one channel per image; `channels` (N,) on the CPU. Errors as `map`."""
@@ -123,6 +128,7 @@ def indices_on(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(numbers, device=device)
 
 
+MOST_TAPS = 25  # of a kernel, for which one product and as many sums are faster than a convolution per image
 Kernels = dict[tuple[tuple[int, ...], torch.Size], Tensor]
 
 
@@ -158,11 +164,13 @@ class DeferredConvolution:
 
     def activation(self, channels: Tensor) -> tuple[Tensor, Tensor]:
         """One channel per image before and after the activation behind it, two of (N, H', W')."""
-        numbers = _checked(channels, self.module.out_channels, self.names[0])
-        given = torch.split(self.given, 1)
-        pairs = [self._activated(image, number) for image, number in zip(given, numbers, strict=True)]
-        before, after = (torch.cat(maps)[:, 0].float() for maps in zip(*pairs, strict=True))
-        return before, after
+        numbers = indices_on(_checked(channels, self.module.out_channels, self.names[0]), self.given.device)
+        before = self._before(numbers)
+        after = before[None]  # images as channels, each with the parameters of its own
+        for call in self.path[:-1]:
+            after = call.of(numbers)(after)
+        before, after = after, self.path[-1].of(numbers)(after) if self.path else after
+        return before[0].float(), after[0].float()
 
     def activations(self) -> Tensor:
         """All channels behind the activation, (N, C, H', W')."""
@@ -171,17 +179,31 @@ class DeferredConvolution:
             maps = call(maps)
         return maps
 
-    def _activated(self, given: Tensor, channel: int) -> tuple[Tensor, Tensor]:
-        weight, bias = (values[channel : channel + 1] for values in (self.module.weight, self._bias))
-        before = self.module._conv_forward(given, weight, bias)
-        for call in self.path[:-1]:
-            before = call.of(channel)(before)
-        return before, self.path[-1].of(channel)(before) if self.path else before
+    def _before(self, numbers: Tensor) -> Tensor:
+        """What the convolution gives of one channel per image, (N, H', W')."""
+        module, weight = self.module, self.module.weight[numbers]
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        pad = partial(functional.pad, pad=module._reversed_padding_repeated_twice, mode=mode)
+        if weight[0, 0].numel() <= MOST_TAPS and set(module.stride) == {1}:
+            before = self._by_taps(weight, pad)
+        else:
+            alone = pad(self.given).flatten(0, 1)[None]  # one image, of which each group of channels is one of ours
+            before = functional.conv2d(
+                alone, weight, stride=module.stride, dilation=module.dilation, groups=len(weight)
+            )[0]
+        return before if module.bias is None else before + module.bias[numbers, None, None]
 
-    @property
-    def _bias(self) -> Tensor:
-        bias, weight = self.module.bias, self.module.weight
-        return weight.new_zeros(len(weight)) if bias is None else bias
+    def _by_taps(self, weight: Tensor, pad: Callable[[Tensor], Tensor]) -> Tensor:
+        """The products with each of a kernel's few taps at all positions, added up where they belong."""
+        given, sides = self.given, zip(weight.shape[2:], self.module.dilation, strict=True)
+        products = weight.flatten(2).mT @ given.flatten(2)  # (N, kernel's height * width, H * W)
+        products = pad(products.view(len(given), -1, *given.shape[2:]))
+        places = (
+            [slice(dilation * tap, length - dilation * (taps - 1 - tap)) for tap in range(taps)]
+            for length, (taps, dilation) in zip(products.shape[2:], sides, strict=True)
+        )
+        parts = [products[:, number, rows, columns] for number, (rows, columns) in enumerate(product(*places))]
+        return torch.stack(parts).float().sum(0).to(given.dtype)
 
     def _gradient(self, channels: Sequence[int]) -> Tensor:
         """(N, C, H, W): of each image's mean, with respect to the convolution's input."""
@@ -244,7 +266,7 @@ class Viewer:
             return
         if isinstance(output, Activation):
             channelwise = all(call.channel_by_channel for call in output.path)
-            if output.after.device.type == "cuda" or module.groups > 1 or not channelwise:
+            if module.groups > 1 or not channelwise:
                 return
             self._path = output.path
         self._last = module

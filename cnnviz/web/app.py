@@ -14,7 +14,7 @@ import streamlit as st
 
 from cnnviz.attribution.explain import explain
 from cnnviz.attribution.explainer import explainer
-from cnnviz.attribution.explanations import Explanation
+from cnnviz.attribution.explanations import Explanation, curve_lines
 from cnnviz.attribution.methods import METHODS
 from cnnviz.attribution.suitability import able
 from cnnviz.errors import CnnvizError
@@ -24,15 +24,15 @@ from cnnviz.networks.devices import devices
 from cnnviz.networks.layers import all_convolutions
 from cnnviz.networks.network import RANDOM, Network
 from cnnviz.networks.predictions import Prediction, class_index, predict
-from cnnviz.pictures.colours import FEATURES, SIGNED, UNSIGNED, drawable
+from cnnviz.pictures.colours import FEATURES, SIGNED, UNSIGNED
 from cnnviz.pictures.reading import Picture
 from cnnviz.pictures.sheets import Sheet
-from cnnviz.synthesis.dreams import dream
 from cnnviz.web.app_parts import (
     CLASS,
     MEGABYTES,
     MEGAPIXELS,
     SAMPLE,
+    Dream,
     Optimization,
     blend,
     colour_bar,
@@ -45,8 +45,8 @@ from cnnviz.web.app_parts import (
 
 MOST, FIRST = 64, 16  # channels on the page, at most and at first
 EVERY = 8  # steps between two looks at an optimization
-WIDTH = 400  # pixels, of images
-DREAM, DREAM_STEPS = 160, 6  # pixels of the short side, steps at each scale: half a minute for VGG16
+WIDTH, DREAM_WIDTH = 400, 600  # pixels, of images
+DREAM, DREAM_STEPS = 160, 6  # pixels of the short side, steps at each scale
 FILTER = "filter"  # as `CLASS`, the key of an optimization in the session
 QUICK = "grad-cam"  # the method at first: the default one can take half a minute
 STYLE = """<style>
@@ -336,23 +336,34 @@ def dream_input(picture: Picture, network: Key, layer: str) -> None:
     st.header("DeepDream", divider="gray")
     st.caption(f"The image, changed to increase the activations of {layer}: the layer chosen above.")
     if st.button(f"Run DeepDream on {layer}", type="primary"):
-        st.session_state["dream"] = network, layer, identity(picture)
+        st.session_state["dream"] = (network, layer, identity(picture)), None
 
 
 def dream_part(picture: Picture, network: Key, layer: str) -> None:
-    """The dream that was asked for, while it is of this image and layer."""
-    if st.session_state.get("dream") != (network, layer, identity(picture)):
+    """The dream that was asked for, while it is of this image and layer: on the way, and when it is finished."""
+    about, dream = st.session_state.get("dream") or (None, None)
+    if about != (network, layer, identity(picture)):
         return
-    pixels, png = dream_of(network, layer, picture)
-    st.image(pixels, width=600)
-    download("Download the DeepDream", png, picture, f"dream_{layer}")
+    bar, image = st.empty(), st.empty()
+    try:
+        dream = dream or begun_dream(picture, network, layer)
+        st.session_state["dream"] = about, dream
+        while dream.go_on():
+            progress = dream.progress
+            bar.progress(progress.share, text=f"Step {progress.done} of {progress.total}")
+            image.image(dream.pixels(), width=DREAM_WIDTH)
+    except CnnvizError:
+        st.session_state["dream"] = None
+        raise
+    bar.empty()
+    image.image(dream.pixels(), width=DREAM_WIDTH)
+    download("Download the DeepDream", dream.png, picture, f"dream_{layer}")
 
 
-@st.cache_data(max_entries=4, show_spinner="Running DeepDream ...", show_time=True, hash_funcs=OWN_HASH)
-def dream_of(network: Key, layer: str, picture: Picture) -> tuple[Any, bytes]:
+def begun_dream(picture: Picture, network: Key, layer: str) -> Dream:
     ready = loaded(*network)[0]
-    synthesis = dream(ready, picture, layer, size=DREAM if ready.takes_any_size else None, steps=DREAM_STEPS)
-    return drawable(synthesis.images[0]), synthesis.sheet().png()
+    with st.spinner("Beginning the DeepDream ..."):
+        return Dream(ready, picture, layer, size=DREAM if ready.takes_any_size else None, steps=DREAM_STEPS)
 
 
 def why_part(picture: Picture, network: Key) -> None:
@@ -384,7 +395,7 @@ def explained(picture: Picture, network: Key, method: str, name: str) -> tuple[E
 
 
 def shown_with_evidence(picture: Picture, explanation: Explanation, sheet: Sheet) -> None:
-    attribution, row = explanation.attributions[0], explanation.rows()[0]
+    attribution = explanation.attributions[0]
     st.markdown(f"**Attribution: {plain(explanation.described(attribution))}**")
     opacity = st.slider("Opacity of the overlay", 0, 100, 60, format="%d %%") / 100
     mixed = blend(explanation, sheet.made, opacity)
@@ -395,11 +406,8 @@ def shown_with_evidence(picture: Picture, explanation: Explanation, sheet: Sheet
     else:
         scale(UNSIGNED, f"importance (unsigned), 0 to {most}")
     flat = " The map is constant: no pixel is more important than another." if attribution.flat else ""
-    st.caption(
-        f"Deletion AUC {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%}; lower is better),"
-        f" insertion AUC {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%}; higher is better)."
-        + flat
-    )
+    verdicts = "; ".join(curve_lines(attribution.evidence))
+    st.caption(f"{verdicts}. Deletion: lower is better; insertion: higher is better.{flat}")
     with st.container(horizontal=True):
         download("Download the overlay", mixed.png(), picture, f"{attribution.method}_overlay")
         download("Download the sheet", sheet.png(), picture, attribution.method)

@@ -1,4 +1,4 @@
-"""What `cnnviz app` does besides drawing its page: images within limits, an ascent in pieces, tiles, overlays.
+"""What `cnnviz app` does besides drawing its page: images within limits, ascents in pieces, tiles, overlays.
 
 Nothing here knows of Streamlit, and nothing touches the disk.
 """
@@ -21,6 +21,7 @@ from cnnviz.networks.overlays import map_over, placed
 from cnnviz.pictures.colours import FEATURES, Pixels, colour_map, drawable, painted, painted_between
 from cnnviz.pictures.reading import Picture, picture_from_bytes
 from cnnviz.pictures.sheets import Sheet
+from cnnviz.synthesis.dreams import ImageProgress, dream_steps
 from cnnviz.synthesis.jobs import SynthesisProgress
 from cnnviz.synthesis.judgement import as_shown
 from cnnviz.synthesis.maximization import class_job, collect, filter_job
@@ -174,3 +175,33 @@ class Optimization:
         """The sheet of what is finished."""
         assert self.synthesis is not None
         return self.synthesis.sheet().png()
+
+
+class Dream:
+    """A DeepDream, made step by step; its first step is made at once. Errors as `cnnviz.dream`.
+
+    Attributes:
+        progress: how far it is.
+    """
+
+    def __init__(self, network: Network, picture: Picture, layer: str, *, size: int | None, steps: int) -> None:
+        self._steps, self._lock = dream_steps(network, picture, layer, size=size, steps=steps), Lock()
+        self.progress: ImageProgress = next(self._steps)
+
+    def go_on(self) -> bool:
+        """Make a step; whether there are more to come. Errors as `cnnviz.dream`."""
+        with self._lock:
+            if self.progress.synthesis is None:
+                self.progress = next(self._steps)
+            return self.progress.synthesis is None
+
+    def pixels(self) -> Pixels:
+        """The image so far, or what came of it: (H, W, 3)."""
+        synthesis = self.progress.synthesis
+        return drawable(as_shown(self.progress.image()).cpu()[0] if synthesis is None else synthesis.images[0])
+
+    @cached_property
+    def png(self) -> bytes:
+        """The sheet of what came of it."""
+        assert self.progress.synthesis is not None
+        return self.progress.synthesis.sheet().png()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cnnviz.attribution.comparison import Watch
 from cnnviz.attribution.explain import explain
-from cnnviz.attribution.methods import method_named
-from cnnviz.errors import OutputError
+from cnnviz.attribution.methods import DEFAULTS, method_named
+from cnnviz.errors import OutputError, several
 from cnnviz.files import whole_file
 from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network, check_network
@@ -63,7 +63,7 @@ def make_report(
     network: Network,
     picture: str | Path,
     *,
-    methods: Sequence[str] = ("integrated-gradients", "grad-cam"),
+    methods: Sequence[str] = DEFAULTS,
     filters: int = 9,
     steps: int | None = None,
     seed: int = 0,
@@ -91,7 +91,7 @@ def make_report(
     check_network(network)
     check_number("filters", filters)
     check_number("steps", 1 if steps is None else steps)
-    names = list(dict.fromkeys(method_named(name) for name in methods))
+    names = list(dict.fromkeys(map(method_named, several(methods, str, "methods are given by name"))))
     opened, tell = read_picture(picture), watch or (lambda *_: None)  # once: the file may change meanwhile
     shown = show(network, opened, fit=FIT)
     predictions = tuple(predict(network, opened, top=TOP, fit=FIT))
@@ -124,7 +124,9 @@ def check_ending(path: Path) -> Path:
         OutputError: if it does not end in .html.
     """
     if path.suffix.lower() != ".html":
-        raise OutputError(f"cannot write {path.name or path}: a report is a page and ends in .html.")
+        raise OutputError(
+            f"cannot write {path.name or path}: reports are HTML pages (.html); print one from the browser for a PDF."
+        )
     return path
 
 

@@ -5,7 +5,6 @@ To add a measure of depth, give `Depth` an attribute, fill it in `depths_of`, an
 `cnnviz.web.report_sentences.MEASURES`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from cnnviz.attribution.comparison import Watch
 from cnnviz.attribution.explainer import explainer
 from cnnviz.attribution.explanations import Explanation
 from cnnviz.errors import LayerError, ModelError
-from cnnviz.features.crops import Box, Cut, Place, cut_out, image_box
+from cnnviz.features.crops import Cut, Place, cut_out
 from cnnviz.features.maps import FeatureMaps, maps_of_layers
 from cnnviz.networks.activations import response
 from cnnviz.networks.inputs import Fit, Shown
@@ -76,14 +75,12 @@ class Fired:
         depth: the layer.
         channels: their numbers, by mean activation, the most active first.
         cuts: for each, the receptive field of its maximum, cut out of the image; None if it is inactive.
-        marks: for each, the position of its maximum in the image's pixels, one step of the maps wide; likewise.
         images: for each, what was synthesized for it.
     """
 
     depth: Depth
     channels: tuple[int, ...]
     cuts: tuple[Cut | None, ...]
-    marks: tuple[Box | None, ...]
     images: Synthesis
 
 
@@ -211,8 +208,8 @@ def fired_at(depth: Depth, picture: Picture, filters: int, steps: int | None, se
         for channel in channels
         if not maps.silent[0, channel]
     }
-    cuts = dict(zip(places, cut_out(network, depth.row, list(places.values()), lambda _: picture), strict=True))
-    marks = {channel: position_box(depth, place.position) for channel, place in places.items()}
+    crops = cut_out(network, depth.row, maps.maps.shape[2:], list(places.values()), lambda _: picture)
+    cuts = dict(zip(places, crops, strict=True))
     size = _image_size(network, depth.layer)
     job = filter_job(
         network, depth.layer, channels, seed=seed, preset="draft", steps=steps, size=size, references=picture
@@ -223,24 +220,8 @@ def fired_at(depth: Depth, picture: Picture, filters: int, steps: int | None, se
         depth,
         tuple(channels),
         cuts=tuple(map(cuts.get, channels)),
-        marks=tuple(map(marks.get, channels)),
         images=collect(job, progress),
     )
-
-
-def position_box(depth: Depth, position: tuple[int, int]) -> Box:
-    """Where a position of a layer's maps is in the image's pixels: the middle of its receptive field, a step wide."""
-    row, shown, shape = depth.row, depth.maps.shown, depth.maps.maps.shape
-    spans = []
-    for axis, place in enumerate(position):
-        side, count = shown.images.shape[2 + axis], shape[2 + axis]
-        first, step, field = (known and known[axis] for known in (row.start, row.step, row.receptive_field))
-        if first is None or step is None or field is None or math.isinf(field):
-            first, step, field = 0, side / count, side / count  # not known: the maps are spread over the input
-        middle = first + place * step + field / 2
-        spans.append((middle - step / 2, middle + step / 2))
-    vertical, horizontal = spans
-    return image_box(vertical, horizontal, shown.seen, shown.images.shape)
 
 
 def _uneven(rows: Tensor) -> Tensor:

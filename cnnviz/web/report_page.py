@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
+from cnnviz.attribution.evidence import RANDOM_ORDERS
+from cnnviz.attribution.explanations import NO_BETTER
 from cnnviz.attribution.methods import METHODS
-from cnnviz.features.crops import Box, part_of
+from cnnviz.features.crops import marked, part_of
 from cnnviz.networks.inputs import Shown, unseen_dimmed
 from cnnviz.networks.overlays import map_over, overlaid, placed
 from cnnviz.pictures.colours import FEATURES, SIGNED, UNSIGNED, Pixels, Values, colour_map, drawable, painted_between
@@ -25,6 +27,8 @@ from cnnviz.web.report_findings import Depth, Findings, Fired
 from cnnviz.web.report_sentences import (
     MEASURES,
     TURNED,
+    beyond,
+    claims,
     command,
     correlation,
     depth_sentence,
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
 
 PICTURE, OVERLAY, PART, TILE = 480, 400, 200, 128  # pixels; the long side of the image, overlays, crops, small tiles
 TILES = 8  # maps that are shown of a layer
-MARK, MARK_COLOURS = 14, ((0, 0, 0), (255, 225, 0), (255, 225, 0), (0, 0, 0))  # pixels a side, at least; from without
 QUALITY = 82
 
 
@@ -128,23 +131,13 @@ def tiles(depth: Depth) -> Iterator[Tile]:
         yield Tile(channel, mean, highest, bool(maps.silent[0, channel]), uri(pixels, exact=True))
 
 
-def marked(image: Pixels, box: Box, mark: Box) -> Pixels:
-    """A part of an image with an outline around another one."""
-    part = part_of(Image.fromarray(image), box, PART, squares=True)
-    left, top = max(0, box[0]), max(0, box[1])  # where the part begins
-    factor = part.width / (min(image.shape[1], box[2]) - left)
-    x, y = factor * ((mark[0] + mark[2]) / 2 - left), factor * ((mark[1] + mark[3]) / 2 - top)
-    wide, high = (max(MARK, factor * (mark[2 + axis] - mark[axis])) / 2 for axis in (0, 1))
-    pen = ImageDraw.Draw(part)
-    for less, colour in enumerate(MARK_COLOURS):  # seen on any ground
-        across, down = wide - less, high - less
-        pen.rectangle((x - across, y - down, x + across, y + down), outline=colour)
-    return np.asarray(part)
-
-
 @dataclass(frozen=True)
 class Card:
-    """An active channel: its map over the image, the crop that activates it most, its feature visualization."""
+    """An active channel: its map over the image, the crop that activates it most, its feature visualization.
+
+    `best` is what scores highest of the patterns, noise and photographs that the feature visualization is compared
+    with.
+    """
 
     channel: int
     mean: float
@@ -152,6 +145,8 @@ class Card:
     maximum: float
     score: float
     status: str
+    best: str
+    best_score: float
     over: str
     part: str | None
     image: str
@@ -160,8 +155,8 @@ class Card:
 def cards(fired: Fired, seen: Shown) -> Iterator[Card]:
     """The channels of one depth; `seen` is from `only_seen`."""
     maps = fired.depth.maps
-    image = maps.shown.pictures[0]
-    for place, (channel, cut, mark) in enumerate(zip(fired.channels, fired.cuts, fired.marks, strict=True)):
+    image = Image.fromarray(maps.shown.pictures[0])
+    for place, (channel, cut) in enumerate(zip(fired.channels, fired.cuts, strict=True)):
         yield Card(
             channel=channel,
             mean=maps.mean[0, channel].item(),
@@ -169,8 +164,10 @@ def cards(fired: Fired, seen: Shown) -> Iterator[Card]:
             maximum=maps.maximum[0, channel].item(),
             score=fired.images.scores[place].item(),
             status=fired.images.status[place],
+            best=fired.images.synthesized[place].judgement.best,
+            best_score=fired.images.synthesized[place].judgement.best_score,
             over=uri(map_over(seen, maps.maps[0, channel])),
-            part=uri(marked(image, cut.box, mark)) if cut and mark else None,
+            part=uri(np.asarray(marked(image, cut.box, cut.mark, PART))) if cut else None,
             image=uri(drawable(fired.images.images[place])),
         )
 
@@ -193,9 +190,9 @@ def _smaller(values: Tensor) -> Tensor:
 
 
 def _environment() -> "Environment":
-    sentences = (depth_sentence, overall, unrectified_note, seen_sentence, verdict, command)
+    sentences = (claims, depth_sentence, overall, unrectified_note, seen_sentence, verdict, command)
     pages = environment()
-    pages.filters |= {"percent": percent, "correlation": correlation, "field": field}
+    pages.filters |= {"percent": percent, "correlation": correlation, "field": field, "beyond": beyond}
     pages.globals |= {sentence.__name__: sentence for sentence in sentences}
-    pages.globals |= {"states": STATES, "methods": METHODS}
+    pages.globals |= {"states": STATES, "methods": METHODS, "no_better": NO_BETTER, "random_orders": RANDOM_ORDERS}
     return pages

@@ -16,18 +16,24 @@ from cnnviz.networks.provenance import model_words
 from cnnviz.web.report_findings import Depth, Findings
 from cnnviz.web.templating import TIMES
 
+DIGITS = 2  # of correlations
+SMALL, SMALL_SHARE = 0.02, 0.1  # changes from the first depth to the last that decide nothing: in all, of the larger
+JUDGED = 3  # depths, at least, for a verdict on what changes with depth
+
 
 def percent(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+    return "none" if share is None else f"{share:.1%}"
 
 
 def correlation(value: float | None) -> str:
-    return "none" if value is None else f"{value:z.2f}"
+    return "none" if value is None else f"{value:z.{DIGITS}f}"
 
 
 def beyond(depth: Depth) -> float | None:
-    """By how much maps look more like the edges than by chance."""
-    return None if depth.edges is None or depth.turned is None else depth.edges - depth.turned
+    """By how much maps look more like the edges than by chance: the difference of both numbers as they are shown."""
+    if depth.edges is None or depth.turned is None:
+        return None
+    return round(round(depth.edges, DIGITS) - round(depth.turned, DIGITS), DIGITS)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,11 @@ MEASURES = (
     Measure("edges", "correlation with the image's edges", "falls", lambda depth: depth.edges, correlation),
 )
 TURNED = Measure(
-    "turned", "chance level (edge map rotated by 180\N{DEGREE SIGN})", "falls", lambda depth: depth.turned, correlation
+    "turned",
+    "chance level of the correlation (edge map rotated by 180\N{DEGREE SIGN})",
+    "falls",
+    lambda depth: depth.turned,
+    correlation,
 )
 BEYOND = Measure("beyond", "edge correlation above chance level", "falls", beyond, correlation)
 
@@ -88,9 +98,18 @@ def depth_sentence(depth: Depth, before: Depth | None) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
 
+def claims() -> str:
+    """What textbooks say that is judged, as a list of clauses."""
+    *clauses, last = [f"the {measure.name} {measure.expected}" for measure in (*MEASURES, BEYOND)]
+    return f"{', '.join(clauses)}, and {last}"
+
+
 def overall(depths: Sequence[Depth]) -> list[str]:
-    """A sentence on each measure from the first depth to the last, and whether that is what textbooks say."""
-    if len(depths) < 2:
+    """A sentence on each measure from the first depth to the last, and whether that is what textbooks say.
+
+    None of fewer than three depths, from which no trend can be read.
+    """
+    if len(depths) < JUDGED:
         return []
     applicable = [measure for measure in (*MEASURES, BEYOND) if course(measure, depths[0], depths[-1])]
     return [_overall(measure, depths) for measure in applicable]
@@ -98,13 +117,21 @@ def overall(depths: Sequence[Depth]) -> list[str]:
 
 def _overall(measure: Measure, depths: Sequence[Depth]) -> str:
     first, last = depths[0], depths[-1]
-    went = course(measure, first, last)
-    said = f"From {first.layer} to {last.layer}, {change(measure, first, last)}"
-    if len(depths) > 2:
-        steps = {course(measure, *pair) for pair in pairwise(depths)}
-        said += " at every step" if steps == {went} else ", but not at every step"
-    agrees = "consistent with" if went == measure.expected else "contrary to"
-    return f"{said}: {agrees} the textbook claim that it {measure.expected} with depth."
+    went, claim = course(measure, first, last), f"the textbook claim that it {measure.expected} with depth"
+    span = f"From {first.layer} to {last.layer}, "
+    if hardly_changes(measure, first, last):
+        values = " to ".join(measure.text(measure.of(depth)) for depth in (first, last))
+        return f"{span}the {measure.name} hardly changes ({values}): this neither supports nor contradicts {claim}."
+    steady = {course(measure, *pair) for pair in pairwise(depths)} == {went}
+    steps = " at every step" if steady else ", but not at every step"
+    agrees = ("" if steady else "on the whole ") + ("consistent with" if went == measure.expected else "contrary to")
+    return f"{span}{change(measure, first, last)}{steps}: {agrees} {claim}."
+
+
+def hardly_changes(measure: Measure, before: Depth, after: Depth) -> bool:
+    """Whether a measure changes by less than 0.02, or by less than a tenth of the larger value."""
+    first, last = measure.of(before) or 0, measure.of(after) or 0
+    return abs(last - first) < max(SMALL, SMALL_SHARE * max(abs(first), abs(last)))
 
 
 def unrectified_note(depths: Sequence[Depth]) -> str | None:
@@ -124,14 +151,15 @@ def seen_sentence(shown: Shown) -> str:
 
 
 def verdict(report: Findings) -> str:
-    """How many maps are better than chance."""
+    """How many maps are better than random orders, by either curve and by both."""
     attributions = report.explanation.attributions if report.explanation else ()
-    better = sum(
-        curves.deletion_auc < chance.random[0] and curves.insertion_auc > chance.random[1]
-        for attribution in attributions
-        if (curves := attribution.evidence.curves) and (chance := attribution.evidence.reference)
+    standings = [attribution.evidence.standings or () for attribution in attributions]
+    deletion, insertion = (sum(pair[place : place + 1] == ("better",) for pair in standings) for place in (0, 1))
+    both = standings.count(("better", "better"))
+    return (
+        f"Better than random orders, of {len(attributions)} maps: {deletion} by deletion, {insertion} by insertion,"
+        f" {both} by both."
     )
-    return f"Better than a random order in both: {better} of {len(attributions)} maps."
 
 
 def field(depth: Depth) -> str:

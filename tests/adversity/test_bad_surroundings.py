@@ -313,7 +313,7 @@ def test_everything_at_once_and_a_reader_who_leaves(tmp_path: Path) -> None:
     drawing = [*command, "featuremaps", "größe.jpg", *MAPS[2:], "-o", "a.png"]
     ended = subprocess.run(["bash", "-c", '"$@" <&-', "bash", *drawing], stdout=subprocess.PIPE, **odd)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.decode("ascii").startswith("a.png: block1_conv1 of vgg16-mini, 16 maps")
+    assert ended.stdout.decode("ascii").startswith("a.png: block1_conv1 of vgg16-mini, 1 of 16 maps")
     assert b"Traceback" not in ended.stderr
     assert cnnviz.read_record(tmp_path / "a.png")["picture"]["name"] == "größe.jpg"  # type: ignore[index]
     reader, writer = os.pipe()

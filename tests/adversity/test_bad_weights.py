@@ -27,7 +27,7 @@ def net():
 """
 OWN = ["--model", "net.py:net", "--input-size", "16"]
 State = dict[str, Tensor]
-DAMAGED = "cannot be read as weights: it is damaged, no .pth or .safetensors file, or holds more than tensors"
+DAMAGED = "cannot be read as weights: it is damaged, not a .pth or .safetensors file, or holds more than tensors"
 NO_STATE, NO_FILE = "holds no state dict", "there are no weights at"
 
 
@@ -269,3 +269,9 @@ def test_weights_that_are_nan_give_no_blank_picture(run: Run, state: State, comm
     assert result.exit_code == 1, result.stdout
     assert "not finite; look for NaN" in result.stderr
     assert not list(Path().glob("*.png"))
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")  # PyTorch's own, about TorchScript
+def test_a_torchscript_archive_is_told_for_what_it_is(run: Run, state: State) -> None:
+    torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())).save("w.pth")
+    refused(run, "w.pth", "it is a TorchScript archive, which holds code too; save `torch.jit.load(file).state_dict()`")

@@ -119,7 +119,7 @@ def test_help_says_that_naming_a_factory_runs_its_code(run: Run) -> None:
     assert len(having) > 8
     for name in having:
         assert "(executes that file)" in " ".join(run(name, "--help").stdout.split())
-    assert "which executes that file" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "cnnviz executes that file" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 EVIL = ["evil.py:f", "./evil.py:f", "evil:f", "os:getcwd", "subprocess:Popen"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
@@ -19,6 +20,7 @@ import cnnviz
 from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.baselines import baseline_for
 from cnnviz.attribution.evidence import (
+    Curves,
     Reference,
     completeness_gap,
     deletion_insertion,
@@ -33,9 +35,9 @@ from cnnviz.attribution.evidence import (
 )
 from cnnviz.attribution.explain import explain
 from cnnviz.attribution.explainer import Scores, Target, explainer
-from cnnviz.attribution.explanations import Explanation
+from cnnviz.attribution.explanations import Evidence, Explanation
 from cnnviz.attribution.superpixels import superpixels
-from cnnviz.errors import ShapeError
+from cnnviz.errors import LayerError, ShapeError, UnknownNameError
 from cnnviz.isolation import seeded
 from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network, wrap
@@ -462,8 +464,11 @@ def test_insertion_from_the_blurred_image_is_asked_for_and_said(bright: Network)
     blur, _ = baseline_for(bright, image[None], "blur")
     torch.testing.assert_close(curves.insertion[:1], bright(blur).softmax(1)[:, 1])
     assert blurred["insertion_auc_random_spread"] != blurred["deletion_auc_random_spread"]
-    assert "insertion AUC: inserted into the blurred image (RISE) (higher is better)" in words_of(rise)
-    assert "insertion AUC: inserted into the baseline (higher is better)" in words_of(plain)
+    said = "insertion AUC: most important pixels inserted first into the {} (higher is better)"
+    assert said.format("blurred image (RISE)") in words_of(rise)
+    assert said.format("baseline") in words_of(plain)
+    assert "AUC (area under the curve): mean probability of the class over up to 64 steps" in words_of(plain)
+    assert "for comparison: random order (mean ± standard deviation of 10)" in words_of(plain)
 
 
 def test_rank_correlation_by_hand() -> None:
@@ -716,7 +721,12 @@ def test_evidence_and_what_is_written(run: Run) -> None:
         assert all(-1 <= value <= 1 for value in row["sanity"].values())
     assert "completeness_gap" in integrated
     assert "completeness_gap" not in cam
-    assert "infidelity" not in cam, "it is about pixels"
+    assert cam["infidelity"] is None, "it is about pixels"
+    assert integrated["infidelity"] >= 0
+    for row in (cam, integrated):
+        assert row["sanity_mean"] == pytest.approx(np.mean(list(row["sanity"].values())))
+        assert row["sanity_fails"] is (row["sanity_mean"] > 0.5)
+        assert row["auc_of"] == "probability"
     with np.load("a.npz") as arrays:
         own = arrays[f"integrated-gradients/{integrated['class']}"]
         assert own.dtype == np.float32
@@ -787,6 +797,130 @@ def test_a_map_no_better_than_random_orders_is_marked(bright: Network) -> None:
         assert ("no better than chance" in words_of(drawn)) is not expected
     assert replace(evidence, reference=None).better_than_random is None
     assert "better_than_random" not in replace(evidence, reference=None).row()
+
+
+@pytest.mark.parametrize(
+    ("deletion", "insertion", "standings"),
+    [
+        ((0.12, 0.05, 0.011), (0.5, 0.3, 0.01), ("worse", "better")),
+        ((0.02, 0.05, 0.011), (0.3, 0.5, 0.01), ("better", "worse")),
+        ((0.11, 0.11004, 0.0), (0.11, 0.10996, 0.0), ("no better", "no better")),
+        ((0.05, 0.055, 0.011), (0.5, 0.495, 0.01), ("no better", "no better")),
+        ((0.06, 0.05, 0.002), (0.4, 0.5, 0.01), ("worse", "worse")),
+    ],
+)
+def test_each_curve_is_compared_with_random_orders_by_itself(
+    bright: Network,
+    deletion: tuple[float, float, float],
+    insertion: tuple[float, float, float],
+    standings: tuple[str, str],
+) -> None:
+    """Area, mean and standard deviation of random orders. What is not seen in the digits printed is no difference."""
+    explanation = explain(bright, torch.rand(3, 32, 32), [1], methods="saliency")
+    shares = torch.tensor([0.0, 1.0])
+    curves = Curves(shares, torch.full((2,), deletion[0]), torch.full((2,), insertion[0]))
+    areas = Reference((deletion[1], insertion[1]), (deletion[2], insertion[2]), None)
+    evidence = Evidence(curves=curves, reference=areas)
+    assert evidence.standings == standings
+    drawn = replace(explanation, attributions=(replace(explanation.attributions[0], evidence=evidence),))
+    (row,) = drawn.rows()
+    assert (row["deletion_better"], row["insertion_better"]) == tuple(each == "better" for each in standings)
+    assert row["better_than_random"] is ("better" in standings)
+    said = words_of(drawn)
+    for name, (area, random, spread), standing in zip(
+        ("deletion", "insertion"), (deletion, insertion), standings, strict=True
+    ):
+        line = f"{name} AUC {area:.1%} (random {100 * random:.1f} ± {spread:.1%}): {standing}"
+        assert line in " ".join(said)
+    assert ("no better than chance" in said) is ("better" not in standings)
+
+
+def test_a_large_completeness_gap_is_marked(bright: Network) -> None:
+    explanation = explain(bright, torch.rand(3, 32, 32), [1], methods="integrated-gradients", checks=())
+    (exact,) = explanation.attributions
+    assert explanation.rows()[0]["completeness_gap_large"] is False
+    assert not any(": large" in text for text in words_of(explanation))
+    large = replace(explanation, attributions=(replace(exact, evidence=Evidence(gap=0.249)),))
+    assert large.rows()[0]["completeness_gap_large"] is True
+    assert "completeness gap 24.9%: large; use --precise" in " ".join(words_of(large))
+    precise = replace(large, settings={"precise": True})
+    assert "completeness gap 24.9%: large" in words_of(precise)
+    stepped = replace(large, settings={"options": {"steps": 9}})
+    assert "completeness gap 24.9%: large; take more steps" in " ".join(words_of(stepped))
+
+
+def test_a_check_that_does_not_apply_says_so(bright: Network) -> None:
+    image = torch.rand(3, 32, 32)
+    explanation = explain(bright, image, [1], methods=["grad-cam", "saliency"], checks="infidelity")
+    cam, gradient = explanation.rows()
+    assert (cam["infidelity"], isinstance(gradient["infidelity"], float)) == (None, True)
+    assert "infidelity: not defined for a layer's maps" in " ".join(words_of(explanation))
+    assert "infidelity" not in explain(bright, image, [1], methods="grad-cam", checks=()).rows()[0]
+
+
+def test_colours_of_two_classes_that_are_compared_are_in_favour_of_either(bright: Network) -> None:
+    image = torch.rand(3, 32, 32)
+    words = " ".join(words_of(explain(bright, image, ["bright"], methods="input-x-gradient", versus="dark")))
+    assert "in favour of dark" in words
+    assert "in favour of bright" in words
+    assert "the class score" not in words
+    assert "mean probability of bright over up to 64 steps" in words
+    alone = " ".join(words_of(explain(bright, image, ["bright"], methods="input-x-gradient")))
+    assert "increases the class score" in alone
+
+
+def test_a_layer_that_no_method_takes_is_refused(mini: Network, run: Run) -> None:
+    image = torch.rand(3, 32, 32)
+    said = r"a layer is given, but integrated gradients takes none; grad-cam, grad-cam\+\+, .* do\.$"
+    with pytest.raises(LayerError, match=said):
+        attribute(mini, image[None], 0, method="integrated-gradients", layer="block5_conv3")
+    with pytest.raises(LayerError, match=said):
+        explain(mini, image, 0, methods="integrated-gradients", layer="block5_conv3")
+    both = explain(mini, image, 0, methods=["grad-cam", "saliency"], layer="block4_conv3", checks=())
+    assert [attribution.layer for attribution in both.attributions] == ["block4_conv3", None]
+    result = run("saliency", CAT, *MINI, "--method", "saliency", "--layer", "block5_conv3")
+    assert result.exit_code == 1
+    assert "but gradient (saliency) takes none" in result.stderr
+
+
+def test_a_tensor_as_baseline_is_its_own_image(bright: Network, run: Run) -> None:
+    image, empty = torch.rand(3, 32, 32), torch.zeros(3, 32, 32)
+    own, named = (explain(bright, image, [1], methods="occlusion", baseline=each) for each in (empty, "black"))
+    torch.testing.assert_close(own.attributions[0].values, named.attributions[0].values)
+    assert own.rows()[0]["deletion_auc"] == named.rows()[0]["deletion_auc"]
+    recorded = own.settings["baseline"]
+    assert recorded == explain(bright, image, [1], methods="saliency", baseline=empty, checks=()).settings["baseline"]
+    assert re.fullmatch("tensor sha256:[0-9a-f]{64}", str(recorded))
+    with pytest.raises(ShapeError, match=r"lie in \[0, 1\]"):
+        explain(bright, image, [1], baseline=empty - 1)
+    with pytest.raises(ShapeError, match="does not fit"):
+        explain(bright, image, [1], baseline=torch.zeros(3, 8, 8))
+    cnnviz.explain(cnnviz.load("vgg16-mini"), CAT, methods="saliency", baseline=torch.zeros(3, 1, 1)).save("a.png")
+    assert "of which its record holds the sha256 only" in run("rerun", "a.png", "--image", CAT).stderr
+
+
+def test_values_of_a_wrong_kind_are_told_in_a_sentence(bright: Network) -> None:
+    image = torch.rand(3, 32, 32)
+    with pytest.raises(
+        UnknownNameError, match="a baseline is mean, black, white, blur, an image's path or a tensor, n"
+    ):
+        explain(bright, image, baseline=0)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="steps must be a whole number of at least 1, not 'a'"):
+        attribute(bright, image[None], 0, steps="a")  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="the batch must be 1 to 1024 images, not 0"):
+        attribute(bright, image[None], 0, batch=0)
+    for targets in (None, [None]):
+        with pytest.raises(UnknownNameError, match="class"):
+            attribute(bright, image[None], targets)  # type: ignore[arg-type]
+    assert explain(bright, image, checks="curves").settings["checks"] == ["curves"]
+
+
+def test_captums_names_of_options_on_the_command_line(run: Run) -> None:
+    words = (*MINI, "--method", "integrated-gradients", "--size", "32", "-o", "a.png", "--force")
+    assert run("saliency", CAT, *words, "--set", "n_steps=5").exit_code == 0
+    assert cnnviz.read_record("a.png")["settings"]["options"] == {"steps": 5.0}  # type: ignore[index]
+    twice = run("saliency", CAT, *words, "--set", "n_steps=5", "--set", "steps=6")
+    assert "n_steps and steps are the same option" in twice.stderr
 
 
 def test_methods_that_coincide_say_so(mini: Network) -> None:

@@ -48,6 +48,18 @@ def test_every_option_is_held_to_its_bounds(name: str, option: str) -> None:
             settings_of(name, {option: None})
 
 
+def test_the_documentation_names_the_signed_methods_and_every_option() -> None:
+    text = " ".join(str(attribute.__doc__).split())
+    signed = text.partition("decreases it) are ")[2].partition(".")[0].replace(" and ", ", ").split(", ")
+    assert signed == [name for name, method in METHODS.items() if method.signed]
+    options = text.partition("options: the method's own")[2].partition("Returns:")[0]
+    for name, option in OPTIONS:
+        assert f"``{option}``" in options
+        assert name in options
+        default = METHODS[name].options[option].default
+        assert default is None or f"{default:g}" in options
+
+
 def test_each_method_gets_the_options_that_it_has() -> None:
     methods = ["lime", "saliency", "smoothgrad"]
     assert options_of(methods) == ["noise", "patches", "samples"]

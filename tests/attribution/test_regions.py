@@ -251,6 +251,17 @@ def test_networks_of_the_other_kind_are_told_apart(mini: Network, unet: SmallUNe
         assert "\n" not in str(refused.value)
 
 
+def test_areas_of_a_region_are_scores_and_said_to_be(unet: SmallUNet) -> None:
+    image = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(3))
+    explanation = cnnviz.explain(net(unet, 32), image, [1], methods="saliency", region=(4, 4, 20, 20))
+    words = " ".join(text.get_text() for text in explanation.figure().axes[0].texts)
+    (row,) = explanation.rows()
+    assert row["auc_of"] == "score"
+    assert f"deletion AUC (score) {row['deletion_auc']:.4g} (random {row['deletion_auc_random']:.4g} ±" in words
+    assert "mean score of the class (a sum, not a probability) over up to 64 steps" in words
+    assert "%" not in words.partition("AUC")[2]
+
+
 def test_the_network_itself_stays_as_it_is(unet: SmallUNet) -> None:
     network = net(unet, 32)
     before = network(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))

@@ -76,18 +76,51 @@ def test_methods_in_other_spellings() -> None:
         assert {method_named(spelling) for spelling in (name, letters, letters.upper(), name.title())} == {name}
 
 
+COMMAS = "Separate {} with commas, without blanks: {}."
+
+
 @pytest.mark.parametrize(
     ("command", "advice"),
     [
-        (("featuremaps", CAT, "--layers", "block1_conv1", "block2_conv1"), "--layers block1_conv1,block2_conv1"),
-        (("filters", "--layers", "block1_conv1", "block2_conv1"), "--layers block1_conv1,block2_conv1"),
-        (("saliency", CAT, "--method", "grad-cam", "occlusion"), "--method grad-cam,occlusion"),
+        (
+            ("featuremaps", CAT, "--layers", "block1_conv1", "block2_conv1"),
+            COMMAS.format("layers", "--layers block1_conv1,block2_conv1"),
+        ),
+        (
+            ("filters", "--layers", "block1_conv1,", "block2_conv1"),
+            COMMAS.format("layers", "--layers block1_conv1,block2_conv1"),
+        ),
+        (
+            ("saliency", CAT, "--method", "grad-cam", "occlusion"),
+            COMMAS.format("methods", "--method grad-cam,occlusion"),
+        ),
+        (("featuremaps", CAT, "block4_conv2"), "A layer is named by --layer block4_conv2."),
+        (("filters", "--layer", "block4_conv3", "12"), "Filters are named by --filters 12."),
+        (("filters", "0-15,41"), "Filters are named by --filters 0-15,41."),
+        (("layers", "vgg16"), "The network is named by --model vgg16."),
+        (("kernels", "AlexNet"), "The network is named by --model alexnet."),
+        (("saliency", CAT, "gradcam"), "A method is named by --method grad-cam."),
+        (
+            ("saliency", CAT, "--versus", "Egyptian", "cat"),
+            'Put a name of several words into quotation marks: --versus "Egyptian cat".',
+        ),
+        (("gradcam", CAT), "It is a method of attribution: cnnviz saliency IMAGE --method grad-cam."),
+        (("heatmap", CAT), "Heatmaps come from `cnnviz saliency IMAGE`."),
+        (("filters", "--filter", "12"), "Did you mean '--filters'?"),
+        (("featuremaps", CAT, "--channel", "5"), "Did you mean '--channels'?"),
     ],
 )
-def test_a_forgotten_comma_is_told(run: Run, command: tuple[object, ...], advice: str) -> None:
-    result = run(*command, *MINI)
+def test_what_was_probably_meant_is_told(run: Run, command: tuple[object, ...], advice: str) -> None:
+    result = run(*command)
     assert result.exit_code == 2
-    assert f"with commas: {advice}." in result.stderr
+    assert result.stderr.endswith(f". {advice}\n")
+
+
+def test_layers_may_be_listed_behind_either_option(run: Run) -> None:
+    for option in ("--layer", "--layers"):
+        asked = (option, "block1_conv1,block2_conv1", "--top", "1", *MINI)
+        result = run("featuremaps", CAT, *asked, "--json", "-o", "out")
+        assert [row["layer"] for row in json.loads(result.stdout)["maps"]] == ["block1_conv1", "block2_conv1"]
 
 
 def test_a_missing_image_is_no_forgotten_comma(run: Run) -> None:
@@ -186,8 +219,11 @@ def test_the_environment_and_a_file_give_defaults(run: Run, monkeypatch: pytest.
     [
         ('model = "net.py:make"', "names code that would be executed"),
         ('modle = "vgg16"', "no command has the option --modle; did you mean 'model'"),
-        ("model = ", "is not as TOML wants it"),
+        ("model = ", "is not valid TOML"),
         ('device = "gpu"', "'gpu' is not one of"),
+        ("[salience]\ntop = 2", "no command named 'salience'; did you mean 'saliency'"),
+        ("[kernels]\nstep = 2", "kernels has not the option --step"),
+        ('[gallery.build]\nmodel = "net.py:make"', "names code that would be executed"),
     ],
 )
 def test_a_file_of_defaults_that_is_wrong(run: Run, text: str, message: str) -> None:
@@ -196,6 +232,16 @@ def test_a_file_of_defaults_that_is_wrong(run: Run, text: str, message: str) -> 
     result = run("layers")
     assert result.exit_code in (1, 2)
     assert message in result.stderr
+
+
+def test_a_table_holds_the_defaults_of_one_command(run: Run) -> None:
+    tables = '[predict]\ntop = 2\n[gallery.plan]\nlayers = "block1_conv1"\n'
+    Path("cnnviz.toml").write_text('model = "vgg16-mini"\n' + tables)
+    (row,) = json.loads(run("predict", CAT, "--json").stdout)["predictions"]
+    assert len(row["classes"]) == 2
+    maps = json.loads(run("featuremaps", CAT, "--layer", "block1_conv1", "--size", "32", "--json").stdout)["maps"]
+    assert len(maps[0]["channels"]) == 16
+    assert "block2" not in run("gallery", "plan").stdout
 
 
 def completed(*words: str) -> list[str]:

@@ -254,6 +254,19 @@ def test_titles_and_captions_are_those_of_a_paper(mini: Network, cat: Path) -> N
     assert f"{int(cropped.silent.sum())} of 192 channels inactive (all zero)" in words[3]
 
 
+def test_signed_maps_name_the_value_of_the_last_colour(mini: Network, cat: Path) -> None:
+    """Below a map stands the m of its colour bar, also where its largest value is a negative one."""
+    maps = cnnviz.feature_maps(mini, cat, "block2_conv1:pre")
+    words = [text.get_text() for text in maps.sheet(range(8)).figure().axes[0].texts]
+    assert "before any activation function" in words[3]
+    assert words[3].endswith("channel (left) and m (right)")
+    largest = maps.maps[0, :8].abs().amax((1, 2))
+    assert (largest > maps.maps[0, :8].amax((1, 2))).any()
+    assert {f"{value:.1f}" for value in largest.tolist()} <= set(words)
+    after = cnnviz.feature_maps(mini, cat, "block2_conv1").sheet(range(8)).figure().axes[0].texts
+    assert "before any" not in after[3].get_text()
+
+
 def test_a_layout_is_kept_in_the_record(mini: Network, cat: Path) -> None:
     maps = cnnviz.feature_maps(mini, cat, "block2_conv1")
     page = maps.sheet(range(6), columns=2, tile=50, title="Mine", captions=False)

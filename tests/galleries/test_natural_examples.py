@@ -118,7 +118,8 @@ def test_a_box_holds_what_the_unit_depends_on_and_nothing_less(network: Network,
     path = photographs / "002.png"  # 44 x 40 px, of which the network sees the middle
     rows = {row.name: row for row in layer_table(network)}
     layer, position = "block3_conv1", (3, 4)
-    (cut,) = cut_out(network, rows[network.qualified(layer)], [Place(0, position)], lambda _: read_picture(path))
+    row = rows[network.qualified(layer)]
+    (cut,) = cut_out(network, row, row.output[1:], [Place(0, position)], lambda _: read_picture(path))
     shown = show(network, path, fit="crop")
     images = shown.images.clone().requires_grad_()
     torch.manual_seed(1)
@@ -140,10 +141,34 @@ def test_tiles_are_the_pictures_own_pixels(network: Network, tmp_path: Path) -> 
     pixels = np.zeros((32, 32, 3), dtype=np.uint8)
     pixels[:16], pixels[:, :16, 1] = (255, 0, 0), 255
     Image.fromarray(pixels).save(tmp_path / "four.png")
-    (cut,) = cut_out(network, None, [Place(0, (0, 0))], lambda _: read_picture(tmp_path / "four.png"))
+    (cut,) = cut_out(network, None, (1, 1), [Place(0, (0, 0))], lambda _: read_picture(tmp_path / "four.png"))
     assert cut.box == (0, 0, 32, 32)
     corners = [np.asarray(cut.tile)[y, x].tolist() for y in (0, TILE - 1) for x in (0, TILE - 1)]
     assert corners == [[255, 255, 0], [255, 0, 0], [0, 255, 0], [0, 0, 0]]
+
+
+def test_strips_outline_where_the_filter_fired(tmp_path: Path) -> None:
+    """One white pixel in row 9, column 5: in the middle of the crops of a 3 x 3 filter, whose tiles are 80 px wide."""
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[9, 5] = 255
+    (tmp_path / "p").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "p" / "spot.png")
+    module = nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.zeros_(module[0].weight)
+    module[0].weight.data[:, :, 1, 1] = 1
+    nn.init.zeros_(module[0].bias)
+    network = cnnviz.wrap(module, name="centre", input_size=16)
+    build_gallery(network, tmp_path / "g", steps=1, size=16)
+    run_through(find_examples(InProcess(network), Store(tmp_path / "g"), tmp_path / "p"))
+    with Image.open(tmp_path / "g" / "examples" / "0" / "0000.webp") as strip:
+        tile = np.asarray(strip.convert("RGB")).astype(int)
+    yellow = (tile[..., 0] > 130) & (tile[..., 1] > 110) & (tile[..., 2] < 0.7 * tile[..., 0])
+    rows, columns = np.nonzero(yellow)
+    around = [rows.min(), columns.min(), rows.max(), columns.max()]
+    assert around == pytest.approx([TILE / 3, TILE / 3, 2 * TILE / 3, 2 * TILE / 3], abs=3)
+    assert (tile[33:47, 33:47] > 200).all(), "what fired stays to be seen"
+    write_site(Store(tmp_path / "g"))
+    assert "position of the maximum outlined" in (tmp_path / "g" / "filters" / "0" / "0000.html").read_text()
 
 
 def test_an_interrupted_pass_goes_on_and_gives_the_same(network: Network, photographs: Path, store: Store) -> None:

@@ -20,8 +20,6 @@ CALLS: dict[str, Callable[[nn.Module], object]] = {
     "explain": lambda net: cnnviz.explain(net, IMAGE),  # type: ignore[arg-type]
     "predict": lambda net: cnnviz.predict(net, IMAGE),  # type: ignore[arg-type]
     "class_index": lambda net: cnnviz.class_index(net, "cat"),  # type: ignore[arg-type]
-    "layer_table": lambda net: cnnviz.layer_table(net),  # type: ignore[arg-type]
-    "activations": lambda net: cnnviz.activations(net, IMAGE[None], ["features"]),  # type: ignore[arg-type]
     "filter_images": lambda net: cnnviz.filter_images(net, "features", [0]),  # type: ignore[arg-type]
     "class_images": lambda net: cnnviz.class_images(net, [0]),  # type: ignore[arg-type]
     "maximize": lambda net: cnnviz.maximize(net, "features:0"),  # type: ignore[arg-type]
@@ -34,6 +32,8 @@ CALLS: dict[str, Callable[[nn.Module], object]] = {
     "compare_methods": lambda net: cnnviz.compare_methods(net, Path()),  # type: ignore[arg-type]
 }
 
+OF_MODULES = {"activations", "attribute", "feature_maps", "layer_table"}  # which take plain modules, and say so
+
 
 @pytest.mark.parametrize("function", CALLS)
 def test_a_plain_module_is_told_how_to_become_a_network(function: str, small_vgg: SmallVGG) -> None:
@@ -42,11 +42,11 @@ def test_a_plain_module_is_told_how_to_become_a_network(function: str, small_vgg
 
 
 def test_every_public_function_of_a_network_is_here() -> None:
-    of_modules = {"attribute", "feature_maps"}
     public = (getattr(cnnviz, name) for name in cnnviz.__all__)
     functions = {function.__name__: inspect.signature(function) for function in filter(inspect.isfunction, public)}
     of_a_network = {name for name, signature in functions.items() if "network" in signature.parameters}
-    assert of_a_network == set(CALLS) | of_modules
+    assert of_a_network == set(CALLS) | OF_MODULES
+    assert all("or any ``nn.Module``" in inspect.getdoc(getattr(cnnviz, name)) for name in OF_MODULES)
 
 
 def test_a_module_is_as_good_as_its_name(mini: Network) -> None:
@@ -78,7 +78,7 @@ def test_a_plain_modules_own_modules_are_layers_of_it(small_vgg: SmallVGG) -> No
 
 
 def test_other_modules_and_lists_are_refused_in_one_line(mini: Network, small_vgg: SmallVGG) -> None:
-    with pytest.raises(UnknownNameError, match=r"^this Conv2d is no module of vgg16-mini, .* from network.layers.$"):
+    with pytest.raises(UnknownNameError, match=r"^this Conv2d is no module of vgg16-mini; .* from network.layers.$"):
         cnnviz.feature_maps(mini, IMAGE, small_vgg.features[0])
     for call in (
         lambda: cnnviz.filter_images(mini, ["block1_conv1"], [0]),  # type: ignore[arg-type]

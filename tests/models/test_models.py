@@ -140,6 +140,7 @@ from torch import nn
 def small(): return nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 def ready(): return cnnviz.wrap(small(), name="ready", input_size=28, mean=[0.13], std=[0.38])
 def nothing(): return 5
+NUMBER = 3
 """
 
 
@@ -156,8 +157,12 @@ def test_a_users_own_network_from_a_file(tmp_path: Path) -> None:
         cnnviz.load(f"{path}:nothing")
     with pytest.raises(ModelError, match="'smal'; did you mean 'small'"):
         cnnviz.load(f"{path}:smal")
-    with pytest.raises(ModelError, match="say how large"):
+    with pytest.raises(ModelError, match=r"give the input size of .*, such as --input-size 28 or 224"):
         cnnviz.load(f"{path}:small")
+    with pytest.raises(ModelError, match=r"net.py:NUMBER is an object of type int, not a function or class that"):
+        cnnviz.load(f"{path}:NUMBER")
+    with pytest.raises(ModelError, match=r"no function or class named 'NUMBE'\.$"):
+        cnnviz.load(f"{path}:NUMBE")
     with pytest.raises(ModelError, match=r"no file .*other\.py"):
         cnnviz.load(f"{tmp_path / 'other.py'}:small")
     with pytest.raises(ModelError, match="no module 'no_such_package'"):

@@ -7,7 +7,7 @@ from torch.nn import functional
 from torchvision import models
 
 import cnnviz
-from cnnviz.errors import LayerError
+from cnnviz.errors import LayerError, ShapeError
 from cnnviz.networks.activations import capture
 from cnnviz.networks.network import Network
 from tests.support.networks import SmallVGG
@@ -225,5 +225,30 @@ def test_a_single_name_is_a_list_of_one_and_a_file_is_refused(small_vgg: SmallVG
     network, images = cnnviz.wrap(small_vgg, name="vgg", input_size=64), torch.rand(1, 3, 64, 64)
     single, listed = (cnnviz.activations(network, images, layers) for layers in ("block1_conv1", ["block1_conv1"]))
     assert torch.equal(single["block1_conv1"], listed["block1_conv1"])
-    with pytest.raises(TypeError, match="takes a tensor of images, not a str"):
+    with pytest.raises(ShapeError, match=r"images are a tensor \(N, C, H, W\), not a str"):
         cnnviz.activations(network, "cat.jpg", ["block1_conv1"])
+
+
+def test_a_network_is_shown_images_in_its_range_and_real_numbers(small_vgg: SmallVGG) -> None:
+    network = cnnviz.wrap(small_vgg, name="small", input_size=32)
+    for images, text in (
+        (torch.rand(1, 3, 32, 32) * 255, r"images lie in \[0, 1\]; this tensor goes from"),
+        (torch.ones(1, 3, 32, 32, dtype=torch.uint8), "this tensor is torch.uint8; divide by 255 first"),
+        (torch.full((1, 3, 32, 32), torch.nan), "are NaN or infinite"),
+    ):
+        with pytest.raises(ShapeError, match=text):
+            cnnviz.activations(network, images, "features.0")
+
+
+def test_a_plain_module_is_given_tensors_as_they_are(small_vgg: SmallVGG) -> None:
+    images = torch.randn(2, 3, 32, 40, requires_grad=True)
+    first, last = small_vgg.features[0], small_vgg.features[-1]
+    outputs = cnnviz.activations(small_vgg, images, ["features.0", last])
+    torch.testing.assert_close(outputs["features.0"], first(images))
+    assert list(outputs) == ["features.0", f"features.{len(small_vgg.features) - 1}"]
+    outputs["features.0"].sum().backward()
+    assert images.grad is not None
+    with pytest.raises(ShapeError, match=r"\(N, C, H, W\), not 3 x 32 x 40"):
+        cnnviz.activations(small_vgg, images[0], "features.0")
+    with pytest.raises(ShapeError, match="divide by 255"):
+        cnnviz.activations(small_vgg, images.byte(), "features.0")

@@ -46,8 +46,8 @@ def test_a_word_of_a_name_comes_before_the_beginning_of_another() -> None:
 
 
 def test_unknown_classes_name_close_ones(mini: Network) -> None:
-    with pytest.raises(UnknownNameError, match=r"no class 'tigger cat'; did you mean .*cat'"):
-        class_index(mini, "tigger cat")
+    with pytest.raises(UnknownNameError, match=r"no class 'tubby cat'; did you mean 'tabby cat'"):
+        class_index(mini, "tubby cat")
     for number in ("200", -1):
         with pytest.raises(ShapeError, match="its 200 classes are 0 to 199"):
             class_index(mini, number)
@@ -55,3 +55,12 @@ def test_unknown_classes_name_close_ones(mini: Network) -> None:
     assert class_index(bare, "7") == 7
     with pytest.raises(UnknownNameError, match="no class names"):
         class_index(bare, "cat")
+
+
+def test_only_close_spellings_of_a_class_are_suggested(mini: Network) -> None:
+    with pytest.raises(UnknownNameError, match=r"no class 'volcano'. `cnnviz classes` lists its 200 classes.$"):
+        class_index(mini, "volcano")
+    with pytest.raises(UnknownNameError, match=r"no class 'tiger'. `cnnviz classes`"):
+        class_index(mini, "tiger")
+    with pytest.raises(UnknownNameError, match=r"no class 'taby'; did you mean 'tabby'\?"):
+        class_index(mini, "taby")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import cnnviz
 from cnnviz.errors import ModelError
-from cnnviz.isolation import seeded
+from cnnviz.isolation import _draws_here, seeded
 from cnnviz.networks.devices import check_device, devices, fast_dtype
 from cnnviz.networks.network import Network
 
@@ -40,6 +40,7 @@ def test_the_fastest_device_comes_first(monkeypatch: pytest.MonkeyPatch, cuda: b
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
     assert devices()[0] == expected
     assert devices()[-1] == "cpu"
+    assert check_device("auto").type == expected
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "meta", "gpu", torch.device("cuda")])
@@ -48,6 +49,7 @@ def test_a_device_that_is_not_there_is_told_in_one_line(monkeypatch: pytest.Monk
     with pytest.raises(ModelError, match=rf"^PyTorch finds no device '{device}' here; there is cpu.$"):
         cnnviz.load("vgg16-mini", device=device)
     assert cnnviz.load("vgg16-mini", device="cpu").device == CPU
+    assert cnnviz.load("vgg16-mini", device="auto").device == CPU
 
 
 def test_cards_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +103,45 @@ def test_a_card_climbs_and_the_processor_agrees_on_the_score(mini: Network, card
     torch.testing.assert_close(maps[[0, 1], [3, 5]].mean((1, 2)).detach(), images.scores.cpu(), rtol=1e-3, atol=1e-3)
 
 
+def draws() -> list[Tensor]:
+    """Random numbers by functions, by methods that write in place, by modules and by distributions."""
+    given = torch.full((3, 4), 0.5)
+    return [
+        torch.randn(3),
+        torch.rand_like(given),
+        torch.normal(0.0, torch.ones(3)),
+        torch.bernoulli(given),
+        torch.multinomial(given, 3),
+        torch.randperm(7),
+        torch.randint(9, (4,)),
+        given.clone().uniform_(),
+        given.clone().normal_(1, 2),
+        nn.Conv2d(2, 3, 3).weight.detach(),
+        torch.distributions.Bernoulli(torch.tensor(0.3)).sample(torch.Size((3,))),
+        nn.Dropout(0.5)(given),
+    ]
+
+
+def test_what_is_drawn_elsewhere_is_what_the_processor_draws() -> None:
+    """All devices are taken for others, so that each draw goes the way that those on a graphics card go."""
+    asked: list[torch.device] = []
+    with seeded(5):
+        expected = draws()
+    with seeded(5), _draws_here(lambda device: not asked.append(device)):  # type: ignore[func-returns-value]
+        elsewhere = draws()
+    assert len(asked) >= len(expected)
+    for values, own in zip(elsewhere, expected, strict=True):
+        assert torch.equal(values, own)
+
+
 @pytest.mark.gpu
-def test_draws_on_a_card_are_seeded_and_leave_its_generator_alone() -> None:
-    card, layer = torch.device("cuda"), nn.Dropout(0.5).to("cuda")
-    before, draws = torch.cuda.get_rng_state(), []
-    for _ in range(2):
-        with seeded(5, card):
-            draws.append(layer(torch.ones(64, device=card)))
-    assert torch.equal(draws[0], draws[1])
+def test_a_card_draws_what_the_processor_draws() -> None:
+    before = torch.cuda.get_rng_state()
+    with seeded(5):
+        expected = draws()
+    with seeded(5, torch.device("cuda")), torch.device("cuda"):
+        on_card = draws()
+    for values, own in zip(on_card, expected, strict=True):
+        assert values.device.type == "cuda"
+        torch.testing.assert_close(values.cpu(), own)
     assert torch.equal(torch.cuda.get_rng_state(), before)

@@ -243,3 +243,10 @@ def test_arrays_that_are_no_pictures_are_told_so(mini: Network, tmp_path: Path) 
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(PictureError, match="no array of numbers"):
         show(mini, tmp_path / "objects.npy")
+
+
+def test_that_an_image_was_enlarged_is_said(mini: Network) -> None:
+    small, large = (Image.new("RGB", size) for size in ((28, 28), (200, 100)))
+    assert show(mini, small).words.endswith("input 128 x 128 px, enlarged from 28 x 28 px")
+    assert show(mini, small, fit="whole").words.endswith("(aspect ratio kept), enlarged from 28 x 28 px")
+    assert "enlarged" not in show(mini, large).words

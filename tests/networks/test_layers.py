@@ -335,3 +335,9 @@ def test_what_cannot_be_followed_is_said_to_be_unknown() -> None:
 def test_a_size_that_the_network_cannot_take_is_refused(lenet: LeNet) -> None:
     with pytest.raises(ShapeError, match="cannot take an image of 8 x 8 px"):
         layer_table(cnnviz.wrap(lenet, name="lenet", input_size=28), (8, 8))
+
+
+def test_a_plain_module_has_a_table_for_a_size(lenet: LeNet) -> None:
+    assert cnnviz.layer_table(lenet, (28, 28)) == cnnviz.layer_table(cnnviz.wrap(lenet, name="le", input_size=28))
+    with pytest.raises(ShapeError, match=r"input size of a plain LeNet is not known; give it as \(height, width\)"):
+        cnnviz.layer_table(lenet)

@@ -1,7 +1,10 @@
 """Network: the same function as the module it was made from, and the module as it was."""
 
 import copy
+import gc
+import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -302,3 +305,49 @@ def test_the_layers_of_known_networks_are_used_as_torchvision_uses_them(mini: Ne
 )
 def test_numbers_of_uses_in_words(number: int, said: str) -> None:
     assert with_use(f"block.relu@{number}", 30) == f"block.relu ({said} of 30 uses)"
+
+
+def test_a_layer_may_be_given_as_a_module_of_the_original(lenet: LeNet) -> None:
+    network, images = cnnviz.wrap(lenet, name="le", input_size=28), torch.rand(2, 1, 28, 28)
+    maps = cnnviz.feature_maps(network, images, lenet.conv2)
+    assert maps.layer == "conv2"
+    assert torch.equal(cnnviz.activations(network, images, lenet.conv2)["conv2"], maps.maps)
+    assert network.twin().layer_name(lenet.conv2) == "conv2"
+    with pytest.raises(UnknownNameError, match="this Conv2d is no module of le; give the layer by its name"):
+        network.layer_name(nn.Conv2d(1, 6, 5))
+
+
+def test_a_network_keeps_no_original_alive_and_can_be_pickled() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3))
+    kept, network = weakref.ref(module[0]), cnnviz.wrap(module, name="net", input_size=8)
+    again, images = pickle.loads(pickle.dumps(network)), torch.rand(1, 3, 8, 8)
+    assert torch.equal(again(images), network(images))
+    del module
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_mean_of_bytes_is_told() -> None:
+    for mean in (123.0, [123, 117, 104]):
+        with pytest.raises(ModelError, match=r"images lie in \[0, 1\], and mean is \[123.0.*; divide mean and std by"):
+            cnnviz.wrap(nn.Conv2d(3, 4, 3), name="net", input_size=8, mean=mean)
+
+
+def test_class_names_are_counted_where_the_network_runs_anyway(lenet: LeNet) -> None:
+    with pytest.raises(ModelError, match="le has 1 class names for 10 classes; give one name for each"):
+        cnnviz.wrap(lenet, name="le", input_size=28, labels=["zero"])
+
+
+def test_a_device_that_is_not_there_is_told_in_one_line(lenet: LeNet) -> None:
+    network = cnnviz.wrap(lenet, name="le", input_size=28)
+    for move in (
+        lambda: network.to("cuda"),
+        lambda: network.to(device=torch.device("cuda")),
+        lambda: network.to("nonsense", torch.float64),
+        network.cuda,
+        lambda: network.cuda(1),
+    ):
+        with pytest.raises(ModelError, match=r"PyTorch finds no device '(cuda|cuda:1|nonsense)' here; there is cpu"):
+            move()
+    assert network.to(torch.float64).dtype == torch.float64
+    assert network.to("cpu") is network

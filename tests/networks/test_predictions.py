@@ -55,10 +55,17 @@ def test_faults_of_a_forward_pass_are_said_in_one_line(mini: Network) -> None:
 
 def test_logits_that_are_no_numbers_or_have_no_labels_are_refused() -> None:
     module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = cnnviz.wrap(module, name="net", input_size=8, labels=["a", "b", "c"])
+    network = cnnviz.wrap(module, name="net", input_size=8, channels=3, labels=["a", "b", "c"])
     with pytest.raises(ModelError, match="3 class names for 2 classes"):
         cnnviz.predict(network, torch.rand(3, 8, 8))
     with torch.no_grad():
         module[0].weight.fill_(torch.nan)
     with pytest.raises(ModelError, match="not finite"):
         cnnviz.predict(cnnviz.wrap(module, name="net", input_size=8), torch.rand(3, 8, 8))
+
+
+def test_a_batch_is_told_to_be_a_list(mini: Network) -> None:
+    batch = torch.rand(2, 3, 64, 64)
+    with pytest.raises(ShapeError, match=r"one image is classified at a time; this is a batch of 2. Give a list"):
+        cnnviz.predict(mini, batch)
+    assert [len(classes) for classes in cnnviz.predict(mini, list(batch), top=3)] == [3, 3]

@@ -1,6 +1,7 @@
 """Sheets hold every tile, whole, where a reader looks for it; files appear whole or not at all."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cnnviz.errors import OutputError, PictureError, ShapeError
 from cnnviz.files import whole_file
 from cnnviz.pictures.drawings import font, resized, wrapped
 from cnnviz.pictures.records import METADATA, read_record
-from cnnviz.pictures.sheets import ColourBar, Layout, Sheet, Tile, columns_for, sheet
+from cnnviz.pictures.sheets import ColourBar, Layout, Sheet, Tile, sheet, slide_columns
 
 
 def flat(value: int, height: int = 10, width: int = 10) -> np.ndarray:
@@ -35,19 +36,24 @@ def test_every_tile_is_there_whole_and_in_reading_order(count: int, height: int,
     assert boxes == sorted(boxes)
 
 
-@given(count=st.integers(1, 600), aspect=st.floats(0.2, 5))
-def test_columns_fill_the_sheet_well(count: int, aspect: float) -> None:
-    columns = columns_for(count, aspect)
-    rows = -(-count // columns)
-    assert 1 <= columns <= count
-    assert columns * (rows - 1) < count
-    if count > 12:
-        assert 0.8 < columns * aspect / rows < 6
+@given(count=st.integers(1, 600), width=st.floats(10, 300), height=st.floats(10, 300), header=st.floats(0, 300))
+def test_no_other_number_of_columns_is_nearer_to_a_slide_but_for_its_empty_places(
+    count: int, width: float, height: float, header: float
+) -> None:
+    def size(columns: int) -> tuple[float, float]:
+        return columns * width, math.ceil(count / columns) * height + header
 
+    def off(columns: int) -> float:
+        across, down = size(columns)
+        return abs(math.log(across / down / (16 / 9)))
 
-def test_tile_counts_of_common_layers_leave_no_holes() -> None:
-    assert [64 % columns_for(64, 1), 128 % columns_for(128, 1), 256 % columns_for(256, 1)] == [0, 0, 0]
-    assert 512 % columns_for(512, 1) == 0
+    chosen = slide_columns(count, size)
+    gaps = -count % chosen / (count + -count % chosen)
+    for other in range(1, count + 1):
+        others = -count % other / (count + -count % other)
+        assert off(chosen) <= off(other) + others - gaps + 1e-9
+    if size(1)[0] / size(1)[1] < 16 / 9 < size(count)[0] / size(count)[1] and count > 100 and 0.5 < width / height < 2:
+        assert off(chosen) < 0.15
 
 
 def test_labels_and_notes_are_drawn_beneath_their_tiles() -> None:
@@ -87,11 +93,32 @@ def test_wrapped_lines_fit_and_keep_every_letter(text: str, width: int) -> None:
     assert "".join(lines).replace(" ", "") == "".join(text.split())
 
 
-@pytest.mark.parametrize(("count", "height", "width"), [(32, 16, 16), (32, 12, 18), (64, 28, 28), (128, 14, 14)])
-def test_sheets_of_many_tiles_are_as_wide_as_a_slide(count: int, height: int, width: int) -> None:
+SHAPES = [
+    (20, 56, 56),
+    (16, 112, 112),
+    (32, 16, 16),
+    (32, 12, 18),
+    (64, 56, 56),
+    (64, 28, 42),
+    (100, 30, 20),
+    (512, 7, 7),
+]
+
+
+@pytest.mark.parametrize(("count", "height", "width"), SHAPES)
+@pytest.mark.parametrize("picture", [None, flat(1, 200, 300)])
+def test_sheets_of_many_tiles_are_as_wide_as_a_slide(
+    count: int, height: int, width: int, picture: np.ndarray | None
+) -> None:
     tiles = [Tile(flat(9, height, width), str(number), "0.5") for number in range(count)]
-    page = sheet(tiles, lines=["title", "a", "b", "c"], picture=flat(1, 200, 300))
-    assert 1.35 < page.pixels.shape[1] / page.pixels.shape[0] < 2.6
+    page = sheet(tiles, lines=["title", "a", "b", "c"], picture=picture)
+    assert 16 / 9 / 1.2 < page.pixels.shape[1] / page.pixels.shape[0] < 16 / 9 * 1.2
+
+
+def test_captions_of_many_lines_count_too() -> None:
+    tiles = [Tile(flat(9, 30, 30), str(number), below=["evidence"] * 6) for number in range(64)]
+    page = sheet(tiles, lines=["title"])
+    assert 1.6 < page.pixels.shape[1] / page.pixels.shape[0] < 2
 
 
 def test_a_layout_can_be_asked_for() -> None:
@@ -101,7 +128,7 @@ def test_a_layout_can_be_asked_for() -> None:
     assert bare.pixels.shape == (2 * 16 + 3 * 20 + 2 * 8, 2 * 16 + 2 * 40 + 8, 3)
     assert words_of(bare) == []
     titled = sheet(tiles, lines=["title", "more"], title="Mine")
-    assert words_of(titled)[:2] == ["Mine", "more"]
+    assert words_of(titled)[:3] == ["Mine", "title", "more"]
     assert words_of(usual)[0] == "title"
     wide = sheet(tiles, lines=["title"], tile=37).pixels
     rows, columns = np.nonzero((wide == 101).all(-1))
@@ -173,8 +200,8 @@ def test_files_are_what_their_ending_says(tmp_path: Path, ending: str) -> None:
     with Image.open(path) as image:
         assert image.format == {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}[ending.lower()]
         assert image.size == (40, 30)
+    assert read_record(path) == {"command": "test", "größe": "ü"}
     if ending.lower() == "png":
-        assert read_record(path) == {"command": "test", "größe": "ü"}
         np.testing.assert_array_equal(np.asarray(Image.open(path)), sheet.pixels)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -188,9 +215,33 @@ def test_a_picture_without_a_record_says_so(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(PictureError, match="carries no record"):
         read_record(tmp_path / "a.png")
-    Sheet(flat(1), {"a": 1}).save(tmp_path / "a.jpg")
-    with pytest.raises(PictureError, match="carries no record"):
-        read_record(tmp_path / "a.jpg")
+
+
+TROUBLESOME = {"text": "größe \\ ) ( & < &amp; > \" ' \n \\n </dc:description>", "numbers": [1 / 3] * 9000}
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "pdf", "svg"])
+def test_every_format_carries_the_record_and_shows_that_it_was_changed(tmp_path: Path, ending: str) -> None:
+    path = Sheet(flat(120, 30, 40), TROUBLESOME).save(tmp_path / f"a.{ending}")
+    assert read_record(path) == TROUBLESOME
+    content = path.read_bytes()
+    path.rename(path := tmp_path / "renamed")
+    assert read_record(path) == TROUBLESOME
+    for place in (len(content) // 3, len(content) // 2, len(content) * 9 // 10):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(PictureError, match=r"is not as cnnviz wrote it|carries no record"):
+            read_record(path)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp", "gif", "pdf", "svg"])
+def test_other_formats_without_a_record_say_so(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    if ending in ("pdf", "svg"):
+        page_of_four().figure().savefig(path)
+    else:
+        Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(PictureError, match=rf"a\.{ending} carries no record of how it was made; only images by cnnviz"):
+        read_record(path)
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:

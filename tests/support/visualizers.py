@@ -152,6 +152,11 @@ def explained(at: Scene) -> bytes:
     return found.sheet().png() + found.overlay().png()
 
 
+def averaged(at: Scene) -> bytes:
+    explanations = cnnviz.explain(at.network, [at.picture, at.picture], 3, methods="grad-cam", checks=[])
+    return cnnviz.mean_attribution(explanations).sheet().png()
+
+
 def drawn(at: Scene) -> bytes:
     found = cnnviz.feature_maps(at.network, at.picture, LAYER)
     return found.sheet().png() + raw(cnnviz.feature_maps(at.module, at.image, "features.4").maps)
@@ -194,6 +199,7 @@ CALLS: dict[str, Callable[[Scene], bytes]] = {
     "kernel_sheet": lambda at: cnnviz.kernel_sheet(at.network).png(),
     "layer_table": lambda at: repr(cnnviz.layer_table(at.network)).encode(),
     "load": loaded,
+    "mean_attribution": averaged,
     "make_report": reported,
     "maximize": lambda at: cnnviz.maximize(at.network, channel(LAYER, 1), seeds=[5], **FEW).sheet().png(),
     "predict": lambda at: repr(cnnviz.predict(at.network, at.picture)).encode(),

@@ -1,5 +1,9 @@
 """Objectives against the numbers they stand for, and the shortcuts of `Viewer` against the plain computation."""
 
+import inspect
+import pydoc
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnviz
+from cnnviz import objectives
 from cnnviz.errors import LayerError, ShapeError, UnknownNameError
 from cnnviz.networks.network import Network
+from cnnviz.synthesis import objectives as of_synthesis
 from cnnviz.synthesis.objectives import (
     Objective,
     blur,
@@ -364,3 +370,30 @@ def test_what_does_not_fit_is_said(network: Network, images: Tensor) -> None:
         channel("block1_conv1", [])
     with pytest.raises(ShapeError, match="runner-up"):
         logit(1, versus="second")
+
+
+def test_names_of_classes_and_half_numbers_are_told() -> None:
+    for make in (lambda: logit("tabby"), lambda: logit(["tabby"]), lambda: logit(3, versus=["tabby"])):
+        with pytest.raises(UnknownNameError, match=r"cnnviz.class_index\(network, 'tabby'\) gives the number"):
+            make()
+    with pytest.raises(ShapeError, match=r"a channel or class must be a whole number, not 1.5"):
+        channel("block1_conv1", 1.5)  # type: ignore[arg-type]
+
+
+def test_a_view_gives_layers_by_their_names(network: Network, images: Tensor) -> None:
+    view = Viewer(network, ["block2_conv1", LOGITS], images)(images)
+    assert torch.equal(view["block2_conv1"], view.map("block2_conv1"))
+    by_function = cnnviz.maximize(network, lambda view: view["block2_conv1"][:, 3].mean((1, 2)), steps=2, tries=1)
+    whole = cnnviz.maximize(network, channel("block2_conv1", 3), steps=2, tries=1)
+    torch.testing.assert_close(by_function.images, whole.images)
+    assert cnnviz.maximize(network, lambda view: view[LOGITS][:, 1], steps=1, tries=1).scores.isfinite().all()
+
+
+def test_help_lists_the_objectives() -> None:
+    assert objectives.__all__ == of_synthesis.__all__
+    text = pydoc.plain(pydoc.render_doc(objectives))
+    for name in objectives.__all__:
+        assert re.search(rf"^    (class |)?{name}\b", text, flags=re.MULTILINE), name
+    defined = {name for name, value in vars(of_synthesis).items() if inspect.isfunction(value) and name[0] != "_"}
+    foreign = {"logits_of", "probabilities_of", "indices_on", "pick", "dataclass", "whole_number"}
+    assert defined - foreign <= set(objectives.__all__)

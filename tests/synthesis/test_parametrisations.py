@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional
 
 from cnnviz.synthesis.parametrisations import (
@@ -19,7 +20,7 @@ from cnnviz.synthesis.parametrisations import (
     noise,
     spectrum_of,
 )
-from cnnviz.synthesis.transforms import draws, jitter, rotate, scale, warp, zoom
+from cnnviz.synthesis.transforms import Outside, Transform, draws, is_turned, jitter, rotate, scale, warp, zoom
 
 
 def test_every_image_draws_from_its_own_seed() -> None:
@@ -184,6 +185,67 @@ def test_what_lies_beyond_is_mirrored_or_grey() -> None:
     torch.testing.assert_close(grey[0, :, :10, :17], images[0, :, 2:, 3:], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(grey[1, :, :, 4:], images[1, :, :, :16], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(grey[1, :, :, :4], torch.full((3, 12, 4), 0.5), rtol=1e-4, atol=1e-5)
+
+
+TRANSFORMS: dict[str, list[Transform]] = {
+    "shifts": [jitter(30), jitter(3)],
+    "whole shifts": [jitter(5, whole=True)],
+    "scales": [scale(0.7, 1.4), jitter(3)],
+    "crops": [zoom(0.5, 0.05, (12, 20))],
+    "turns": [rotate(30), scale(0.7, 1.4), jitter(30)],
+}
+
+
+def by_grid_sample(images: Tensor, matrices: Tensor, size: tuple[int, int], outside: Outside) -> Tensor:
+    """PyTorch's own sampling, of which a graphics card does not give the same gradient twice."""
+    height, width = images.shape[2:]
+    in_x = torch.stack([matrices[:, 0, 0], matrices[:, 0, 1] * (height / width), matrices[:, 0, 2] * (2 / width)], 1)
+    in_y = torch.stack([matrices[:, 1, 0] * (width / height), matrices[:, 1, 1], matrices[:, 1, 2] * (2 / height)], 1)
+    grid = functional.affine_grid(torch.stack([in_x, in_y], 1), [*images.shape[:2], *size], align_corners=False)
+    if outside == "grey":
+        return functional.grid_sample(images - 0.5, grid, padding_mode="zeros", align_corners=False) + 0.5
+    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+@pytest.mark.parametrize("outside", ["reflection", "grey"])
+@pytest.mark.parametrize("size", [(12, 20), (30, 22)])
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_warps_and_their_gradients_are_those_of_grid_sample(kind: str, size: tuple[int, int], outside: Outside) -> None:
+    matrices = draws(TRANSFORMS[kind], range(6), 1)
+    assert matrices is not None
+    assert is_turned(matrices) == (kind == "turns")
+    images = torch.rand(6, 3, 12, 20, dtype=torch.float64, requires_grad=True)
+    doubles = matrices[0].double()
+    expected, warped = by_grid_sample(images, doubles, size, outside), warp(images, doubles, size, outside)
+    torch.testing.assert_close(warped, expected, rtol=0, atol=1e-12)
+    weights = torch.rand_like(expected)
+    gradients = [torch.autograd.grad((output * weights).sum(), images)[0] for output in (warped, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
+
+
+def test_shifts_by_whole_pixels_are_exact() -> None:
+    images = torch.rand(1, 3, 31, 20)
+    shift = identity(1)
+    shift[0, :, 2] = torch.tensor([-4.0, 7.0])
+    mirrored = torch.cat([images, images.flip(2)], 2)[:, :, 7:38]
+    mirrored = torch.cat([mirrored.flip(3), mirrored], 3)[..., 16:36]
+    assert torch.equal(warp(images, shift), mirrored)
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_the_gradient_of_a_warp_adds_in_one_order(kind: str) -> None:
+    """Of what PyTorch names as not deterministic on a graphics card, `grid_sample` above all, nothing is used."""
+    matrices = draws(TRANSFORMS[kind], range(2), 1)
+    assert matrices is not None
+    images = torch.rand(2, 3, 12, 20, requires_grad=True)
+    nodes, seen = [warp(images, matrices[0], (30, 22)).grad_fn], set[str]()
+    while nodes:
+        node = nodes.pop()
+        if node is not None:
+            seen.add(node.name())
+            nodes += [parent for parent, _ in node.next_functions]
+    assert seen
+    assert not any(word in name for name in seen for word in ("GridSampler", "Upsample", "Scatter", "ReflectionPad"))
 
 
 def test_a_quarter_turn_and_a_shift_on_a_canvas_that_is_not_square() -> None:

@@ -30,6 +30,7 @@ from cnnviz.web.app_parts import (
     CLASS,
     MEGABYTES,
     SAMPLE,
+    Dream,
     Optimization,
     blend,
     colour_bar,
@@ -152,6 +153,20 @@ def test_an_optimization_in_pieces_ends_where_the_whole_one_does(mini: Network) 
     assert shares == sorted(shares)
     np.testing.assert_array_equal(optimization.pixels(), (synthesis.images[0].permute(1, 2, 0) * 255).round().byte())
     assert (sights[0] != sights[-1]).mean() > 0.5
+
+
+def test_a_dream_step_by_step_ends_where_the_whole_one_does(mini: Network) -> None:
+    dream = Dream(mini, cnnviz.read_picture(CAT), LAYER, size=96, steps=3)
+    steps, shapes = [dream.progress.done], [dream.pixels().shape]
+    while dream.go_on():
+        steps.append(dream.progress.done)
+        shapes.append(dream.pixels().shape)
+    whole = cnnviz.dream(mini, CAT, LAYER, size=96, steps=3)
+    np.testing.assert_array_equal(dream.pixels(), (whole.images[0].permute(1, 2, 0) * 255).round().byte())
+    assert steps == list(range(1, 10)), "three steps at each of three scales"
+    assert dream.progress.total == 9
+    assert [shape[0] for shape in shapes] == [49] * 3 + [69] * 3 + [96] * 3
+    assert not dream.go_on()
 
 
 def test_an_optimization_that_is_stopped_goes_no_further(mini: Network) -> None:
@@ -292,13 +307,18 @@ def test_from_a_picture_to_its_maps_a_filter_and_an_explanation(page: Page, mini
     assert (made["settings"]["methods"], made["settings"]["classes"]) == (["saliency"], [tabby])
     row = list(KNOWN.values())[-1].rows()[0]
     assert (row["method"], row["label"]) == ("saliency", "tabby")
-    evidence = next(caption for caption in page.captions() if caption.startswith("Deletion"))
-    assert f"Deletion AUC {row['deletion_auc']:.1%} (random order {row['deletion_auc_random']:.1%};" in evidence
-    assert f"insertion AUC {row['insertion_auc']:.1%} (random order {row['insertion_auc_random']:.1%};" in evidence
+    evidence = next(caption for caption in page.captions() if caption.startswith("deletion"))
+    for name in ("deletion", "insertion"):
+        area, random = row[f"{name}_auc"], row[f"{name}_auc_random"]
+        assert f"{name} AUC {area:.1%} (random {100 * random:.1f}" in evidence
     assert page.record("Download the overlay", tmp_path)["opacity"] == 0.3
 
 
-def test_a_class_visualization_and_a_dream(page: Page, mini: Network, tmp_path: Path) -> None:
+def test_a_class_visualization_and_a_dream(
+    page: Page, mini: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamlit.delta_generator import DeltaGenerator
+
     page.start()
     page.widget("text_input", "Class to visualize: any other").set_value("goldfish")
     page.run()
@@ -306,9 +326,15 @@ def test_a_class_visualization_and_a_dream(page: Page, mini: Network, tmp_path: 
     page.run()
     made = page.record("Download this class visualization", tmp_path)
     assert (made["command"], made["settings"]["classes"]) == ("classimage", [cnnviz.class_index(mini, "goldfish")])
-    layer = page.widget("selectbox", "Layer").value
+    layer, seen = page.widget("selectbox", "Layer").value, list[str]()
+    note = DeltaGenerator.progress
+    monkeypatch.setattr(
+        DeltaGenerator, "progress", lambda at, share, text="": (seen.append(text), note(at, share, text))[1]
+    )
     page.widget("button", f"Run DeepDream on {layer}").click()
     page.run()
+    steps = [text for text in seen if text.startswith("Step ")]
+    assert steps == [f"Step {step} of 18" for step in range(2, 19)], "the page shows every step but the first"
     made = page.record("Download the DeepDream", tmp_path)
     assert (made["command"], made["settings"]["layer"]) == ("dream", layer)
     assert page.errors() == []

@@ -18,15 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnviz
+from cnnviz.features.crops import marked
 from cnnviz.networks.layers import layer_table
 from cnnviz.networks.network import Network
 from cnnviz.pictures.colours import FEATURES, colour_map
 from cnnviz.web.charts import short as short_number
 from cnnviz.web.report import Report, make_report
 from cnnviz.web.report_findings import FIT, edges_of, likeness
-from cnnviz.web.report_page import map_over, marked, only_seen, tiles
+from cnnviz.web.report_page import map_over, only_seen, tiles
 from cnnviz.web.report_sentences import (
     MEASURES,
+    beyond,
     change,
     course,
     depth_sentence,
@@ -130,6 +132,7 @@ def expected(network: Network, picture: Path) -> dict[str, float | int | str | N
             key + "edges": correlation(values, edges),
             key + "turned": correlation(values, edges[::-1, ::-1]),
         }
+        numbers[key + "beyond"] = round(round(numbers[key + "edges"], 2) - round(numbers[key + "turned"], 2), 2)  # type: ignore[arg-type]
         for tile, channel in enumerate(maps.order()[:8]):
             numbers[f"{key}tiles.{tile}.channel"] = channel
             if not maps.silent[0, channel]:
@@ -137,12 +140,13 @@ def expected(network: Network, picture: Path) -> dict[str, float | int | str | N
         if place > 1:
             numbers |= fired(network, picture, maps, f"fired.{place - 2}.")
     explained = cnnviz.explain(
-        network, picture, methods=["integrated-gradients", "grad-cam"], top=3, fit=FIT, seed=5
+        network, picture, methods=["grad-cam", "integrated-gradients"], top=3, fit=FIT, seed=5
     ).rows()
     for place, row in enumerate(explained):
         for name in ("deletion", "insertion"):
             numbers[f"explanation.{place}.{name}"] = float(str(row[f"{name}_auc"]))
             numbers[f"explanation.{place}.{name}_random"] = float(str(row[f"{name}_auc_random"]))
+            numbers[f"explanation.{place}.{name}_spread"] = float(str(row[f"{name}_auc_random_spread"]))
         if "completeness_gap" in row:
             numbers[f"explanation.{place}.gap"] = float(str(row["completeness_gap"]))
     return numbers
@@ -157,6 +161,8 @@ def fired(network: Network, picture: Path, maps: cnnviz.FeatureMaps, key: str) -
         own = f"{key}{place}."
         found |= {own + "channel": channel, own + "mean": maps.mean[0, channel].item()}
         found |= {own + "maximum": maps.maximum[0, channel].item(), own + "score": drawn.scores[place].item()}
+        if drawn.status[place] == "weak":
+            found[own + "best"] = float(str(drawn.rows()[place]["best reference's score"]))
     return found
 
 
@@ -207,7 +213,7 @@ def test_statuses_labels_and_sha256_are_the_librarys(page: str, report: Report, 
         for channel, status in zip(fired.channels, fired.images.status, strict=True):
             assert re.search(rf"channel {channel} [^|]*? {status}", text)
     assert f"Top class: {report.predictions[0].label} (p = " in text
-    assert "--filters 3 --seed 5 --method integrated-gradients,grad-cam --steps 2" in text
+    assert "--filters 3 --seed 5 --method grad-cam,integrated-gradients --steps 2" in text
 
 
 def test_what_others_named_is_text_and_no_path_is_told(page: str, folder: Path) -> None:
@@ -301,29 +307,60 @@ def test_sentences_say_what_was_measured_and_not_what_is_expected(ramp: Path) ->
     """Zeros fall from 75 % to nothing; backwards they rise."""
     first = torch.stack([SOBEL, *torch.zeros(4, 3, 3)])[:, None]
     report = short(of(Kernels(first[:4], torch.full((2, 4, 2, 2), 0.1), 1, nn.ReLU())), ramp)
-    one, two, percent = replace(report.depths[0], zeros=0.75), report.depths[1], "\N{NO-BREAK SPACE}%"
+    one, two = replace(report.depths[0], zeros=0.75), report.depths[1]
+    half = replace(one, zeros=0.4)
     assert course(ZEROS, one, two) == "falls"
-    assert change(ZEROS, one, two) == f"the fraction of zeros falls from 75.0{percent} to 0.0{percent}"
+    assert change(ZEROS, one, two) == "the fraction of zeros falls from 75.0% to 0.0%"
     claim = "the textbook claim that it rises with depth."
-    assert overall([one, two])[0].endswith(f"75.0{percent} to 0.0{percent}: contrary to {claim}")
-    assert overall([two, one])[0].endswith(f"0.0{percent} to 75.0{percent}: consistent with {claim}")
+    assert overall([one, half, two])[0].endswith(f"75.0% to 0.0% at every step: contrary to {claim}")
+    assert overall([two, half, one])[0].endswith(f"0.0% to 75.0% at every step: consistent with {claim}")
     assert course(ZEROS, one, replace(one, zeros=0.7502)) == "stays", "numbers that look the same are the same"
-    assert overall([two, one, two, one])[0].endswith(f", but not at every step: consistent with {claim}")
-    assert "at every step" in overall([one, replace(one, zeros=0.4), two])[0]
+    assert overall([two, one, two, one])[0].endswith(f", but not at every step: on the whole consistent with {claim}")
     assert depth_sentence(two, one).startswith(
-        f"The fraction of zeros falls from 75.0{percent} to 0.0{percent}, the fraction of inactive channels"
+        "The fraction of zeros falls from 75.0% to 0.0%, the fraction of inactive channels"
     )
-    assert overall([one]) == []
+    assert overall([one]) == overall([one, two]) == [], "two depths are no trend"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            (0.170, 0.176, 0.178, 0.132, 0.159),
+            "hardly changes (0.17 to 0.16): this neither supports nor contradicts the",
+        ),
+        ((0.013, 0.01, 0.0), "hardly changes (0.01 to 0.00)"),
+        ((0.60, 0.58, 0.56), "hardly changes (0.60 to 0.56)"),
+        ((0.60, 0.58, 0.50), "falls from 0.60 to 0.50 at every step: consistent with"),
+        ((0.10, 0.20, 0.14), "rises from 0.10 to 0.14, but not at every step: on the whole contrary to"),
+    ],
+)
+def test_a_small_change_with_depth_is_no_verdict(report: Report, values: tuple[float, ...], said: str) -> None:
+    depths = [replace(report.depths[0], edges=value, turned=0.0) for value in values]
+    *_, edges, above = overall(depths)
+    assert edges.startswith(f"From block1_conv2 to block1_conv2, the correlation with the image's edges {said}")
+    assert "edge correlation above chance level " + said.partition(":")[0] in above
+
+
+def test_what_is_above_chance_is_the_difference_of_the_numbers_shown(report: Report) -> None:
+    assert beyond(replace(report.depths[0], edges=0.174, turned=0.136)) == 0.03
+    assert beyond(replace(report.depths[0], edges=None)) is None
+
+
+def test_the_claims_that_are_judged_are_named(page: str) -> None:
+    assert (
+        "the fraction of zeros rises, the fraction of inactive channels rises, the correlation with the image's edges"
+        " falls, and the edge correlation above chance level falls."
+    ) in Reader(page).text
 
 
 def test_a_network_whose_sparsity_falls_says_so_on_its_page(ramp: Path) -> None:
     first = torch.stack([SOBEL, *torch.zeros(3, 3, 3)])[:, None]
     report = short(of(Kernels(first, torch.full((2, 4, 2, 2), 0.1), 1, nn.ReLU())), ramp)
     assert report.depths[0].maps.silent_fraction == 0.5
-    said = (
-        "From one to two, the fraction of inactive channels falls from 50.0 % to 0.0 %: contrary to the textbook claim"
-    )
-    assert said in Reader(report.html()).text
+    one, two = report.depths
+    said = "From one to two, the fraction of inactive channels falls from 50.0% to 0.0%, but not at every step: on the"
+    assert said in Reader(replace(report, depths=(one, one, two)).html()).text
 
 
 @pytest.mark.parametrize("last", [nn.Identity(), nn.Sigmoid(), nn.LeakyReLU()])
@@ -364,7 +401,8 @@ def test_the_part_that_fired_is_the_receptive_field_of_the_largest_value(spot: P
     assert [cut and cut.box for cut in report.fired[0].cuts] == [(4, 8, 7, 11), None]
     assert report.fired[1].cuts == (None, None)
     text = Reader(report.html()).text
-    assert "inactive channel 1" in text
+    assert "inactive visualization channel 1" in text
+    assert text.count("image crop") == 1, "of all four channels one is active"
     assert "The map is constant: no pixel is more important than another." in text
 
 
@@ -375,9 +413,8 @@ def test_crops_outline_where_the_filter_fired(spot: Path) -> None:
     module = Kernels(centre, torch.ones(2, 2, 2, 2))
     nn.init.zeros_(module.one.bias)
     report = short(of(module), spot)
-    assert report.fired[0].marks[0] == (5, 9, 6, 10)
-    assert report.fired[1].marks[0] == (4, 8, 6, 10)
-    crop = marked(np.zeros((16, 16, 3), np.uint8), (4, 8, 7, 11), (5, 9, 6, 10))
+    assert [fired.cuts[0] and fired.cuts[0].mark for fired in report.fired] == [(5, 9, 6, 10), (4, 8, 6, 10)]
+    crop = np.asarray(marked(Image.new("RGB", (16, 16)), (4, 8, 7, 11), (5, 9, 6, 10), 200))
     rows, columns, _ = np.nonzero(crop)
     assert crop.shape == (200, 200, 3)
     assert [rows.min(), columns.min()] == pytest.approx([67, 67], abs=2)
@@ -437,7 +474,7 @@ def test_zeros_are_counted_behind_the_activation(ramp: Path) -> None:
 
 
 def test_what_the_network_saw_is_told(report: Report) -> None:
-    share = "66.7\N{NO-BREAK SPACE}%"
+    share = "66.7%"
     said = f"Network input: 48 {TIMES} 48 px (center crop, {share} of the image; image 451 {TIMES} 300 px)."
     assert seen_sentence(report.shown) == said
     whole = replace(report.shown, seen=(0, 0, 451, 300))
@@ -452,13 +489,49 @@ def test_images_are_no_larger_than_they_are_shown() -> None:
 
 def test_the_verdict_counts_maps_that_beat_chance(report: Report) -> None:
     assert report.explanation is not None
-    better = sum(
-        attribution.evidence.curves.deletion_auc < attribution.evidence.reference.random[0]
-        and attribution.evidence.curves.insertion_auc > attribution.evidence.reference.random[1]
-        for attribution in report.explanation.attributions
-        if attribution.evidence.curves and attribution.evidence.reference
+    rows = report.explanation.rows()
+    deletion, insertion = (sum(bool(row[f"{curve}_better"]) for row in rows) for curve in ("deletion", "insertion"))
+    both = sum(bool(row["deletion_better"] and row["insertion_better"]) for row in rows)
+    assert verdict(report) == (
+        f"Better than random orders, of 6 maps: {deletion} by deletion, {insertion} by insertion, {both} by both."
     )
-    assert verdict(report) == f"Better than a random order in both: {better} of 6 maps."
+
+
+def test_each_map_is_marked_as_on_its_sheet(page: str, report: Report) -> None:
+    assert report.explanation is not None
+    text = Reader(page).text
+    for attribution in report.explanation.attributions:
+        curves, chance = attribution.evidence.curves, attribution.evidence.reference
+        assert curves is not None
+        assert chance is not None
+        standing, _ = chance.standings(curves)
+        random = f"random {chance.random[0]:.1%} ± {chance.spread[0]:.1%}"
+        assert f"Deletion AUC {curves.deletion_auc:.1%} : {standing} {random}" in text
+    marks = sum(each.evidence.better_than_random is False for each in report.explanation.attributions)
+    assert text.count("no better than chance") == marks
+
+
+def test_legends_stand_before_what_they_explain(page: str) -> None:
+    text = Reader(page).text
+    assert text.index("per-map minimum") < text.index("1. block1_conv2")
+    chart = page[page.index('<svg class="chart"') : page.index("</svg>")]
+    assert all(f">{layer}</text>" in chart for layer in BLOCKS)
+    assert "fraction, or mean absolute correlation" in chart
+    assert len(re.findall(rf"Maps [\d{TIMES} ]+ , after relu", text)) == len(BLOCKS)
+    assert "in the last 3 of the layers above. For each channel: (left) its feature map" in text
+    assert "image crop" in text
+
+
+def test_a_weak_channel_says_what_scores_higher(page: str, report: Report) -> None:
+    text = Reader(page).text
+    weak = [
+        (fired.images.scores[place], image.judgement.best)
+        for fired in report.fired
+        for place, image in enumerate(fired.images.synthesized)
+        if image.judgement.status == "weak"
+    ]
+    assert weak
+    assert all(f"weak ({best}: " in text for _, best in weak)
 
 
 def test_feature_maps_have_the_colours_of_sheets(report: Report) -> None:
@@ -485,7 +558,7 @@ def test_every_overlay_has_a_colour_bar(page: str, report: Report) -> None:
     assert report.explanation is not None
     text = Reader(page).text
     assert "decreases class score increases" in text
-    assert f"importance (unsigned) {short_number(report.explanation.attributions[1].scale)}" in text
+    assert f"importance (unsigned) {short_number(report.explanation.attributions[0].scale)}" in text
 
 
 def test_the_command_makes_a_page_of_moderate_size(run: Run, tmp_path: Path) -> None:
@@ -500,7 +573,10 @@ def test_the_command_makes_a_page_of_moderate_size(run: Run, tmp_path: Path) -> 
     ("arguments", "said"),
     [
         (["missing.jpg"], "'missing.jpg' does not exist"),
-        ([CAT, "-o", "report.png"], "cannot write report.png: a report is a page and ends in .html."),
+        (
+            [CAT, "-o", "x.pdf"],
+            "cannot write x.pdf: reports are HTML pages (.html); print one from the browser for a PDF.",
+        ),
         ([CAT, "-o", "/proc/report.html", "--model", "vgg16-mini"], "cannot write /proc/report.html"),
         ([CAT, "--method", "nonsense", "--model", "vgg16-mini"], "no method named 'nonsense'"),
         (["no.png", "--model", "vgg16-mini"], "is not an image"),
