@@ -47,6 +47,7 @@ HATCH, HATCH_GROUND = (150, 150, 155), (225, 225, 228)
 WIDEST_HEADER, COLOUR_BAR = 1200, 180
 ACROSS, SMALLEST_TILE, LARGEST_TILE = 1568, 84, 320  # pixels; ACROSS and two margins are a slide of 1600 x 900
 SLIDE = 16 / 9  # width to height of a sheet
+EMPTY = 1.5  # what a share of empty places counts for, against the logarithm of a proportion
 WIDER_THAN_HIGH = 2.1  # of the tiles alone, without the header above them
 MOST_COLUMNS = 400  # that are tried
 LARGEST_LAYOUT = {"columns": 10_000, "tile": 4096, "dpi": 1200}
@@ -280,7 +281,8 @@ def slide_columns(count: int, size: Callable[[int], tuple[float, float]]) -> int
 
     def cost(columns: int) -> float:
         width, height = size(columns)
-        return abs(math.log(width / height / SLIDE)) + -count % columns / (columns * math.ceil(count / columns))
+        empty = -count % columns / (columns * math.ceil(count / columns))
+        return abs(math.log(width / height / SLIDE)) + EMPTY * empty
 
     return min(range(1, min(count, MOST_COLUMNS) + 1), key=cost)
 
