@@ -160,9 +160,9 @@ def build(
 def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     """Estimate the cost of a build, without drawing anything or downloading weights.
 
-    Counted are the floating-point operations of all steps; the rate of this machine is measured on convolutions, which
-    dominate except in the first layers: those take longer than estimated. Repeated attempts at filters that fail are
-    not counted.
+    Counted are the floating-point operations of all steps; the rate of this machine is measured by some steps of up to
+    sixteen of the layers, with zeros for weights. Judging images, and repeated attempts at filters that fail, are not
+    counted.
 
     \b
     Example:
@@ -170,15 +170,20 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     """
     import torch
 
-    from cnnviz.galleries.costs import measured_rate
     from cnnviz.galleries.plan import estimate, plan_layers
+    from cnnviz.galleries.rates import measured_rates, with_zeros
 
-    layers = plan_layers(chosen.outline(), request)
-    rate = measured_rate(torch.device(chosen.device_name()))
+    network = with_zeros(chosen.outline(), torch.device(chosen.device_name()))
+    layers = plan_layers(network, request)
     whole, parts = estimate(layers), [estimate([layer]) for layer in layers]
+    rates = measured_rates(network, layers)
+    times = [part.flops / rate for part, rate in zip(parts, rates, strict=True)]
     if as_json:
-        rows = [{"layer": layer.layer} | vars(part) for layer, part in zip(layers, parts, strict=True)]
-        say_json({"layers": rows} | vars(whole) | {"flops_per_second": rate, "seconds": whole.flops / rate})
+        rows = [
+            {"layer": layer.layer} | vars(part) | {"flops_per_second": rate, "seconds": seconds}
+            for layer, part, rate, seconds in zip(layers, parts, rates, times, strict=True)
+        ]
+        say_json({"layers": rows} | vars(whole) | {"seconds": sum(times)})
         return
     cells = [
         [
@@ -187,14 +192,14 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
             " x ".join(map(str, layer.settings["size"])),
             str(layer.settings["steps"]),
             f"{part.flops / 1e12:,.1f}",
-            _time(part.flops / rate),
+            _time(seconds),
         ]
-        for layer, part in zip(layers, parts, strict=True)
+        for layer, part, seconds in zip(layers, parts, times, strict=True)
     ]
     print_table(["layer", "filters", "size", "steps", "TFLOP", "time"], cells, right=5)
     echo(
         f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.0f} MB of images;"
-        f" about {_time(whole.flops / rate)} at the {rate / 1e9:,.0f} GFLOP/s measured here"
+        f" about {_time(sum(times))} at the {whole.flops / sum(times) / 1e9:,.0f} GFLOP/s measured here"
     )
 
 

@@ -157,6 +157,13 @@ class Job:
                     rows = rows[batch:]
                     yield state
 
+    def unjudged(self) -> Iterator[Step]:
+        """The bare ascent of one batch, from noise, which nothing is compared with."""
+        rows = torch.arange(self.batch).clamp(max=len(self.seeds) - 1)
+        seeds = [self.seeds[row] for row in rows.tolist()]
+        images = self.recipe.image(seeds, self.network.channels, self.size, self.start)
+        return self._ascent(images.to(self.network.device), rows, seeds, 0)
+
     def _batch(
         self, state: SynthesisProgress, rows: Sequence[int], batch: int, judge: Judge
     ) -> Generator[SynthesisProgress, None, SynthesisProgress]:

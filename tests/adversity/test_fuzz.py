@@ -101,7 +101,7 @@ def test_whatever_is_typed_ends_in_a_result_or_a_line(
     monkeypatch.setattr("cnnviz.models.outline", lambda *_, **__: network)
     monkeypatch.setattr("cnnviz.models.zoo.download", stop)
     monkeypatch.setattr("cnnviz.models.zoo.within_reach", lambda _: True)
-    monkeypatch.setattr("cnnviz.galleries.costs.measured_rate", lambda _: 1e9)
+    monkeypatch.setattr("cnnviz.galleries.rates.measured_rates", lambda _, layers: [1e9] * len(layers))
     monkeypatch.setattr(sys.modules["cnnviz.cli.app"], "_check_free", stop)
     result = CliRunner().invoke(cli, line)
     assert isinstance(result.exception, SystemExit | None), (line, result.exception)

@@ -27,9 +27,10 @@ import cnnviz
 from cnnviz.attribution.methods import METHODS
 from cnnviz.errors import CnnvizError
 from cnnviz.galleries.building import building
-from cnnviz.galleries.costs import measured_rate, step_cost
+from cnnviz.galleries.costs import step_cost
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.plan import Request, estimate, make_plan
+from cnnviz.galleries.rates import measured_rates
 from cnnviz.galleries.store import Store
 from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.network import Network
@@ -226,8 +227,10 @@ def gallery(bench: Bench, limit: float) -> None:
         if bench.small
         else Request()
     )
-    whole, rate = estimate(make_plan(network, request).layers), measured_rate(bench.device)
-    click.echo(f"plan: {whole.filters} filters, {whole.flops / rate:.0f} s at {rate / 1e9:,.0f} GFLOP/s")
+    layers = make_plan(network, request).layers
+    rates = measured_rates(network, layers)
+    seconds = sum(estimate([layer]).flops / rate for layer, rate in zip(layers, rates, strict=True))
+    click.echo(f"plan: {estimate(layers).filters} filters, {seconds:.0f} s")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for progress in building(InProcess(network), Store(Path(folder)), request):

@@ -20,10 +20,12 @@ from cnnviz.errors import OutputError, ShapeError, UnknownNameError
 from cnnviz.galleries.building import build_gallery, building
 from cnnviz.galleries.costs import step_cost
 from cnnviz.galleries.engines import InProcess
-from cnnviz.galleries.plan import Plan, Request, chunks, estimate, make_plan
+from cnnviz.galleries.plan import Plan, Request, chunks, estimate, make_plan, plan_layers
+from cnnviz.galleries.rates import measured_rates, with_zeros
 from cnnviz.galleries.store import Store, file_name
 from cnnviz.galleries.verification import check
 from cnnviz.galleries.wiring import Wiring
+from cnnviz.models import outline
 from cnnviz.networks.network import Network
 from cnnviz.synthesis.objectives import channel
 from cnnviz.web.gallery_site import write_site
@@ -412,8 +414,18 @@ def test_status_and_plan_count(run: Run) -> None:
     }  # fmt: skip
     planned = json.loads(run("gallery", "plan", "--model", "vgg16", "--layers", "all", "--json").stdout)
     assert planned["filters"] == 4224
-    assert planned["seconds"] == pytest.approx(planned["flops"] / planned["flops_per_second"])
+    times = [row["flops"] / row["flops_per_second"] for row in planned["layers"]]
+    assert [row["seconds"] for row in planned["layers"]] == pytest.approx(times)
+    assert planned["seconds"] == pytest.approx(sum(times))
     assert [row["filters"] for row in planned["layers"]] == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+
+
+def test_an_estimate_is_of_what_the_build_will_do(mini: Network) -> None:
+    """Without numbers, a network is planned for as one with them: the same batch, the same kind of numbers."""
+    request, zeros = Request(("block3_conv1", "block5_conv1")), with_zeros(outline("vgg16-mini"), torch.device("cpu"))
+    layers = plan_layers(zeros, request)
+    assert [layer.settings for layer in layers] == [layer.settings for layer in plan_layers(mini, request)]
+    assert min(measured_rates(zeros, layers)) > 0
 
 
 def test_wrong_settings_are_refused(network: Network, tmp_path: Path) -> None:
