@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Any, SupportsIndex
+from typing import Any
 
 # A machine's faults, by what their errors say on any device: their types differ from release to release of PyTorch's.
 NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "ALLOC_FAILED", "Cannot allocate", "failed to map")
@@ -121,8 +121,11 @@ def check_whole(number: object, what: str, most: int, *, least: int = 1, unit: s
     Raises:
         ShapeError: if it is not a whole number from `least` to `most`.
     """
-    if not isinstance(number, SupportsIndex) or not least <= operator.index(number) <= most:
-        kind = "" if isinstance(number, SupportsIndex) else "a whole number, "
+    try:
+        sensible, kind = least <= operator.index(number) <= most, ""  # type: ignore[arg-type]
+    except TypeError:
+        sensible, kind = False, "a whole number, "
+    if not sensible:
         raise ShapeError(f"{what} must be {kind}{least} to {most}{unit}, not {number!r}.")
 
 

@@ -6,10 +6,10 @@ have together, and nobody waits.
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from functools import wraps
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from functools import partial, wraps
 from threading import Lock, RLock
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -59,13 +59,16 @@ def _draws_here(
             kwargs = kwargs or {}
             tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
             device = tensors[0].device if tensors else kwargs.get("device") or torch.device("cpu")
-            if torch.Tag.nondeterministic_seeded not in func.tags or not is_elsewhere(device):
+            known_here = torch._C._dispatch_has_computed_kernel_for_dispatch_key(func.name(), "CPU")
+            draws = torch.Tag.nondeterministic_seeded in func.tags
+            if not (draws and known_here and is_elsewhere(device)):
                 return func(*args, **kwargs)
             given, named = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
             drawn = func(*given, **(named if named.get("device") is None else named | {"device": torch.device("cpu")}))
-            if func._schema.is_mutable:
-                return args[0].copy_(drawn)
-            return tree_map_only(torch.Tensor, lambda result: result.to(device), drawn)
+            written = [place for place, argument in enumerate(func._schema.arguments) if argument.is_write]
+            for place in written:
+                args[place].copy_(given[place])
+            return args[0] if 0 in written else tree_map_only(torch.Tensor, lambda result: result.to(device), drawn)
 
     return Draws()  # type: ignore[no-untyped-call]
 
@@ -108,16 +111,43 @@ def _in_float32() -> Iterator[None]:
     units = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     units += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
     precisions = [unit.fp32_precision for unit in units]
+    older = _older_settings()
     benchmark, deterministic = backends.cudnn.benchmark, backends.cudnn.deterministic
     try:
+        for setting in older:  # say the same, or whoever reads them meanwhile gets an error
+            setting.write(setting.exact)
         for unit in units:
             unit.fp32_precision = "ieee"
         backends.cudnn.benchmark, backends.cudnn.deterministic = False, True
         yield
     finally:
+        for setting in older:
+            setting.write(setting.value)
         for unit, precision in zip(units, precisions, strict=True):
-            unit.fp32_precision = precision
+            unit.fp32_precision = "none"  # what a unit takes over from the others it goes on taking over
+            if unit.fp32_precision != precision:
+                unit.fp32_precision = precision
         backends.cudnn.benchmark, backends.cudnn.deterministic = benchmark, deterministic
+
+
+class _Older(NamedTuple):
+    """One of PyTorch's older settings for what `_in_float32` sets: its value, and the one for float32."""
+
+    write: Callable[[Any], None]
+    value: Any
+    exact: Any
+
+
+def _older_settings() -> list[_Older]:
+    """Those that can be read: PyTorch refuses what newer settings contradict."""
+    import torch
+
+    cudnn, settings = torch.backends.cudnn, []
+    with suppress(RuntimeError):
+        settings.append(_Older(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision(), "highest"))
+    with suppress(RuntimeError):
+        settings.append(_Older(partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False))
+    return settings
 
 
 quiet, _products = Together(_without_warnings), Together(_in_float32)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnviz.galleries.plan import LayerPlan
+from cnnviz.networks.devices import MemoryLimit
 from cnnviz.networks.network import Network
 from cnnviz.synthesis.maximization import filter_job, recorded_layer
 
@@ -30,13 +31,18 @@ def measured_rates(network: Network, layers: Sequence[LayerPlan]) -> list[float]
 def _rate(network: Network, layer: LayerPlan) -> float:
     settings = {**layer.settings, "size": tuple(layer.settings["size"])}
     name = recorded_layer(network, layer.layer, settings.pop("objective", None))
-    job = filter_job(network, name, layer.filters[: settings["batch"]], **settings | {"steps": WARM + TIMED})
-    seconds, started = list[float](), time.perf_counter()
-    for step in job.unjudged():
-        _wait_for(step.scores)
-        seconds.append(time.perf_counter() - started)
-        started = time.perf_counter()
-    return float(settings["batch"] * layer.flops / median(seconds[WARM:]))
+
+    def rate(batch: int) -> float:
+        own = settings | {"batch": batch, "steps": WARM + TIMED}
+        job = filter_job(network, name, layer.filters[:batch], **own)
+        seconds, started = list[float](), time.perf_counter()
+        for step in job.unjudged():
+            _wait_for(step.scores)
+            seconds.append(time.perf_counter() - started)
+            started = time.perf_counter()
+        return batch * layer.flops / median(seconds[WARM:])
+
+    return MemoryLimit().run(rate, int(settings["batch"]))
 
 
 def _wait_for(values: Tensor) -> None:

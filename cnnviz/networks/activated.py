@@ -52,7 +52,8 @@ class Call:
         """The same for some channels, as maps (N, len(channels), H, W)."""
 
         def part(value: Any) -> Any:
-            return value[channels] if isinstance(value, Tensor) and len(value) > 1 else value
+            shared = self.name == "prelu" and isinstance(value, Tensor) and len(value) == 1
+            return value[channels] if isinstance(value, Tensor) and not shared else value
 
         named = {name: part(value) for name, value in self.named.items()}
         return replace(self, arguments=tuple(map(part, self.arguments)), named=named)

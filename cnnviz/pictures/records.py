@@ -35,7 +35,7 @@ UNSEALED = b"the sha256 of this file, with this line in the place of that one"  
 EXIF_DESCRIPTION = 0x010E
 COMMENT, LONGEST_COMMENT = b"\xff\xfe", 65533  # of a JPEG: the marker, and bytes in one
 PDF_SUBJECT = re.compile(rb"/Subject \(((?:\\.|[^\\()])*)\)")
-SVG_DESCRIPTION = re.compile(r"<dc:description>(.*?)</dc:description>")
+SVG_DESCRIPTION = re.compile(r"<dc:description>([^<]*)</dc:description>")
 
 
 @cache

@@ -1,5 +1,6 @@
 """Images that start from an image or aim at one: DeepDream and feature inversion."""
 
+import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -115,7 +116,7 @@ def dream_steps(
         before = everything_of(layer).score(viewer(as_shown(original).to(network.device))).item()
     synthesis = collect(job, progress)
     images = tuple(replace(dreamt, start=before) for dreamt in synthesis.synthesized)
-    settings = {"command": "dream", "recipe": "dream", "layer": layer, "seed": seed}
+    settings = {"command": "dream", "recipe": "dream", "layer": layer, "seed": operator.index(seed)}
     synthesis = _about(shown, replace(synthesis, synthesized=images), f"DeepDream: {layer}", settings)
     yield ImageProgress(total, total, 1, 1, image=image, synthesis=synthesis)
 
@@ -179,7 +180,13 @@ def invert_steps(
                 done, image = place * steps + progress.step.number + 1, progress.step.image
                 yield ImageProgress(done, total, place, len(names), image=image)
         inversions.append(collect(job, progress))
-    settings = {"command": "invert", "recipe": "invert", "objective": _KEPT, "layers": names, "seed": seed}
+    settings = {
+        "command": "invert",
+        "recipe": "invert",
+        "objective": _KEPT,
+        "layers": names,
+        "seed": operator.index(seed),
+    }
     synthesis = _about(shown, joined(inversions), f"Feature inversion: {', '.join(names)}", settings)
     yield ImageProgress(total, total, len(names), len(names), image=image, synthesis=synthesis)
 

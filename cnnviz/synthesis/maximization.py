@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
 
+import numpy as np
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, ShapeError, several, whole_number
@@ -55,7 +56,7 @@ def maximize(
     check_network(network)
     check_settings(settings, ("seeds", "start"))
     if seeds is not None:
-        seeds = [whole_number(seed, "a seed") for seed in several(seeds, int, "seeds are given by number")]
+        seeds = [whole_number(seed, "a seed") for seed in several(seeds, int | np.integer, "seeds are given by number")]
     if isinstance(objective, str):
         if start is not None or len(seeds or [0]) != 1:
             raise ShapeError("an objective in words is for one image from noise; for others, make an Objective.")
@@ -161,7 +162,10 @@ def filter_job(
     if filters is None:
         filters = range(count)[:first]
     else:
-        filters = [whole_number(number, "a filter") for number in several(filters, int, "filters are given by number")]
+        filters = [
+            whole_number(number, "a filter")
+            for number in several(filters, int | np.integer, "filters are given by number")
+        ]
     wrong = [number for number in filters if not 0 <= number < count]
     if wrong or len(filters) == 0:
         given = f"has no filter {wrong[0]}" if wrong else "is asked for no filter"
@@ -243,7 +247,8 @@ def class_job(
     """The job of `class_images`, not yet run."""
     check_network(network)
     numbers = [
-        class_index(network, name) for name in several(classes, str | int, "classes are given by name or number")
+        class_index(network, name)
+        for name in several(classes, str | int | np.integer, "classes are given by name or number")
     ]
     seeds = [seed_of(seed, "logits", number) for number in numbers]
     objective = logit(numbers, outputs=network.outputs)

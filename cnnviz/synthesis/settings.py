@@ -2,10 +2,12 @@
 
 import hashlib
 import math
+import operator
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,6 +131,7 @@ def prepare(
         ShapeError: if objective, seeds and starts are for different numbers of images.
     """
     check_settings(settings)
+    settings = cast("Settings", {name: _plain(value) for name, value in settings.items()})
     counts = {len(seeds), objective.count or len(seeds), len(seeds) if start is None else len(start)}
     if len(counts) > 1 or not seeds:
         starts = "" if start is None else f" and {len(start)} starts"
@@ -177,12 +180,17 @@ def prepare(
         batch=batch,
         dtype=dtype,
         tries=tries,
-        settings=recorded | record,
+        settings={name: _plain(value) for name, value in (recorded | record).items()},
         start=start,
         penalty=penalty,
         references=Path(references) if isinstance(references, str) else references,
         film=settings.get("film", False),
     )
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy's and PyTorch's as Python's, which alone can be written into a record."""
+    return value.item() if isinstance(value, np.generic) or (isinstance(value, Tensor) and not value.ndim) else value
 
 
 def _name(images: str | Path | Picture | None) -> str | None:
@@ -264,12 +272,12 @@ def side_pair(size: int | tuple[int, int] | None) -> Size | None:
     """
     if size is None:
         return None
-    sides = (size, size) if isinstance(size, SupportsIndex) else size
-    if not isinstance(sides, Sequence) or isinstance(sides, str) or len(sides) != 2:
+    sides: list[Any] = list(size) if isinstance(size, Sequence | np.ndarray) and np.ndim(size) == 1 else [size, size]
+    if len(sides) != 2 or isinstance(size, str):
         raise ShapeError(f"the size is a side or (height, width) in pixels, not {size!r}.")
     for side in sides:
         check_side(side)
-    return sides[0], sides[1]
+    return operator.index(sides[0]), operator.index(sides[1])
 
 
 def check_number(name: str, number: int) -> None:

@@ -169,7 +169,7 @@ class DeferredConvolution:
         after = before[None]  # images as channels, each with the parameters of its own
         for call in self.path[:-1]:
             after = call.of(numbers)(after)
-        before, after = after, self.path[-1].of(numbers)(after) if self.path else after
+        before, after = after, self.path[-1].of(numbers)(after.clone()) if self.path else after
         return before[0].float(), after[0].float()
 
     def activations(self) -> Tensor:

@@ -3,6 +3,8 @@
 Processors that multiply in bfloat16 stand in for graphics cards and their TF32: on others these tests cannot fail.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -14,7 +16,7 @@ import cnnviz
 from cnnviz.isolation import exact
 from cnnviz.networks.network import Network
 from cnnviz.objectives import channel
-from tests.support.paths import CAT
+from tests.support.paths import CAT, ROOT
 
 FAST = {"bfloat16": "bf16", "TF32": "tf32"}
 
@@ -70,10 +72,41 @@ def test_numbers_do_not_depend_on_what_is_allowed_for_speed(
     assert torch.equal(*values)
 
 
-def test_what_a_caller_allows_is_left_to_him() -> None:
+SETUPS: dict[str, Callable[[], object]] = {
+    "nothing": lambda: None,
+    "high": lambda: torch.set_float32_matmul_precision("high"),
+    "medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "everything": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "convolutions": lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+}
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_what_a_caller_allows_is_left_to_him(setup: str) -> None:
+    """In a process of its own, for PyTorch's settings depend on those before."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"from tests.house import test_float32 as tests; tests.left_alone({setup!r})"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def left_alone(setup: str) -> None:
+    SETUPS[setup]()
     before, cudnn = precisions(), torch.backends.cudnn
     with exact(), exact():
         assert precisions() == ["ieee"] * len(before)
         assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
+        if setup != "everything":  # which PyTorch's older settings for matrices cannot say, with or without cnnviz
+            assert not torch.backends.cuda.matmul.allow_tf32
+        if setup != "convolutions":  # nor those for convolutions
+            with cudnn.flags(enabled=True):
+                pass
     assert precisions() == before
     assert (cudnn.benchmark, cudnn.deterministic) == (False, False)
+    torch.backends.fp32_precision = "ieee"
+    with exact():
+        pass
+    assert torch.backends.mkldnn.conv.fp32_precision == "ieee"

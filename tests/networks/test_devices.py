@@ -134,6 +134,14 @@ def test_what_is_drawn_elsewhere_is_what_the_processor_draws() -> None:
         assert torch.equal(values, own)
 
 
+def test_an_operation_that_draws_writes_into_what_it_should_alone() -> None:
+    given = torch.tensor([-1.0, 2.0])
+    with _draws_here(lambda device: True):
+        drawn = nn.RReLU().train()(given)
+    assert given.tolist() == [-1.0, 2.0]
+    assert drawn[0] != -1
+
+
 @pytest.mark.gpu
 def test_a_card_draws_what_the_processor_draws() -> None:
     before = torch.cuda.get_rng_state()

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from cnnviz.attribution.comparison import Compared, Comparison
+from cnnviz.errors import CnnvizError
 from cnnviz.networks.network import Network
+from cnnviz.pictures.records import read_record
 from tests.support.commands import Run
 from tests.support.paths import CAT
 
@@ -33,3 +35,10 @@ def test_sheets_are_written_as_vector_files(run: Run, name: str) -> None:
 def test_the_chart_of_a_comparison_is_one_too(mini: Network, tmp_path: Path) -> None:
     comparison = Comparison(mini, {"saliency": Compared(torch.tensor([0.2, 0.6]), {})}, 2, 0)
     assert "Grid pointing game" in comparison.save(tmp_path / "a.svg").read_text()
+
+
+def test_a_file_that_only_begins_like_ours_is_read_in_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.svg"
+    path.write_text("<?xml" + 200_000 * "<dc:description>")  # hours, if each were looked for to the end
+    with pytest.raises(CnnvizError):
+        read_record(path)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import cnnviz
 from cnnviz.networks.activated import Call
 from cnnviz.synthesis.views import DeferredConvolution
 
@@ -40,3 +41,25 @@ def test_one_channel_per_image_is_that_of_all(kind: str, layout: torch.memory_fo
         torch.autograd.grad((maps * weights).sum(), given) for maps in (after.double(), activated)
     )
     torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=1e-6)
+
+
+class OneChannel(nn.Module):
+    """A convolution of one channel, its batch norm, and a ReLU that writes into what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 1, 3), nn.BatchNorm2d(1), nn.Linear(1, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(functional.relu(self.norm(self.conv(images)), inplace=True).mean((2, 3)))
+
+
+def test_one_channel_with_batch_norm_and_what_enters_a_relu_that_writes_in_place() -> None:
+    torch.manual_seed(1)
+    network = cnnviz.wrap(OneChannel().eval(), name="one", input_size=16)
+    after = cnnviz.filter_images(network, "conv", [0, 0, 0], steps=2, size=16)
+    before = cnnviz.filter_images(network, "conv:pre", [0], steps=2, size=16)
+    images = torch.cat([after.images[:1], before.images])
+    entering = network.module.norm(network.module.conv((images - network.mean) / network.std))[:, 0]
+    assert after.scores[0].item() == pytest.approx(entering[0].relu().mean().item(), rel=1e-4)
+    assert before.scores[0].item() == pytest.approx(entering[1].mean().item(), rel=1e-4)

@@ -1,8 +1,11 @@
 """Settings of a synthesis and layouts of sheets: one check for each, which all functions that take them go through."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,7 +35,7 @@ WRONG = [
     ({"batch": 0}, ShapeError, "batch must be 1 to 1024, not 0"),
     ({"tries": None}, ShapeError, "tries must be a whole number, 1 to 100, not None"),
     ({"size": "a"}, ShapeError, "the size is a side or (height, width) in pixels, not 'a'"),
-    ({"size": 32.5}, ShapeError, "the size is a side or (height, width) in pixels, not 32.5"),
+    ({"size": 32.5}, ShapeError, "the size must be a whole number, 1 to 4096 pixels, not 32.5"),
     ({"size": (32, "a")}, ShapeError, "the size must be a whole number, 1 to 4096 pixels, not 'a'"),
     ({"references": 3}, CnnvizError, "a folder of images is given by its path"),
 ]
@@ -97,3 +100,17 @@ def test_a_layout_option_that_is_none_is_told(mini: Network, tmp_path: Path) -> 
         with pytest.raises(UnknownNameError, match=r"no layout option named 'colums'; did you mean 'columns'\?"):
             call(colums=2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [np.int64(2), torch.tensor(2)], ids=["NumPy", "PyTorch"])
+def test_numbers_of_other_libraries_are_numbers(mini: Network, number: Any) -> None:
+    settings = {"steps": number, "batch": number, "tries": number, "size": np.array([24, 24])}
+    synthesis = cnnviz.filter_images(mini, "block1_conv1", np.int64(3), seed=np.int64(4), **settings)
+    assert json.loads(json.dumps(synthesis.settings))["steps"] == 2
+    assert synthesis.sheet().png()
+
+
+@pytest.mark.parametrize("size", [np.array([1.5, 2]), torch.rand(2), [3], "ab", np.array([[1, 2]])], ids=repr)
+def test_sizes_that_are_none(mini: Network, size: Any) -> None:
+    with pytest.raises(ShapeError):
+        cnnviz.filter_images(mini, "block1_conv1", 0, size=size)
