@@ -57,11 +57,12 @@ def _draws_here(
     class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
+            if torch.Tag.nondeterministic_seeded not in func.tags:
+                return func(*args, **kwargs)
             tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, torch.Tensor)]
             device = tensors[0].device if tensors else kwargs.get("device") or torch.device("cpu")
             known_here = torch._C._dispatch_has_computed_kernel_for_dispatch_key(func.name(), "CPU")
-            draws = torch.Tag.nondeterministic_seeded in func.tags
-            if not (draws and known_here and is_elsewhere(device)):
+            if not (known_here and is_elsewhere(device)):
                 return func(*args, **kwargs)
             given, named = tree_map_only(torch.Tensor, torch.Tensor.cpu, (args, kwargs))
             drawn = func(*given, **(named if named.get("device") is None else named | {"device": torch.device("cpu")}))

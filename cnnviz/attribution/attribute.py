@@ -41,7 +41,7 @@ from cnnviz.isolation import exact, quiet, seeded
 from cnnviz.networks.arrangements import Arranged
 from cnnviz.networks.inputs import check_finite, check_range
 from cnnviz.networks.layer_names import split_use
-from cnnviz.networks.network import Network, path_within, wrap
+from cnnviz.networks.network import Network, as_network
 from cnnviz.networks.predictions import class_index
 
 MOST_AT_A_TIME = 1024  # images; of more, the memory would be full at once
@@ -130,11 +130,8 @@ def attribute(
         given = " x ".join(map(str, images.shape))
         raise ShapeError(f"images are N x C x H x W, with N at least 1, not {given}.")
     if not isinstance(network, Network):
-        height, width = images.shape[2:]
         check_finite(images)
-        layers = [path_within(network, one) for one in layers]
-        channels, kind = images.shape[1], type(network).__name__
-        network = wrap(network, name=kind, input_size=(height, width), channels=channels)
+        network = as_network(network, images)
     elif images.shape[1] != network.channels != 1:
         raise ShapeError(f"{network.name} takes images of {network.channels} channels, not {images.shape[1]}.")
     else:

@@ -122,7 +122,7 @@ class Evidence:
             numbers["sanity"] = dict(self.sanity)
             numbers["sanity_mean"] = mean_of(self.sanity.values())
             numbers["sanity_fails"] = self.unmoved
-        if self.curves and self.reference:
+        if self.curves and self.reference and self.standings:
             for place, name in enumerate(("deletion_auc", "insertion_auc")):
                 numbers[name] = getattr(self.curves, name)
                 numbers[f"{name}_random"] = self.reference.random[place]
@@ -130,7 +130,7 @@ class Evidence:
                 numbers[f"{name}_centre"] = self.reference.centre and self.reference.centre[place]
             numbers["auc_of"] = "score" if self.reference.values else "probability"
             numbers["deletion_better"], numbers["insertion_better"] = (
-                standing == "better" for standing in self.reference.standings(self.curves)
+                standing == "better" for standing in self.standings
             )
             numbers["insertion_from"] = "blurred image" if self.blurred else "baseline"
             numbers["better_than_random"] = self.better_than_random

@@ -15,7 +15,7 @@ from cnnviz.errors import LayerError, ShapeError, choose
 from cnnviz.networks.activations import layer_maps
 from cnnviz.networks.arrangements import Grid
 from cnnviz.networks.inputs import Fit, Shown, Source, Sources, as_it_is, show, unseen_dimmed
-from cnnviz.networks.network import Network, forward_pass, path_within, wrap
+from cnnviz.networks.network import Network, as_network, forward_pass
 from cnnviz.networks.overlays import overlaid, placed
 from cnnviz.networks.provenance import record
 from cnnviz.pictures.colours import FEATURES, SIGNED, Pixels, colour_map, painted_between
@@ -473,10 +473,7 @@ def feature_maps(
     if isinstance(network, Network):
         shown = show(network, picture, fit=fit, size=size)
     elif isinstance(picture, Tensor) and picture.ndim >= 3:
-        height, width = picture.shape[-2:]
-        channels, kind = picture.shape[-3], type(network).__name__
-        layers = [path_within(network, one) for one in layers]
-        network = wrap(network, name=kind, input_size=(height, width), channels=channels)
+        network = as_network(network, picture if picture.ndim > 3 else picture[None])
         shown = as_it_is(network, picture)
     else:
         raise ShapeError("a plain nn.Module is shown tensors (N, C, H, W); for image files, cnnviz.wrap() it first.")

@@ -606,17 +606,6 @@ def as_network(module: nn.Module, images: Tensor) -> Network:
     return wrap(module, name=type(module).__name__, input_size=(height, width), channels=channels)
 
 
-def path_within(module: nn.Module, layer: str | nn.Module) -> str | nn.Module:
-    """The path of a layer that is one of a plain module's own modules; any other layer as it is.
-
-    Raises:
-        ModelError: if it is no module.
-    """
-    check_module(module)
-    paths = {part: path for path, part in unwrapped(module).named_modules() if path}
-    return paths.get(layer, layer) if isinstance(layer, nn.Module) else layer
-
-
 def count_parameters(module: nn.Module) -> int:
     """How many numbers the module learns, each counted once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnnviz.errors import ShapeError
+from cnnviz.errors import ShapeError, check_keywords
 from cnnviz.files import whole_file
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import record
@@ -236,7 +236,8 @@ class Synthesis:
             OutputError: if the file cannot be written there.
             ShapeError: for an animation of which no frames were kept, or if a number of the layout is out of range.
         """
-        path, _ = Path(path), layout_settings(layout)
+        check_keywords(layout, Layout, "layout option")
+        path = Path(path)
         return save_film(self, path) if path.suffix.lower() == ".gif" else self.sheet(**layout).save(path)
 
     def rows(self) -> list[dict[str, object]]:
