@@ -1,9 +1,12 @@
 """From what a gallery is asked to hold to a folder that holds it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from cnnviz.errors import OutputError, path_of, several, whole_number
+from cnnviz.galleries.drawing import Drawing
 from cnnviz.galleries.engines import Engine, InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, joined
 from cnnviz.galleries.store import Store
@@ -36,11 +39,32 @@ def building(engine: Engine, store: Store, request: Request) -> Iterator[Progres
         work = list(chunks(plan, held))
         finished, done, total = sum(map(len, held.values())), 0, sum(chunk.cost for chunk in work)
         yield Progress(done, total, finished, plan.count)
-        for advance in engine.draw(work):
-            if advance.drawn:
-                store.add(advance.drawn)
-            finished, done, total = finished + len(advance.drawn), done + advance.done, total + advance.more
-            yield Progress(done, total, finished, plan.count, advance.batch)
+        with _beside(store.add) as add:
+            for advance in engine.draw(work):
+                if advance.drawn:
+                    add(advance.drawn)
+                finished, done, total = finished + len(advance.drawn), done + advance.done, total + advance.more
+                yield Progress(done, total, finished, plan.count, advance.batch)
+
+
+@contextmanager
+def _beside(work: Callable[[Sequence[Drawing]], None]) -> Iterator[Callable[[Sequence[Drawing]], None]]:
+    """Do some work in a thread beside what goes on, one call at a time and in order; all of it is done at the end.
+
+    What a call raises, the next one does, or the end.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        last: Future[None] | None = None
+
+        def begin(drawings: Sequence[Drawing]) -> None:
+            nonlocal last
+            if last is not None:
+                last.result()
+            last = pool.submit(work, drawings)
+
+        yield begin
+        if last is not None:
+            last.result()
 
 
 def _replanned(engine: Engine, store: Store, asked: Plan) -> Plan | None:

@@ -1,8 +1,9 @@
 """Filters to finished images with what is known of them, ready to be written by whoever keeps the gallery."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -21,12 +22,24 @@ from cnnviz.synthesis.maximization import filter_job, recorded_layer
 
 @dataclass(frozen=True)
 class Drawing:
-    """A filter's image, the bytes of a PNG, and its record, plain enough for JSON."""
+    """A filter's image and its record, plain enough for JSON.
+
+    Attributes:
+        encode: gives the bytes of a PNG; who keeps the image calls it, in a thread of his own if he likes.
+    """
 
     layer: str
     number: int
-    png: bytes
+    encode: Callable[[], bytes]
     record: dict[str, Any]
+
+    @cached_property
+    def png(self) -> bytes:
+        return self.encode()
+
+    def encoded(self) -> "Drawing":
+        """The same with the bytes alone, to be sent elsewhere."""
+        return replace(self, encode=partial(bytes, self.png))
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ def _drawn(
     return Drawing(
         chunk.layer,
         number,
-        picture.png(),
+        picture.png,
         {
             "filter": number,
             "key": chunk.keys[row],

@@ -15,11 +15,11 @@ from typing import Any
 
 from cnnviz.errors import OutputError, ShapeError
 from cnnviz.files import is_list, is_real, is_text, is_whole
-from cnnviz.galleries.costs import step_cost
 from cnnviz.galleries.wiring import Wiring
 from cnnviz.networks.layers import Layer, all_convolutions, layer_table
 from cnnviz.networks.network import Network
 from cnnviz.networks.provenance import describe, fingerprint_in
+from cnnviz.synthesis.costs import step_cost
 from cnnviz.synthesis.maximization import filter_job, recorded_layer
 from cnnviz.synthesis.settings import canvas
 

@@ -151,7 +151,7 @@ def _plan_layers(network: Network, request: Request) -> tuple[LayerPlan, ...]:
 def _draw(network: Network, chunk: Chunk) -> Advance:
     """A whole chunk as one advance."""
     parts = list(draw(network, chunk))
-    drawn = [picture for part in parts for picture in part.drawn]
+    drawn = [drawing.encoded() for part in parts for drawing in part.drawn]
     batches = [part.batch for part in parts if part.batch]
     return Advance(sum(p.done for p in parts), sum(p.more for p in parts), drawn, batches[-1] if batches else None)
 

@@ -48,6 +48,11 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of memory that a graphics card has of its own; None of other devices."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
 def halved(batch: int, error: BaseException) -> int:
     """Half of a batch that failed: what to go on with, if it was for want of memory.
 

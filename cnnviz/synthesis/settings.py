@@ -22,11 +22,12 @@ from cnnviz.errors import (
     path_of,
 )
 from cnnviz.networks.activations import Response, response
-from cnnviz.networks.devices import fast_dtype
+from cnnviz.networks.devices import fast_dtype, memory_of
 from cnnviz.networks.inputs import check_side
 from cnnviz.networks.network import Network, count_parameters
 from cnnviz.networks.receptive_fields import Field
 from cnnviz.pictures.reading import Picture
+from cnnviz.synthesis.costs import step_memory
 from cnnviz.synthesis.jobs import Job
 from cnnviz.synthesis.judgement import natural_images
 from cnnviz.synthesis.objectives import Objective
@@ -51,7 +52,8 @@ class Settings(TypedDict, total=False):
     steps: how many instead, 1 to 100,000.
     size: side, or (height, width), 1 to 4096 pixels; the network's own by default, and for the filters of a layer 1.3
         receptive fields, at least 64 pixels, at most the network's.
-    batch: images at a time, 1 to 1024. By default 64 on a GPU; on a processor 1, or 4 if the network has less than ten
+    batch: images at a time, 1 to 1024. By default 64 on a GPU, or as many as half its memory has room for; on a
+        processor 1, or 4 if the network has less than ten
         million weights. Every batch is filled up to that shape, so that an image is the same whatever is made with it;
         a single one then costs as much as a batch.
     precision: what the network computes in: "float32", "bfloat16", or "auto", the default: bfloat16 where the device
@@ -146,14 +148,14 @@ def prepare(
     steps = settings.get("steps")
     if steps is None:
         steps = recipe.steps[choose(settings.get("preset", "default"), recipe.steps, "preset")]
-    batch = settings.get("batch")
-    if batch is None:
-        batch = _batch(network)
     precision, tries = settings.get("precision", "auto"), settings.get("tries", TRIES)
     dtypes = {"auto": fast_dtype(network.device), "float32": torch.float32, "bfloat16": torch.bfloat16}
     dtype = dtypes[precision]
     if precision == "auto" and not _computes_in(dtype, network, objective, size):
         dtype = torch.float32
+    batch = settings.get("batch")
+    if batch is None:
+        batch = _batch(network, objective, size, dtype)
     references = settings.get("references")
     recorded = {
         "command": "maximize",
@@ -245,13 +247,28 @@ def _size_for(network: Network, field: Field | None) -> Size:
     return min(side, height), min(side, width)
 
 
-def _batch(network: Network) -> int:
-    """On a processor, only networks that leave it idle gain from several images at a time."""
+def _batch(network: Network, objective: Objective, size: Size, dtype: torch.dtype) -> int:
+    """On a processor, only networks that leave it idle gain from several images at a time.
+
+    On a GPU it depends on the memory that it has, not on what is free just now: another batch gives other pixels.
+    """
     if not network.independent:
         return 1
-    if network.device.type != "cpu":
-        return BATCH_ON_GPU
-    return BATCH_OF_SMALL if count_parameters(network) < SMALL else 1
+    if network.device.type == "cpu":
+        return BATCH_OF_SMALL if count_parameters(network) < SMALL else 1
+    memory = memory_of(network.device)
+    return BATCH_ON_GPU if memory is None else fitting(memory, step_memory(network, objective, size, dtype))
+
+
+def fitting(memory: int, image: int) -> int:
+    """The largest batch, a power of two up to `BATCH_ON_GPU`, of which half the memory of a GPU has room.
+
+    Args:
+        memory: of the GPU, in bytes.
+        image: bytes of activations of one image; with their gradients and room to work in it takes three times that.
+    """
+    room = memory // 2 // (3 * image)
+    return max(1, min(BATCH_ON_GPU, 2 ** (room.bit_length() - 1) if room else 1))
 
 
 @torch.no_grad()

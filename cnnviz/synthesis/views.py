@@ -22,6 +22,7 @@ from cnnviz.networks.arrangements import Arrangement, ChannelAxes
 from cnnviz.networks.fast_copies import fastest
 from cnnviz.networks.forward import as_rows
 from cnnviz.networks.network import Network, forward_pass
+from cnnviz.synthesis.fused_convolutions import fuse
 
 LOGITS = "(logits)"  # the name by which objectives ask for the network's output
 ACTIVATED = ":activated"  # ends the name by which they ask for a layer with the activation behind it
@@ -228,6 +229,7 @@ class Viewer:
         dtype: float32, or bfloat16 for more speed at three digits.
         elided: whether a convolution at the end is left out while only means of its channels are asked for.
         redirected: whether ReLUs that pass no gradient at all for an image pass one that would open them.
+        fused: whether convolutions run together with the ReLUs behind them where nobody looks in between.
 
     Raises:
         UnknownNameError, LayerError, ShapeError: if a layer is unknown, does not run, or the images do not fit.
@@ -242,6 +244,7 @@ class Viewer:
         dtype: torch.dtype = torch.float32,
         elided: bool = True,
         redirected: bool = False,
+        fused: bool = True,
     ) -> None:
         self.layers = sorted(layers)
         tried = partial(_tried, self.layers, images[:1].expand(2, -1, -1, -1))
@@ -255,6 +258,9 @@ class Viewer:
         if elided and not redirected:
             self._defer([*outputs.items()])
         self._kernels: Kernels = {}
+        followed = any(isinstance(point, Activated) and module_of(point) is not self._last for point in self._names)
+        if fused and not redirected and not followed:  # these look at each function on its own
+            fuse(self._network.module, network.device)
 
     def _defer(self, outputs: Sequence[tuple[Point, Any]]) -> None:
         """Leave the convolution out whose output, or what its activation makes of it, was known last."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 import cnnviz
 import cnnviz.networks.inputs
 from cnnviz.attribution.attribute import attribute
-from cnnviz.attribution.explainer import Target, explainer
+from cnnviz.attribution.explainer import MEMORY, Target, explainer
 from cnnviz.attribution.heatmaps import heat
 from cnnviz.attribution.methods import METHODS
 from cnnviz.attribution.suitability import able, structure_of
@@ -518,3 +518,24 @@ def test_superpixels_hold_together_what_is_alike() -> None:
     assert 8 <= len(patches.unique()) <= 16
     left, right = patches[:, :14].unique(), patches[:, 14:].unique()
     assert not set(left.tolist()) & set(right.tolist())
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"),
+    [("integrated-gradients", 6), ("occlusion", 6), ("feature-ablation", 2), ("lime", 5), ("kernel-shap", 5)],
+)
+def test_batches_fill_a_card(mini: Network, method: str, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the memory of a card, few passes: with a processor's, 10 to 34."""
+    monkeypatch.setitem(MEMORY, "cpu", MEMORY["cuda"])
+    calls: list[int] = []
+    plain = functional.conv2d
+
+    def counting(given: Tensor, weight: Tensor, *others: object) -> Tensor:
+        calls.extend([len(given)] if weight.shape[1] == 3 else [])
+        return plain(given, weight, *others)
+
+    monkeypatch.setattr(functional, "conv2d", counting)
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    attribute(mini, image, [CLASS], method=method)
+    assert 1 <= len(calls) <= passes
+    assert max(calls) >= 48

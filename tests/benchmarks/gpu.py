@@ -27,13 +27,13 @@ import cnnviz
 from cnnviz.attribution.methods import METHODS
 from cnnviz.errors import CnnvizError
 from cnnviz.galleries.building import building
-from cnnviz.galleries.costs import step_cost
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.plan import Request, estimate, make_plan
 from cnnviz.galleries.rates import measured_rates
 from cnnviz.galleries.store import Store
 from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.network import Network
+from cnnviz.synthesis.costs import step_cost
 from cnnviz.synthesis.maximization import filter_job
 
 ROWS = (("block5_conv3", 128), ("block3_conv1", 128), ("block5_conv3", 224), ("block1_conv2", 64))

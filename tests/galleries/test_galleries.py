@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import numpy as np
 import pytest
@@ -17,8 +19,7 @@ from torch import nn
 import cnnviz
 import cnnviz.networks.layers
 from cnnviz.errors import OutputError, ShapeError, UnknownNameError
-from cnnviz.galleries.building import build_gallery, building
-from cnnviz.galleries.costs import step_cost
+from cnnviz.galleries.building import _beside, build_gallery, building
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, estimate, make_plan, plan_layers
 from cnnviz.galleries.rates import measured_rates, with_zeros
@@ -27,6 +28,7 @@ from cnnviz.galleries.verification import check
 from cnnviz.galleries.wiring import Wiring
 from cnnviz.models import outline
 from cnnviz.networks.network import Network
+from cnnviz.synthesis.costs import step_cost, step_memory
 from cnnviz.synthesis.objectives import channel
 from cnnviz.web.gallery_site import write_site
 from tests.support.commands import Run
@@ -216,6 +218,57 @@ def test_a_step_costs_what_its_convolutions_cost_by_hand() -> None:
     plan = make_plan(network, Request(("2",), None, {"steps": 10, "size": 16, "seed": 0}))
     assert estimate(plan.layers).flops == 7 * 10 * 2 * (first + second // 7)  # of the last one, a filter's own channel
     assert estimate(plan.layers).pixels == 7 * 16 * 16 * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_keeps_the_maps_that_its_gradient_needs(dtype: torch.dtype) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 7, 3, padding=1), nn.ReLU())
+    network = cnnviz.wrap(module, name="two", input_size=32)
+    for layer, channels in (("1", 3 + 5), ("3", 3 + 5 + 7)):  # the image, and what each ReLU gives
+        kept = step_memory(network, channel(layer, [0]), (32, 32), dtype)
+        assert kept == pytest.approx(channels * 32 * 32 * dtype.itemsize, rel=0.01)
+
+
+def test_a_batch_is_written_while_the_next_one_is_drawn_and_errors_come_soon() -> None:
+    begun, free, written = Event(), Event(), list[int]()
+
+    def write(drawings: list[int]) -> None:
+        begun.set()
+        assert free.wait(10)
+        if drawings == [3]:
+            raise OutputError("the disk is full")
+        written.extend(drawings)
+
+    def until_it_is_full() -> None:
+        with _beside(write) as add:
+            add([1])
+            assert begun.wait(10)
+            assert not written
+            free.set()
+            for number in (2, 3, 4):
+                add([number])
+
+    with pytest.raises(OutputError, match="full"):
+        until_it_is_full()
+    assert written == [1, 2]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
+def test_what_is_drawn_is_written_whatever_interrupts(error: type[BaseException]) -> None:
+    written = list[int]()
+
+    def write(drawings: list[int]) -> None:
+        sleep(0.2)
+        written.extend(drawings)
+
+    def interrupted() -> None:
+        with _beside(write) as add:
+            add([1])
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert written == [1]
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -14,6 +14,7 @@ from cnnviz.errors import CnnvizError, ShapeError, UnknownNameError
 from cnnviz.networks.network import Network
 from cnnviz.objectives import channel
 from cnnviz.synthesis.maximization import class_job, filter_job, objective_job
+from cnnviz.synthesis.settings import fitting
 
 LAYER = "block1_conv1"
 SYNTHESES: dict[str, Callable[..., object]] = {
@@ -110,7 +111,19 @@ def test_numbers_of_other_libraries_are_numbers(mini: Network, number: Any) -> N
     assert synthesis.sheet().png()
 
 
-@pytest.mark.parametrize("size", [np.array([1.5, 2]), torch.rand(2), [3], "ab", np.array([[1, 2]])], ids=repr)
+@pytest.mark.parametrize(
+    "size", [np.array([1.5, 2]), torch.tensor([0.25, 0.5]), [3], "ab", np.array([[1, 2]])], ids=repr
+)
 def test_sizes_that_are_none(mini: Network, size: Any) -> None:
     with pytest.raises(ShapeError):
         cnnviz.filter_images(mini, "block1_conv1", 0, size=size)
+
+
+def test_a_batch_on_a_card_fits_into_half_its_memory() -> None:
+    gigabyte = 2**30
+    assert fitting(80 * gigabyte, 36_000_000) == 64  # VGG16 at 224 pixels in bfloat16
+    assert fitting(8 * gigabyte, 36_000_000) == 32
+    assert fitting(gigabyte, 36_000_000) == 4
+    assert fitting(gigabyte, 2 * gigabyte) == 1
+    for memory in (3 * gigabyte, 7 * gigabyte, 24 * gigabyte):
+        assert 3 * 36_000_000 * fitting(memory, 36_000_000) <= memory / 2
