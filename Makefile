@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEPTHS := block1_conv1,block2_conv1,block3_conv1,block4_conv2,block5_conv3
 DRAFT := --model vgg16 --preset draft
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: .venv/installed
 	@echo "1 of 4: feature maps of a cat at five depths of VGG16. The cat is recognizable in blocks 1 and 2, not in 4 and 5."
@@ -28,6 +28,10 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir gallery/manual . build/manual
+	@echo "The manual is in $(CURDIR)/build/manual; open index.html."
 
 bench: .venv/installed-bench
 	$(BIN)/python tests/benchmarks/startup.py

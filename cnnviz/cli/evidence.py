@@ -102,4 +102,5 @@ def evidence(
         for line in comparison.table().splitlines():
             echo(line)
         echo()
-        echo(f"{file}: {comparison.grids} grids of {cells[0]} x {cells[1]} images, {network.name}, {network.weights}")
+        shown = f"{comparison.grids} grid{'s' if comparison.grids > 1 else ''} of {cells[0]} x {cells[1]} images"
+        echo(f"{file}: {shown}, {network.name}, {network.weights}")

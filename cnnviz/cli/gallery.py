@@ -291,7 +291,7 @@ def verify(context: click.Context, out: Path, as_json: bool) -> None:
     else:
         for fault in faults:
             echo(f"{fault.kind}: {fault.file} ({fault.why})")
-        what = f"{len(faults)} faults" if faults else "nothing is wrong"
+        what = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}" if faults else "nothing is wrong"
         again = f"; `cnnviz gallery build {out}` and `examples` make it good" if faults else ""
         echo(f"{out}: {planned.count} filters in {len(planned.layers)} layers, {what}{again}", err=bool(faults))
     if faults:

@@ -6,6 +6,7 @@ all their images gives.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnviz.errors import LayerError, PictureError
+from cnnviz.networks.activations import AllSeen
 from cnnviz.networks.devices import MemoryLimit
 from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network, forward_pass
@@ -179,10 +181,13 @@ def _batches(network: Network, shard: Shard, excitation: Excitation) -> Iterator
 
 
 class _Peaks:
-    """The largest value of each map and where it is, taken while the network runs, so that no map is kept."""
+    """The largest value of each map and where it is, taken while the network runs, so that no map is kept.
+
+    It runs no further than the last of the layers, so that what is behind needs no weights.
+    """
 
     def __init__(self, network: Network, layers: Sequence[str]) -> None:
-        self.network = network.twin()
+        self.network, self.count = network.twin(), len(layers)
         self.peaks: dict[str, tuple[Tensor, Tensor, int]] = {}
         for layer in layers:
             self.network.layers[network.qualified(layer)].register_forward_hook(self._note(layer))
@@ -197,7 +202,7 @@ class _Peaks:
 
     def _shown(self, images: Tensor) -> dict[str, tuple[Tensor, Tensor, int]]:
         self.peaks = {}
-        with forward_pass(self.network, images):
+        with suppress(AllSeen), forward_pass(self.network, images):
             self.network(images.to(self.network.device))
         return {
             layer: (values.cpu(), positions.cpu(), width) for layer, (values, positions, width) in self.peaks.items()
@@ -210,5 +215,7 @@ class _Peaks:
                 if not values.isfinite().all():
                     raise LayerError(f"{layer} gives values that are not finite; look for NaN among the weights.")
                 self.peaks[layer] = values, positions, maps.shape[3]
+                if len(self.peaks) == self.count:
+                    raise AllSeen
 
         return note

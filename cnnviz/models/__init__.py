@@ -73,7 +73,6 @@ def outline(name: str, *, weights: str | Path | None = None, **own: Any) -> Netw
     """
     if ":" in name or name == builtin.NAME:
         return _built(name, weights, **own)
-    custom.check_named(name)
     _refuse(name, own)
     return zoo.outline(name, weights)
 
@@ -83,7 +82,6 @@ def _built(name: str, weights: str | Path | None, *, progress: bool = True, **ow
     if ":" in name:
         settings = dict.fromkeys(("input_size", "mean", "std", "labels", "outputs")) | own
         return custom.build(name, weights, **settings)
-    custom.check_named(name)
     if name == builtin.NAME:
         return builtin.build(weights)
     if name == vgg16.NAME and weights is None:
@@ -92,6 +90,13 @@ def _built(name: str, weights: str | Path | None, *, progress: bool = True, **ow
 
 
 def _refuse(name: str, own: Mapping[str, object]) -> None:
+    """Notice a file without a function or class, and settings of a network that has its own.
+
+    Raises:
+        ModelError: says what to do instead.
+    """
+    if ":" not in name:
+        custom.check_named(name)
     given = [key for key, value in own.items() if value is not None]
     if given and ":" not in name:
         raise ModelError(f"{name} brings its own {given[0].replace('_', ' ')}; it is for a network as file.py:factory.")

@@ -19,7 +19,7 @@ from cnnviz.networks.network import Network, as_network, check_logits, forward_p
 from cnnviz.networks.receptive_fields import Field, Fields
 
 
-class _AllSeen(BaseException):
+class AllSeen(BaseException):
     """Ends a forward pass once every layer asked for has run; no ``except Exception`` of a user's forward stops it."""
 
 
@@ -188,7 +188,7 @@ def capture(
         if point not in outputs:
             outputs[point] = value
             if len(outputs) == len(names):
-                raise _AllSeen
+                raise AllSeen
 
     following = Following(found, instead)
 
@@ -216,7 +216,7 @@ def capture(
 
     def stop(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         outputs[module] = arguments[0]
-        raise _AllSeen
+        raise AllSeen
 
     seen: Counter[nn.Module] = Counter()
     hooked = dict.fromkeys(map(module_of, names))
@@ -226,7 +226,7 @@ def capture(
         with following if followed or instead else nullcontext():
             network(images)
             following.end()
-    except _AllSeen:
+    except AllSeen:
         pass
     finally:
         for handle in handles:

@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 from cnnviz.errors import (
     FORWARD_ERRORS,
     CnnvizError,
+    LayerError,
     ModelError,
     ShapeError,
     UnknownNameError,
@@ -255,8 +256,14 @@ class Network(nn.Module):
 
         Raises:
             UnknownNameError: as `qualified`.
+            LayerError: if a second use of a layer is asked for: filters are those of the first one.
         """
         self._check_name(layer)
+        if split_use(layer.removesuffix(PRE))[1] > 1:
+            raise LayerError(
+                f"filters are visualized at the first use of a layer; instead of {layer!r}, name the convolution whose"
+                " output goes there."
+            )
         if layer.endswith(PRE) and as_listed(layer) not in self.names:  # any layer has something before
             own = self.filters_of(layer.removesuffix(PRE))
             return replace(own, name=own.plain + PRE)

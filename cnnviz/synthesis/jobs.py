@@ -145,9 +145,9 @@ class Job:
                 try:
                     judge = judge or Judge(self.network, self.objective, references, count, batch, self.dtype)
                     state = yield from self._batch(state, rows[:batch], batch, judge)
-                except _NotFiniteError:
+                except _NotFiniteError as error:
                     if self.dtype == torch.float32:
-                        raise
+                        raise LayerError(str(error)) from None
                     yield from replace(self, dtype=torch.float32).run()
                     return
                 except (RuntimeError, MemoryError) as error:

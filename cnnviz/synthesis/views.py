@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnviz.errors import LayerError, ShapeError
-from cnnviz.networks.activated import Activated, Activation, Call, Point, module_of
+from cnnviz.networks.activated import Activated, Activation, Call, Point, Use, module_of, point_of
 from cnnviz.networks.activations import capture
 from cnnviz.networks.arrangements import Arrangement, ChannelAxes
 from cnnviz.networks.fast_copies import fastest
 from cnnviz.networks.forward import as_rows
+from cnnviz.networks.layer_names import split_use
 from cnnviz.networks.network import Network, forward_pass
 from cnnviz.synthesis.fused_convolutions import fuse
 
@@ -268,7 +269,7 @@ class Viewer:
             return
         point, output = outputs[-1]
         module = module_of(point)
-        if not _plain(module) or any(module_of(other) is module for other, _ in outputs[:-1]):
+        if isinstance(point, Use) or not _plain(module) or any(module_of(other) is module for other, _ in outputs[:-1]):
             return
         if isinstance(output, Activation):
             channelwise = all(call.channel_by_channel for call in output.path)
@@ -333,8 +334,16 @@ def _plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
 def _point(network: Network, layer: str) -> Point:
     if layer == LOGITS:
         return network.module
-    module = network.layers[network.qualified(layer.removesuffix(ACTIVATED))]
-    return Activated(module) if layer.endswith(ACTIVATED) else module
+    name = layer.removesuffix(ACTIVATED)
+    module, use = network.layers[network.qualified(name)], split_use(name)[1]
+    if not layer.endswith(ACTIVATED):
+        return point_of(module, use)
+    if use > 1:
+        raise LayerError(
+            f"the activation behind {name!r} is not known, only that of a layer's first use; maximise it by a function"
+            f" of view[{name!r}]."
+        )
+    return Activated(module)
 
 
 @torch.no_grad()

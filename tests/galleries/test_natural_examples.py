@@ -19,7 +19,7 @@ from cnnviz.errors import OutputError, PictureError
 from cnnviz.features.crops import TILE, Place, cut_out
 from cnnviz.galleries.building import build_gallery
 from cnnviz.galleries.engines import InProcess
-from cnnviz.galleries.excitation import BINS, Tally
+from cnnviz.galleries.excitation import BINS, Shard, Tally, excite
 from cnnviz.galleries.natural_examples import find_examples
 from cnnviz.galleries.store import Store, read_lines
 from cnnviz.galleries.verification import check
@@ -112,6 +112,17 @@ def test_top_lists_histograms_and_places_are_those_of_brute_force(
     assert [example["picture"] for example in about["unreadable"]] == ["b/empty.jpg", "no.png"]
     assert about["pictures"] == COUNT - 2
     assert check(store.folder)[1] == []
+
+
+def test_nothing_runs_behind_the_last_of_the_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    network = cnnviz.load("vgg16")  # without its classifier, which nothing here needs
+    assert network.missing
+    shard = Shard(0, ((CAT.name, CAT.read_bytes()),))
+    found = excite(network, ["block1_conv1", "block1_conv2"], 2, shard)
+    maps = cnnviz.feature_maps(network, CAT, "block1_conv2")
+    torch.testing.assert_close(found.tallies["block1_conv2"].values[:, 0], maps.maximum[0])
+    assert set(found.tallies) == {"block1_conv1", "block1_conv2"}
 
 
 def test_a_box_holds_what_the_unit_depends_on_and_nothing_less(network: Network, photographs: Path) -> None:

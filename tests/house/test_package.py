@@ -1,4 +1,4 @@
-"""The wheel, installed alone, has all it needs; the README does what it says."""
+"""The wheel, installed alone, has all it needs; what is published beside it belongs to it."""
 
 import os
 import re
@@ -90,40 +90,10 @@ def test_the_wheel_alone_makes_the_first_picture(wheel: Path, tmp_path: Path) ->
     assert (tmp_path / "cat_vgg16-mini_featuremaps_block3_conv3.png").stat().st_size > 10_000
 
 
-def readme_blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-
-
-def test_the_readmes_python_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the built-in network at a smaller size, which takes a fifth of the time."""
-    network = cnnviz.load("vgg16-mini")
-    network.input_size = (48, 48)
-    monkeypatch.setattr(cnnviz, "load", lambda name: {"vgg16-mini": network}[name])
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(CAT, "cat.jpg")
-    code = "\n".join(readme_blocks("python"))
-    assert "feature_maps(" in code
-    exec(compile(code, "README.md", "exec"), {})
-    written = set(re.findall(r'save\("(.+?)"\)', code))
-    assert written == {path.name for path in tmp_path.iterdir()} - {"cat.jpg"}
-    assert "maps.png" in written
-
-
 def test_the_card_is_of_the_network_that_is_shipped() -> None:
     card = (ROOT / "gallery" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"| {builtin.SIDE} px | {builtin.describe()['top1']:.1f}% |" in card
     assert not re.search(r"^[A-Z]{3,}$", card, re.MULTILINE), "a place that is still to be filled"
-
-
-def test_the_readmes_files_and_commands_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (ROOT / target).exists(), target
-    from cnnviz.cli import cli
-
-    commands = set(re.findall(r"^cnnviz (\w+)", "\n".join(readme_blocks("sh")), re.MULTILINE))
-    assert "featuremaps" in commands
-    assert commands <= set(cli.commands)
 
 
 def test_the_gallery_is_of_the_network_that_is_shipped_and_whole(mini: Network) -> None:

@@ -14,7 +14,7 @@ from cnnviz.networks.network import Network
 from cnnviz.pictures.reading import read_picture
 from cnnviz.synthesis.judgement import references_for
 from cnnviz.synthesis.maximization import filter_job
-from cnnviz.synthesis.objectives import mean_activation
+from cnnviz.synthesis.objectives import channel, mean_activation
 from cnnviz.synthesis.patterns import patterns
 from cnnviz.synthesis.views import Viewer
 from tests.support.networks import SmallVGG
@@ -217,3 +217,30 @@ def test_a_plain_function_is_an_objective(mini: Network) -> None:
     assert (synthesis.scores > synthesis.starts).all()
     with pytest.raises(ShapeError, match="one score per image"):
         cnnviz.maximize(mini, lambda view: view.map("block2_conv1").mean())
+
+
+class Twice(nn.Module):
+    """One ReLU behind two convolutions, the second one used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.relu = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.relu(self.two(self.relu(self.two(self.relu(self.one(images))))))
+        return maps.mean((2, 3))
+
+
+@pytest.mark.parametrize("layer", ["two@2", "relu@2", "relu@3"])
+def test_a_later_use_of_a_layer_is_that_one_or_refused(layer: str) -> None:
+    torch.manual_seed(0)
+    network = cnnviz.wrap(Twice().eval(), name="twice", input_size=16)
+    images = torch.rand(2, 3, 16, 16)
+    expected = cnnviz.activations(network, images, layer)[layer][:, 1].mean((1, 2))
+    for objective in (channel(layer, 1), lambda view: view[layer][:, 1].mean((1, 2))):
+        (step,) = cnnviz.ascend(network, objective, images, steps=1)
+        torch.testing.assert_close(step.scores, expected)
+    with pytest.raises(LayerError, match="first use"):
+        cnnviz.filter_images(network, layer, 1, steps=1, size=16)
+    with pytest.raises(LayerError, match="first use"):
+        cnnviz.maximize(network, mean_activation(layer, 1), steps=1, size=16)
