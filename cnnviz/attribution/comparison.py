@@ -209,8 +209,8 @@ def _correlations(axes: "Axes", comparison: Comparison, names: list[str]) -> Non
     axes.set_title("Randomization check: correlation with the randomized network", fontsize=10)
     flat = ", flat maps left out" * any(comparison.methods[name].flat for name in names)
     axes.set_xlabel(
-        "randomized from this layer up; rank correlation of maps (fails: hardly changed)\n"
-        f"mean of {comparison.pictures} images{flat}"
+        f"randomized from this layer up; rank correlation of maps,\nmean of {comparison.pictures} images{flat};"
+        " fails: hardly changed"
     )
 
 

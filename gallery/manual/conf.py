@@ -60,8 +60,8 @@ def contents(index: str) -> str:
     trees = []
     for part in re.split(r"^## ", index, flags=re.MULTILINE)[1:]:
         caption = part.partition("\n")[0].strip()
-        pages = re.findall(r"^- \[[^\]]*\]\(([^)#:]+)\.md\)", part, re.MULTILINE)
-        pages = [f"/{page.removeprefix('../../')}" if page.startswith("../../") else page for page in pages]
+        links = re.findall(r"^- \[([^\]]*)\]\(([^)#:]+)\.md\)", part, re.MULTILINE)
+        pages = [f"{title} <{page.replace('../../', '/')}>" for title, page in links]
         if pages:
             trees.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```"]))
     return "\n\n".join(trees)

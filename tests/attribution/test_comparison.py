@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor, nn
 
@@ -183,6 +184,20 @@ def test_flat_maps_are_left_out_of_the_means_and_said() -> None:
     comparison = Comparison(network, {"saliency": compared}, grids=2, pictures=3)
     assert comparison.table().endswith("| 2 | 0.80 | flat |")
     assert comparison.sheet().pixels.std() > 0
+
+
+def test_no_text_of_the_chart_is_cut_off() -> None:
+    names = ["block5_conv2", "block4_conv2", "block3_conv3", "block2_conv2", "block1_conv1"]
+    compared = Compared(torch.full((3,), 0.5), {name: torch.tensor([0.7, math.nan]) for name in names})
+    network = cnnviz.wrap(nn.Conv2d(3, 1, 3), name="one", input_size=8)
+    methods = dict.fromkeys(["saliency", "lrp"], compared)
+    figure = Comparison(network, methods, grids=200, pictures=50).figure()
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    boxes = [text.get_window_extent() for text in texts]
+    assert len(boxes) > 20
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= figure.bbox.width
 
 
 def test_the_randomization_check_over_pictures_equals_the_one_of_each(mini: Network, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ SHOWN = [
     *(path for path in (ROOT / "cnnviz" / "web" / "templates").glob("*.html")),
     ROOT / "README.md",
     *(ROOT / "gallery").glob("*.md"),
+    *(ROOT / "gallery" / "manual").rglob("*.md"),
+    ROOT / "CONTRIBUTING.md",
     ROOT / "gallery" / "tour.ipynb",
 ]
 

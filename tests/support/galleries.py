@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def drawn(plan: Plan, layer: LayerPlan, number: int, picture: bytes | None = Non
         "curve": [-1.0, 0.5, 2.25],
         "inputs": weights,
     }
-    return Drawing(layer.layer, number, picture or png(number), record)
+    return Drawing(layer.layer, number, partial(bytes, picture or png(number)), record)
 
 
 def gallery(folder: Path, plan: Plan, missing: int = 5) -> Store:
