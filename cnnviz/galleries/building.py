@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from cnnviz.errors import OutputError, path_of, several, whole_number
@@ -39,7 +39,8 @@ def building(engine: Engine, store: Store, request: Request) -> Iterator[Progres
         work = list(chunks(plan, held))
         finished, done, total = sum(map(len, held.values())), 0, sum(chunk.cost for chunk in work)
         yield Progress(done, total, finished, plan.count)
-        with _beside(store.add) as add:
+        on_card = engine.network.device.type == "cuda"
+        with _encoded_beside(store.add) if on_card else nullcontext(store.add) as add:
             for advance in engine.draw(work):
                 if advance.drawn:
                     add(advance.drawn)
@@ -48,23 +49,26 @@ def building(engine: Engine, store: Store, request: Request) -> Iterator[Progres
 
 
 @contextmanager
-def _beside(work: Callable[[Sequence[Drawing]], None]) -> Iterator[Callable[[Sequence[Drawing]], None]]:
-    """Do some work in a thread beside what goes on, one call at a time and in order; all of it is done at the end.
-
-    What a call raises, the next one does, or the end.
-    """
+def _encoded_beside(add: Callable[[Sequence[Drawing]], None]) -> Iterator[Callable[[Sequence[Drawing]], None]]:
+    """Encode images in a thread while a graphics card goes on; they are added before the next ones, or at the end."""
     with ThreadPoolExecutor(1) as pool:
-        last: Future[None] | None = None
+        waiting: Future[list[Drawing]] | None = None
+
+        def flush() -> None:
+            nonlocal waiting
+            if waiting is not None:
+                drawings, waiting = waiting.result(), None
+                add(drawings)
 
         def begin(drawings: Sequence[Drawing]) -> None:
-            nonlocal last
-            if last is not None:
-                last.result()
-            last = pool.submit(work, drawings)
+            nonlocal waiting
+            flush()
+            waiting = pool.submit(lambda: [drawing.encoded() for drawing in drawings])
 
-        yield begin
-        if last is not None:
-            last.result()
+        try:
+            yield begin
+        finally:
+            flush()
 
 
 def _replanned(engine: Engine, store: Store, asked: Plan) -> Plan | None:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 from time import sleep
@@ -19,7 +19,8 @@ from torch import nn
 import cnnviz
 import cnnviz.networks.layers
 from cnnviz.errors import OutputError, ShapeError, UnknownNameError
-from cnnviz.galleries.building import _beside, build_gallery, building
+from cnnviz.galleries.building import _encoded_beside, build_gallery, building
+from cnnviz.galleries.drawing import Drawing
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, estimate, make_plan, plan_layers
 from cnnviz.galleries.rates import measured_rates, with_zeros
@@ -229,46 +230,53 @@ def test_a_step_keeps_the_maps_that_its_gradient_needs(dtype: torch.dtype) -> No
         assert kept == pytest.approx(channels * 32 * 32 * dtype.itemsize, rel=0.01)
 
 
-def test_a_batch_is_written_while_the_next_one_is_drawn_and_errors_come_soon() -> None:
-    begun, free, written = Event(), Event(), list[int]()
+def drawing(number: int, encode: Callable[[], bytes] = bytes) -> Drawing:
+    return Drawing("layer", number, encode, {})
 
-    def write(drawings: list[int]) -> None:
+
+def test_images_are_encoded_while_the_next_ones_are_drawn_and_added_in_order() -> None:
+    begun, free, added = Event(), Event(), list[int]()
+
+    def slow() -> bytes:
         begun.set()
         assert free.wait(10)
-        if drawings == [3]:
-            raise OutputError("the disk is full")
-        written.extend(drawings)
+        return b"png"
 
-    def until_it_is_full() -> None:
-        with _beside(write) as add:
-            add([1])
-            assert begun.wait(10)
-            assert not written
-            free.set()
-            for number in (2, 3, 4):
-                add([number])
+    with _encoded_beside(lambda drawings: added.extend(each.number for each in drawings)) as add:
+        add([drawing(1, slow)])
+        assert begun.wait(10)
+        assert not added
+        free.set()
+        add([drawing(2), drawing(3)])
+        assert added == [1]
+    assert added == [1, 2, 3]
 
-    with pytest.raises(OutputError, match="full"):
-        until_it_is_full()
-    assert written == [1, 2]
+
+def test_an_image_that_cannot_be_encoded_ends_the_build() -> None:
+    def fails() -> bytes:
+        raise OutputError("too large")
+
+    def build() -> None:
+        with _encoded_beside(lambda drawings: None) as add:
+            add([drawing(1, fails)])
+            add([drawing(2)])
+
+    with pytest.raises(OutputError, match="too large"):
+        build()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
-def test_what_is_drawn_is_written_whatever_interrupts(error: type[BaseException]) -> None:
-    written = list[int]()
-
-    def write(drawings: list[int]) -> None:
-        sleep(0.2)
-        written.extend(drawings)
+def test_what_is_drawn_is_added_whatever_interrupts(error: type[BaseException]) -> None:
+    added = list[int]()
 
     def interrupted() -> None:
-        with _beside(write) as add:
-            add([1])
+        with _encoded_beside(lambda drawings: added.extend(each.number for each in drawings)) as add:
+            add([drawing(1, lambda: sleep(0.2) or b"png")])
             raise error
 
     with pytest.raises(error):
         interrupted()
-    assert written == [1]
+    assert added == [1]
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -37,6 +37,8 @@ README, MANUAL, PHOTOS = ROOT / "README.md", ROOT / "gallery" / "manual", ROOT /
 PAGES = [README, *sorted(MANUAL.rglob("*.md"))]
 LINKING = sorted({*ROOT.glob("*.md"), *(ROOT / "gallery").glob("*.md"), *(ROOT / "gallery").glob("*/*.md"), *PAGES})
 
+WRITTEN = {name for page in PAGES for name in re.findall(r"^# (\w+)\.py$", page.read_text("utf-8"), re.MULTILINE)}
+
 # Never run: what prepares a machine, what serves until it is interrupted, what downloads.
 PREPARING = ("pip install", "make", "git clone", "eval")
 WAITING = ("app", "gallery serve", "weights")
@@ -273,6 +275,8 @@ def folder(tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(settings, "TRIES", 1)
     monkeypatch.chdir(tmp_path / "page")
     monkeypatch.syspath_prepend(tmp_path / "page")
+    for name in WRITTEN:  # other tests have files of the same names
+        monkeypatch.delitem(sys.modules, name, raising=False)
     before = set(sys.modules)
     with torch.random.fork_rng(devices=[]):
         yield tmp_path / "page"
