@@ -4,7 +4,6 @@ What a whole plan takes is in `cnnviz.galleries.plan`, and how fast a machine is
 """
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,6 @@ from cnnviz.networks.network import Network
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.parametrisations import Size
 from cnnviz.synthesis.views import Viewer
-
-Result = TypeVar("Result")
 
 
 def step_cost(network: Network, objective: Objective, size: Size) -> int:
@@ -53,11 +50,11 @@ def step_memory(network: Network, objective: Objective, size: Size, dtype: torch
 
 
 def _of_a_step(
-    network: Network, objective: Objective, size: Size, counted: Callable[[Callable[[], Tensor]], Result]
-) -> Result:
+    network: Network, objective: Objective, size: Size, counted: Callable[[Callable[[], Tensor]], int]
+) -> int:
     """What is counted of the score of one image, on shapes alone if the network can run on these."""
 
-    def on(network: Network) -> Result:
+    def on(network: Network) -> int:
         images = torch.full((1, network.channels, *size), 0.5, device=network.device, requires_grad=True)
         viewer = Viewer(network, objective.layers, images.detach(), fused=False)  # each operation is counted
         rows = torch.zeros(1, dtype=torch.long)

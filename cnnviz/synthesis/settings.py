@@ -53,9 +53,8 @@ class Settings(TypedDict, total=False):
     size: side, or (height, width), 1 to 4096 pixels; the network's own by default, and for the filters of a layer 1.3
         receptive fields, at least 64 pixels, at most the network's.
     batch: images at a time, 1 to 1024. By default 64 on a GPU, or as many as half its memory has room for; on a
-        processor 1, or 4 if the network has less than ten
-        million weights. Every batch is filled up to that shape, so that an image is the same whatever is made with it;
-        a single one then costs as much as a batch.
+        processor 1, or 4 if the network has less than ten million weights. Every batch is filled up to that shape, so
+        that an image is the same whatever is made with it; a single one then costs as much as a batch.
     precision: what the network computes in: "float32", "bfloat16", or "auto", the default: bfloat16 where the device
         multiplies in it, also on processors (AVX-512 BF16, AMX), and float32 elsewhere. Images are judged in float32.
         Other precisions, as other devices, give slightly different images.
