@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -160,30 +161,33 @@ def build(
 def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     """Estimate the cost of a build, without drawing anything or downloading weights.
 
-    Counted are the floating-point operations of all steps; the rate of this machine is measured by some steps of up to
-    sixteen of the layers, with zeros for weights. Judging images, and repeated attempts at filters that fail, are not
-    counted.
+    Counted are the floating-point operations of all steps. Measured are this machine's speed, by some steps and some
+    judging of up to sixteen of the layers with zeros for weights, and the time to start. Repeated attempts at filters
+    that fail are not counted.
 
     \b
     Example:
       cnnviz gallery plan --model vgg16 --layers all
     """
+    started = perf_counter()
     import torch
 
     from cnnviz.galleries.plan import estimate, plan_layers
-    from cnnviz.galleries.rates import measured_rates, with_zeros
+    from cnnviz.galleries.rates import measured_speeds, with_zeros
 
     network = with_zeros(chosen.outline(), torch.device(chosen.device_name()))
     layers = plan_layers(network, request)
+    start = perf_counter() - started
     whole, parts = estimate(layers), [estimate([layer]) for layer in layers]
-    rates = measured_rates(network, layers)
-    times = [part.flops / rate for part, rate in zip(parts, rates, strict=True)]
+    speeds = measured_speeds(network, layers)
+    times = [speed.seconds(layer) for speed, layer in zip(speeds, layers, strict=True)]
+    seconds = start + sum(times)
     if as_json:
         rows = [
-            {"layer": layer.layer} | vars(part) | {"flops_per_second": rate, "seconds": seconds}
-            for layer, part, rate, seconds in zip(layers, parts, rates, times, strict=True)
+            {"layer": layer.layer} | vars(part) | {"flops_per_second": speed.steps, "seconds": time}
+            for layer, part, speed, time in zip(layers, parts, speeds, times, strict=True)
         ]
-        say_json({"layers": rows} | vars(whole) | {"seconds": sum(times)})
+        say_json({"layers": rows} | vars(whole) | {"start_seconds": start, "seconds": seconds})
         return
     cells = [
         [
@@ -192,14 +196,14 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
             " x ".join(map(str, layer.settings["size"])),
             str(layer.settings["steps"]),
             f"{part.flops / 1e12:,.1f}",
-            _time(seconds),
+            _time(time),
         ]
-        for layer, part, seconds in zip(layers, parts, times, strict=True)
+        for layer, part, time in zip(layers, parts, times, strict=True)
     ]
     print_table(["layer", "filters", "size", "steps", "TFLOP", "time"], cells, right=5)
     echo(
         f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.0f} MB of images;"
-        f" about {_time(sum(times))} at the {whole.flops / sum(times) / 1e9:,.0f} GFLOP/s measured here"
+        f" about {_time(seconds)} on this machine, unless filters fail and are drawn again"
     )
 
 

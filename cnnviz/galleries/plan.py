@@ -195,12 +195,16 @@ def chunks(plan: Plan, done: Mapping[str, set[int]]) -> Iterator[Chunk]:
     """
     for layer in plan.layers:
         left = [number for number in layer.filters if number not in done.get(layer.layer, set())]
-        batch = int(layer.settings["batch"])
-        length = batch * math.ceil(LEAST_CHUNK / batch)
+        length = chunk_length(int(layer.settings["batch"]))
         for start in range(0, len(left), length):
             numbers = tuple(left[start : start + length])
             keys = tuple(plan.key(layer, number) for number in numbers)
             yield Chunk(layer.layer, numbers, layer.settings, keys, layer.flops)
+
+
+def chunk_length(batch: int) -> int:
+    """How many filters are drawn together at most, with so many images at a time."""
+    return batch * math.ceil(LEAST_CHUNK / batch)
 
 
 @dataclass(frozen=True)

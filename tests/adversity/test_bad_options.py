@@ -94,7 +94,7 @@ BEGINNINGS = (
     "cnnviz.synthesis.dreams._optimized",
     "cnnviz.attribution.explain.reference",
     "cnnviz.features.maps.maps_of_layers",
-    "cnnviz.galleries.rates.measured_rates",
+    "cnnviz.galleries.rates.measured_speeds",
     "cnnviz.web.server.server",
     "cnnviz.synthesis.jobs.Job.run",
     "cnnviz.web.report.predict",

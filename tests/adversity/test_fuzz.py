@@ -31,6 +31,7 @@ from cnnviz.errors import CnnvizError, ModelError, OutputError, UnknownNameError
 from cnnviz.files import parsed
 from cnnviz.galleries.building import build_gallery
 from cnnviz.galleries.plan import Plan
+from cnnviz.galleries.rates import Speed
 from cnnviz.galleries.store import Store, file_name
 from cnnviz.galleries.verification import check
 from cnnviz.networks.network import Network
@@ -101,7 +102,9 @@ def test_whatever_is_typed_ends_in_a_result_or_a_line(
     monkeypatch.setattr("cnnviz.models.outline", lambda *_, **__: network)
     monkeypatch.setattr("cnnviz.models.zoo.download", stop)
     monkeypatch.setattr("cnnviz.models.zoo.within_reach", lambda _: True)
-    monkeypatch.setattr("cnnviz.galleries.rates.measured_rates", lambda _, layers: [1e9] * len(layers))
+    monkeypatch.setattr(
+        "cnnviz.galleries.rates.measured_speeds", lambda _, layers: [Speed(1e9, 1e9, 1e9, 193)] * len(layers)
+    )
     monkeypatch.setattr(sys.modules["cnnviz.cli.app"], "_check_free", stop)
     result = CliRunner().invoke(cli, line)
     assert isinstance(result.exception, SystemExit | None), (line, result.exception)

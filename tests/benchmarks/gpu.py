@@ -29,7 +29,7 @@ from cnnviz.errors import CnnvizError
 from cnnviz.galleries.building import building
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.plan import Request, estimate, make_plan
-from cnnviz.galleries.rates import measured_rates
+from cnnviz.galleries.rates import measured_speeds
 from cnnviz.galleries.store import Store
 from cnnviz.networks.devices import fast_dtype
 from cnnviz.networks.network import Network
@@ -228,8 +228,8 @@ def gallery(bench: Bench, limit: float) -> None:
         else Request()
     )
     layers = make_plan(network, request).layers
-    rates = measured_rates(network, layers)
-    seconds = sum(estimate([layer]).flops / rate for layer, rate in zip(layers, rates, strict=True))
+    speeds = measured_speeds(network, layers)
+    seconds = sum(speed.seconds(layer) for speed, layer in zip(speeds, layers, strict=True))
     click.echo(f"plan: {estimate(layers).filters} filters, {seconds:.0f} s")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import cnnviz
 import cnnviz.networks.layers
@@ -23,14 +23,16 @@ from cnnviz.galleries.building import _encoded_beside, build_gallery, building
 from cnnviz.galleries.drawing import Drawing
 from cnnviz.galleries.engines import InProcess
 from cnnviz.galleries.plan import Plan, Request, chunks, estimate, make_plan, plan_layers
-from cnnviz.galleries.rates import measured_rates, with_zeros
+from cnnviz.galleries.rates import Speed, measured_speeds, with_zeros
 from cnnviz.galleries.store import Store, file_name
 from cnnviz.galleries.verification import check
 from cnnviz.galleries.wiring import Wiring
 from cnnviz.models import outline
 from cnnviz.networks.network import Network
 from cnnviz.synthesis.costs import step_cost, step_memory
+from cnnviz.synthesis.judgement import references_for
 from cnnviz.synthesis.objectives import channel
+from cnnviz.synthesis.views import View, Viewer
 from cnnviz.web.gallery_site import write_site
 from tests.support.commands import Run
 from tests.support.networks import SmallVGG
@@ -475,9 +477,10 @@ def test_status_and_plan_count(run: Run) -> None:
     }  # fmt: skip
     planned = json.loads(run("gallery", "plan", "--model", "vgg16", "--layers", "all", "--json").stdout)
     assert planned["filters"] == 4224
-    times = [row["flops"] / row["flops_per_second"] for row in planned["layers"]]
-    assert [row["seconds"] for row in planned["layers"]] == pytest.approx(times)
-    assert planned["seconds"] == pytest.approx(sum(times))
+    times = [row["seconds"] for row in planned["layers"]]
+    assert all(row["seconds"] > row["flops"] / row["flops_per_second"] for row in planned["layers"])
+    assert planned["start_seconds"] > 0
+    assert planned["seconds"] == pytest.approx(planned["start_seconds"] + sum(times))
     assert [row["filters"] for row in planned["layers"]] == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
 
 
@@ -486,7 +489,29 @@ def test_an_estimate_is_of_what_the_build_will_do(mini: Network) -> None:
     request, zeros = Request(("block3_conv1", "block5_conv1")), with_zeros(outline("vgg16-mini"), torch.device("cpu"))
     layers = plan_layers(zeros, request)
     assert [layer.settings for layer in layers] == [layer.settings for layer in plan_layers(mini, request)]
-    assert min(measured_rates(zeros, layers)) > 0
+    assert min(speed.seconds(layer) for speed, layer in zip(measured_speeds(zeros, layers), layers, strict=True)) > 0
+
+
+def test_an_estimate_counts_what_is_judged(mini: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images that the network is shown, with the way back or without it."""
+    shown, called = {True: 0, False: 0}, Viewer.__call__
+
+    def count(viewer: Viewer, images: Tensor, rows: Tensor) -> View:
+        shown[torch.is_grad_enabled()] += 0 if images.is_meta else len(images)
+        return called(viewer, images, rows)
+
+    monkeypatch.setattr(Viewer, "__call__", count)
+    settings = {"steps": 3, "size": 16, "batch": 4, "precision": "float32", "tries": 1}
+    request = Request(("block2_conv1",), tuple(range(20)), settings)
+    (layer,) = make_plan(mini, request).layers
+    references = len(references_for(3, (16, 16)).names)
+    for _ in building(InProcess(mini), Store(tmp_path / "g"), request):
+        pass
+    assert shown[True] == 20 * 3
+    assert shown[False] == 2 * references + 3 * 20
+    assert Speed(5, 3, 7, references).seconds(layer) == pytest.approx(
+        layer.flops * (20 * 3 / 5 + 2 * references / 3 / 2 + 3 * 20 / 7 / 2)
+    )
 
 
 def test_wrong_settings_are_refused(network: Network, tmp_path: Path) -> None:
