@@ -1,10 +1,10 @@
 """How fast this machine draws: steps and judging in some of a plan's layers, warm and in the batches of the build."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
-from statistics import median
 
 import torch
 
@@ -17,7 +17,8 @@ from cnnviz.synthesis.judgement import references_for
 from cnnviz.synthesis.maximization import filter_job, recorded_layer
 from cnnviz.synthesis.views import Viewer
 
-MEASURED, WARM, TIMED = 16, 1, 3  # layers at most, evenly spread; and steps of each
+MEASURED = 16  # layers at most, evenly spread
+WARM, TIMED, LONG = 1, 3, 0.3  # steps before the clock starts; steps, and seconds, that are measured at least
 EXACT_AGAIN = 0.5  # of the references, a tenth to two thirds where it was counted, score too near for bfloat16
 
 
@@ -69,7 +70,7 @@ def _speed(network: Network, layer: LayerPlan) -> Speed:
     name = recorded_layer(network, layer.layer, settings.pop("objective", None))
 
     def speed(batch: int) -> Speed:
-        own = settings | {"batch": batch, "steps": WARM + TIMED}
+        own = settings | {"batch": batch, "steps": max(int(settings["steps"]), WARM + TIMED)}
         job = filter_job(network, name, layer.filters[:batch], **own)
         steps = _seconds(network, job.unjudged())
         forward, precise = (_seconds(network, _passes(job, dtype)) for dtype in (job.dtype, torch.float32))
@@ -85,16 +86,20 @@ def _passes(job: Job, dtype: torch.dtype) -> Iterator[object]:
     images = torch.full((job.batch, job.network.channels, *job.size), 0.5, device=job.network.device)
     viewer = Viewer(job.network, job.objective.layers, images[:1], dtype=dtype, elided=False)
     rows = torch.zeros(job.batch, dtype=torch.long)
-    for _ in range(WARM + TIMED):
+    for _ in range(job.steps):
         yield job.objective.score(viewer(images, rows))
 
 
-def _seconds(network: Network, work: Iterable[object]) -> float:
-    """The median of how long each piece of work takes, the first ones left out."""
-    seconds, started = list[float](), time.perf_counter()
-    for _ in work:
-        if network.device.type == "cuda":
-            torch.cuda.synchronize(network.device)
-        seconds.append(time.perf_counter() - started)
-        started = time.perf_counter()
-    return median(seconds[WARM:])
+def _seconds(network: Network, work: Iterator[object]) -> float:
+    """How long a piece of work takes on average."""
+    count, started = 0, time.perf_counter()
+    with closing(work):  # type: ignore[type-var]  # it is a generator
+        for number, _ in enumerate(work):
+            if network.device.type == "cuda":
+                torch.cuda.synchronize(network.device)
+            count, seconds = number + 1 - WARM, time.perf_counter() - started
+            if count <= 0:
+                started = time.perf_counter()
+            elif count >= TIMED and seconds >= LONG:
+                break
+    return seconds / count
