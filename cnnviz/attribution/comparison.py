@@ -139,9 +139,10 @@ class Comparison:
         rows = [["method", "on the correct image", "grids", *layers]]
         rows.append(["---"] * len(rows[0]))
         for name, compared in self.methods.items():
-            share, within = ("-" if value is None else f"{value:.1%}" for value in (compared.share, compared.within))
+            share = "-" if compared.share is None else f"{compared.share:.1%}"
+            within = "" if compared.within is None else f" ± {compared.within:.1%}"
             means = ["flat" if value is None else f"{value:.2f}" for value in compared.means.values()]
-            rows.append([METHODS[name].title, f"{share} ± {within}", str(len(compared.shares)), *means])
+            rows.append([METHODS[name].title, f"{share}{within}", str(len(compared.shares)), *means])
         return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
     def sheet(self) -> Sheet:

@@ -359,7 +359,7 @@ def _summary(explanation: "Explanation", file: Path) -> list[str]:
     if inapplicable := _named(explanation, lambda attribution: bool(attribution.evidence.inapplicable)):
         lines.append(f"infidelity is not defined for a layer's maps: {inapplicable}")
     if flat:
-        lines.append(f"flat, since no pixel matters: {flat}")
+        lines.append(f"flat, no pixel above another: {flat}")
     left_out = [method.title for name, method in METHODS.items() if method.title not in titles]
     if len(titles) > 1 and explanation.settings["asked"] == ["all"] and left_out:
         lines.append(f"left out, since captum would be wrong about this network: {', '.join(left_out)}")

@@ -294,9 +294,13 @@ class Network(nn.Module):
     def listed(self, layer: str) -> str:
         """A layer's name as `cnnviz layers` spells it, with its use: "block4_conv2" of "conv4_2", "relu@2" of itself.
 
+        With ``:pre`` at its end it is spelt as the layer is, with that at its end.
+
         Raises:
             UnknownNameError: as `qualified`.
         """
+        if layer.endswith(PRE) and as_listed(layer) not in self.names:
+            return self.listed(layer.removesuffix(PRE)) + PRE
         return layer if self.qualified(layer) == split_use(layer)[0] else as_listed(layer)
 
     def layer_name(self, layer: str | nn.Module) -> str:

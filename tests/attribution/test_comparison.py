@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,9 @@ def test_flat_maps_are_left_out_of_the_means_and_said() -> None:
     assert not Compared(torch.tensor([0.5]), {"all": torch.tensor([nan])}).unmoved, "no number is no verdict"
     network = wrap(Colours(), name="colours", input_size=16, labels=["red", "green", "blue"])
     comparison = Comparison(network, {"saliency": compared}, grids=2, pictures=3)
-    assert comparison.table().endswith("| 2 | 0.80 | flat |")
+    assert comparison.table().endswith("| 60.0% ± 19.6% | 2 | 0.80 | flat |")
+    single = replace(comparison, methods={"saliency": Compared(torch.tensor([0.5]), {})})
+    assert "| 50.0% | 1 |" in single.table(), "a single grid has no interval"
     assert comparison.sheet().pixels.std() > 0
 
 

@@ -39,6 +39,15 @@ def test_filters_are_drawn_with_their_record(run: Run, mini: Network) -> None:
     np.testing.assert_array_equal(pixels(file), expected.sheet().pixels)
 
 
+def test_before_the_activation_in_networks_without_blocks_too(run: Run) -> None:
+    Path("plain.py").write_text(
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
+    )
+    own = ("--model", "plain.py:net", "--input-size", "16", "--steps", "2", "-o", "pre.png")
+    assert run("filters", "--layer", "0:pre", *own).exit_code == 0
+    assert read_record("pre.png")["settings"]["objective"] == "mean of 0:pre"
+
+
 def test_the_same_command_gives_the_same_pixels(run: Run) -> None:
     for name in ("a.png", "b.png"):
         assert run("filters", "--layer", "block3_conv1", "--filters", "5", *SHORT, "-o", name).exit_code == 0
