@@ -1,13 +1,15 @@
 """Numbers to colours: colour maps as tables, values and tensors as pixels. The only file that has palettes."""
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cnnviz.errors import UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Values = NDArray[np.float32]
 SIGNED, UNSIGNED, FEATURES = "RdBu_r", "inferno", "viridis"  # the last one is for maps, each in its own range
@@ -15,9 +17,9 @@ UNSEEN = 232  # grey
 Pixels = NDArray[np.uint8]
 
 
-def drawable(image: Tensor) -> Pixels:
+def drawable(image: "Tensor") -> Pixels:
     """(C, H, W) in [0, 1] as (H, W, 3), 0 to 255; grey if it has not three channels."""
-    values = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    values = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     return np.broadcast_to(values[..., : 3 if values.shape[2] >= 3 else 1], (*values.shape[:2], 3))
 
 

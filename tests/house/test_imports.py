@@ -90,6 +90,11 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert loaded_by(f"from cnnviz.cli import cli\ntry: cli({arguments!r})\nexcept SystemExit: pass") == set()
 
 
+def test_a_record_is_read_without_pytorch() -> None:
+    command = ["inspect", str(ROOT / "gallery" / "cat_block2_conv1.png")]
+    assert loaded_by(f"from cnnviz.cli import cli\ntry: cli({command!r})\nexcept SystemExit: pass") == {"numpy", "PIL"}
+
+
 NET = """
 from torch import nn
 
