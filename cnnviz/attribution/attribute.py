@@ -93,9 +93,9 @@ def attribute(
         passed: called with the number of images, each time the network sees some.
         options: the method's own; captum's ``n_steps`` and ``n_samples`` are understood.
 
-            - ``steps``: points on the path from the baseline to the image. integrated-gradients: 50, and for the
-              predicted class 100, 200 and 400 until the sum meets the difference of scores to 1 % (`cnnviz.explain`
-              takes 16 unless ``precise``); conductance: 50.
+            - ``steps``: points on the path from the baseline to the image. integrated-gradients: 50, then 100,
+              200 and 400 until the sum meets the difference of scores to 1 % (`cnnviz.explain` takes 16 unless
+              ``precise``); conductance: 50.
             - ``samples``: smoothgrad, smoothgrad-squared and vargrad: 50 noisy images; gradient-shap: 20; lime and
               kernel-shap: 200 images without some of the superpixels.
             - ``noise``: standard deviation of the noise, as a fraction of the normalised image's range (maximum -
@@ -162,7 +162,6 @@ def attribute(
             patches=partial(_patches, image),
             layer=None if looked_at is None else _hooked(twin, looked_at, ready.structure),
             batch=1,
-            predicted=partial(_is_predicted, ready, image, target),
             options=settings,
         )
         with _captum(ready, chosen, image), quiet(), torch.enable_grad():
@@ -313,7 +312,3 @@ def check_targets(network: Network, targets: Sequence[Target], classes: int) -> 
 
 def _patches(image: Tensor, count: int) -> Tensor:
     return superpixels(image[0], count).to(image.device)
-
-
-def _is_predicted(ready: Explainer, image: Tensor, target: Target) -> bool:
-    return target.versus is None and int(ready.logits(image).argmax()) == target.index

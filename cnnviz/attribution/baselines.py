@@ -61,7 +61,8 @@ def baseline_for(network: Network, images: Tensor, baseline: str | Path | Tensor
             given, wanted = (" x ".join(map(str, tensor.shape)) for tensor in (baseline, images))
             raise ShapeError(f"a baseline of shape {given} does not fit images of {wanted}.") from None
     if baseline == "mean":
-        return network.mean.to(images).expand_as(images), "dataset mean colour"
+        called = "dataset mean colour" if network.mean.any() else "black"  # the mean of a network whose mean is unknown
+        return network.mean.to(images).expand_as(images), called
     if baseline in ("black", "white"):
         return torch.full_like(images, float(baseline == "white")), str(baseline)
     if baseline == "blur":

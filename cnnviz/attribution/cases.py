@@ -19,7 +19,6 @@ class Case:
         patches: gives (H, W), int64: for each pixel the number of its patch; so many patches as asked for.
         layer: the module that methods of a layer look at.
         batch: images the network sees at a time.
-        predicted: whether the score is the logit of the class that the network finds most probable.
         options: the method's, by name.
     """
 
@@ -29,5 +28,4 @@ class Case:
     patches: "Callable[[int], Tensor]"
     layer: "nn.Module | None"
     batch: int
-    predicted: "Callable[[], bool]"
     options: Mapping[str, Any]

@@ -20,7 +20,7 @@ from cnnviz.attribution.attribute import attribute, check_methods
 from cnnviz.attribution.evidence import mean_of, sanity, unmoved
 from cnnviz.attribution.explainer import explainer
 from cnnviz.attribution.heatmaps import heat
-from cnnviz.attribution.methods import METHODS, methods_named
+from cnnviz.attribution.methods import METHODS, fixed_options, methods_named
 from cnnviz.attribution.pointing_game import (
     CELLS,
     CONFIDENCE,
@@ -312,5 +312,5 @@ def _randomized(
 def _map(method: str, example: Example, seed: int, network: Network) -> Tensor:
     """(H, W) of one example."""
     image = example.image.to(network.device)
-    values = attribute(network, image, example.index, method=method, seed=seed)
+    values = attribute(network, image, example.index, method=method, seed=seed, **fixed_options(method))
     return heat(values, method, image.shape[2:])[0].cpu()

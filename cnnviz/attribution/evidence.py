@@ -76,7 +76,6 @@ def contributions(
         patches=lambda count: superpixels(image[0], count),
         layer=None,
         batch=REGIONS,
-        predicted=lambda: False,
         options=options,
     )
     sums = method.regions(case)  # what removing a region takes from the sum of all is the region's own sum

@@ -40,6 +40,7 @@ from cnnviz.attribution.methods import (
     METHODS,
     Method,
     by_own_names,
+    fixed_options,
     methods_named,
     quick_options,
     settings_of,
@@ -184,7 +185,8 @@ def explain(
         )
         tell(f"evidence for {METHODS[name].title}", (number + 1) / len(pairs))
         attributions.append(_with_evidence(attribution, given, partial(method, network)))
-        map_makers.append(partial(_map, method, name, image))
+        fixed = partial(method, **(fixed_options(name) | own[name]))
+        map_makers.append(partial(_map, fixed, name, image))
     if "sanity" in checks:
         correlations = sanity(network, [attribution.heat for attribution in attributions], map_makers, seed, tell)
         for row, attribution in enumerate(attributions):

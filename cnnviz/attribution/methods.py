@@ -20,7 +20,7 @@ from cnnviz.errors import ShapeError, UnknownNameError, choose, several
 if TYPE_CHECKING:
     from torch import Tensor
 
-COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it for the predicted class
+COMPLETE_TO = 0.01  # of the difference of scores: how far integrated gradients may miss it
 STEPS = (50, 100, 200, 400)  # of integrated gradients, until it is complete
 QUICK_STEPS = 16  # of integrated gradients, for a look
 CAPTUMS_OPTIONS = {"n_steps": "steps", "n_samples": "samples"}  # for people who know captum
@@ -42,12 +42,12 @@ def input_x_gradient(case: Case) -> "Tensor":
 
 
 def integrated_gradients(case: Case) -> "Tensor":
-    """For the predicted class and without a number of steps, as many as make it complete to 1 %, at most 400."""
+    """Without a number of steps, as many as make it complete to 1 %, at most 400."""
     from captum.attr import IntegratedGradients
 
     integrated = IntegratedGradients(case.model)
     given = case.options["steps"]
-    attempts = [int(given)] if given else list(STEPS if case.predicted() else STEPS[:1])
+    attempts = [int(given)] if given else list(STEPS)
     for steps in attempts:
         values, missed = integrated.attribute(
             case.inputs,
@@ -260,6 +260,7 @@ class Option:
         least, most: what it can be.
         whole: whether it is a whole number.
         quick: what `cnnviz.explain` takes where it need not be precise; None for the default.
+        first: what a method tries first where it goes on until the result is good; None for the default.
     """
 
     default: float | None
@@ -267,6 +268,7 @@ class Option:
     most: float = 100_000
     whole: bool = True
     quick: float | None = None
+    first: float | None = None
 
     def check(self, name: str, value: float | None) -> None:
         """Notice a number that it cannot be.
@@ -284,8 +286,9 @@ class Option:
             raise ShapeError(f"{name} can be {self.most} at most, not {value:g}.")
 
 
-def _steps(default: int | None, quick: int | None = None) -> Option:
-    return Option(default, most=4096, quick=quick)  # captum weighs steps by a matrix of that many rows and columns
+def _steps(default: int | None, quick: int | None = None, first: int | None = None) -> Option:
+    """captum weighs steps by a matrix of that many rows and columns."""
+    return Option(default, most=4096, quick=quick, first=first)
 
 
 def _share(default: float) -> Option:
@@ -350,7 +353,7 @@ METHODS: dict[str, Method] = {
         "dozens of passes",
         integrated_gradients,
         True,
-        {"steps": _steps(None, QUICK_STEPS)},
+        {"steps": _steps(None, QUICK_STEPS, STEPS[0])},
         baseline=True,
         complete=True,
     ),
@@ -530,6 +533,11 @@ def settings_of(name: str, options: Mapping[str, float | None]) -> dict[str, flo
 def quick_options(name: str) -> dict[str, float | None]:
     """Options with which a method takes less time than by default."""
     return {option: each.quick for option, each in METHODS[name].options.items() if each.quick is not None}
+
+
+def fixed_options(name: str) -> dict[str, Any]:
+    """Options with which a method takes the same time for every class and network, however good the result."""
+    return {option: each.first for option, each in METHODS[name].options.items() if each.first is not None}
 
 
 def share_out(options: Mapping[str, float | None], methods: Sequence[str]) -> dict[str, dict[str, float | None]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.explainer import Explainer, explainer
 from cnnviz.attribution.heatmaps import heat
-from cnnviz.attribution.methods import METHODS
+from cnnviz.attribution.methods import METHODS, fixed_options
 from cnnviz.errors import PictureError, ShapeError
 from cnnviz.networks.inputs import show
 from cnnviz.networks.network import Network
@@ -147,7 +147,8 @@ def pointing_game(
         for place, name in enumerate(methods):
             if watch:
                 watch(f"a grid of images, {METHODS[name].title}", (number + place / len(methods)) / len(grids))
-            values = attribute(network, image.to(network.device), grid[asked].index, method=name, seed=seed)
+            options = fixed_options(name)
+            values = attribute(network, image.to(network.device), grid[asked].index, method=name, seed=seed, **options)
             positive = heat(values, name, image.shape[2:])[0].cpu().double().clamp(min=0)
             row, column = divmod(asked, cells[1])
             own = positive.tensor_split(cells[0], 0)[row].tensor_split(cells[1], 1)[column]

@@ -140,7 +140,7 @@ def _cells(row: "Layer") -> list[str]:
         row.name,
         row.alias,
         row.kind,
-        _sides(row.kernel),
+        _kernel(row),
         _sides(row.stride),
         _sides(row.padding),
         " x ".join(map(str, row.output)) or "not run",
@@ -148,6 +148,12 @@ def _cells(row: "Layer") -> list[str]:
         _sides(row.receptive_field, unknown="?" if row.output else ""),
         _sides(row.step, unknown="?" if row.output else ""),
     ]
+
+
+def _kernel(row: "Layer") -> str:
+    dilation = f", dilation {_sides(row.dilation)}" if row.dilation else ""
+    groups = f", {row.groups} groups" if row.groups > 1 else ""
+    return f"{_sides(row.kernel)}{dilation}{groups}"
 
 
 def _sides(pair: Sequence[float] | None, unknown: str = "") -> str:

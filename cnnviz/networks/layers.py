@@ -34,6 +34,8 @@ class Layer:
         step: (height, width) in input pixels between neighbouring outputs, likewise.
         start: (row, column) of the input pixel at which the first output's receptive field begins, negative where that
             is beyond the border, likewise.
+        dilation: (height, width) in positions, between neighbours of a kernel; None where they are next to each other.
+        groups: into which a convolution divides its channels.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Layer:
     receptive_field: tuple[float, float] | None
     step: tuple[float, float] | None
     start: tuple[float, float] | None
+    dilation: tuple[int, int] | None = None
+    groups: int = 1
 
 
 def layer_table(network: nn.Module, input_size: tuple[int, int] | None = None) -> list[Layer]:
@@ -188,6 +192,7 @@ def _is_row(part: nn.Module) -> bool:
 
 
 def _row(name: LayerName, module: nn.Module, parameters: int, output: tuple[int, ...], field: Field | None) -> Layer:
+    dilation = _pair(getattr(module, "dilation", None))
     return Layer(
         name=name.module,
         alias=name.name if name.name != name.module else "",
@@ -200,6 +205,8 @@ def _row(name: LayerName, module: nn.Module, parameters: int, output: tuple[int,
         receptive_field=(field.spans[0].size, field.spans[1].size) if field else None,
         step=(field.spans[0].step, field.spans[1].step) if field else None,
         start=(field.spans[0].low, field.spans[1].low) if field else None,
+        dilation=None if dilation == (1, 1) else dilation,
+        groups=module.groups if isinstance(module, nn.Conv2d) else 1,
     )
 
 

@@ -288,7 +288,8 @@ class Network(nn.Module):
             return known.module
         hint = did_you_mean(layer, self.layers)
         raise UnknownNameError(
-            f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers`, or network.layers in Python, lists them."
+            f"{self.name} has no layer named {layer!r}{hint} `cnnviz layers` for the same --model, or network.layers in"
+            " Python, lists them."
         )
 
     def listed(self, layer: str) -> str:

@@ -77,7 +77,8 @@ def class_index(network: Network, name: str | int) -> int:
             raise UnknownNameError(f"{name!r} may be {listed}{more}; give the number of the class you mean.")
     hint = did_you_mean(text, [synonym for names in synonyms.values() for synonym in names], cutoff=CLOSE)
     raise UnknownNameError(
-        f"{network.name} knows no class {name!r}{hint} `cnnviz classes` lists its {len(network.labels)} classes."
+        f"{network.name} knows no class {name!r}{hint} `cnnviz classes` for the same --model lists its"
+        f" {len(network.labels)} classes."
     )
 
 

@@ -21,7 +21,7 @@ from cnnviz.networks.network import Network
 from cnnviz.networks.progress import Progress
 from cnnviz.pictures.reading import Picture
 from cnnviz.synthesis.ascent import Augmentation, Step, ascend
-from cnnviz.synthesis.judgement import Judge, Judgement, as_shown, references_for
+from cnnviz.synthesis.judgement import ROUNDING, Judge, Judgement, as_shown, references_for
 from cnnviz.synthesis.objectives import Objective
 from cnnviz.synthesis.parametrisations import Parametrisation, Size
 from cnnviz.synthesis.recipes import Recipe
@@ -67,6 +67,11 @@ class SynthesizedImage:
     def ok(self) -> bool:
         """Whether it succeeded, so that it is not made again."""
         return self.judgement.status == "ok"
+
+    @property
+    def improved(self) -> bool:
+        """Whether it scores more than before the first step, beyond rounding."""
+        return self.judgement.score > self.start + ROUNDING * abs(self.start)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,12 +111,18 @@ def _lines(synthesis: "Synthesis") -> list[str]:
 
 
 def _failures(images: Sequence[SynthesizedImage]) -> list[str]:
-    """What has beaten images, and which fire nowhere."""
-    weak = [image for image in images if image.judgement.status == "weak"]
-    dead = [image.label for image in images if image.judgement.status == "dead"]
-    beaten = [f"{image.label} ({image.judgement.best}: {image.judgement.best_score:.3g})" for image in weak]
-    lines = [f"weak, something scores higher: {_listed(beaten)}"] if weak else []
-    return [*lines, f"dead, not activated by its image: {_listed(dead)}"] if dead else lines
+    """What has beaten images, which fire nowhere, and which are what they were before the first step."""
+    judged = [(image.label, image.judgement) for image in images]
+    beaten = [
+        f"{label} (score {found.score:.3g}; {found.best}: {found.best_score:.3g})"
+        for label, found in judged
+        if found.status == "weak"
+    ]
+    dead = [label for label, found in judged if found.status == "dead"]
+    lines = [f"weak, something scores higher: {_listed(beaten)}"] if beaten else []
+    lines += [f"dead, not activated by its image: {_listed(dead)}"] if dead else []
+    same = [image.label for image in images if image.ok and not image.improved]
+    return [*lines, f"as it began, for no step improved it: {_listed(same)}"] if same else lines
 
 
 def _listed(texts: Sequence[str]) -> str:

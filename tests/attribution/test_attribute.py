@@ -16,7 +16,7 @@ import cnnviz.networks.inputs
 from cnnviz.attribution.attribute import attribute
 from cnnviz.attribution.explainer import MEMORY, Target, explainer
 from cnnviz.attribution.heatmaps import heat
-from cnnviz.attribution.methods import METHODS
+from cnnviz.attribution.methods import METHODS, fixed_options
 from cnnviz.attribution.suitability import able, structure_of
 from cnnviz.attribution.superpixels import superpixels
 from cnnviz.errors import CnnvizError, LayerError, ModelError, ShapeError, UnknownNameError
@@ -252,8 +252,12 @@ def test_integrated_gradients_take_steps_until_they_are_complete(mini: Network, 
     assert sum(steps) > 50 + 100, "50 steps miss it by more than 1 %"
     assert values.sum().item() == pytest.approx(Bumpy.HEIGHT, rel=0.01)
     steps.clear()
-    attribute(bumpy, torch.ones(1, 3, 8, 8), 0, passed=steps.append)
-    assert sum(steps) <= 54, "it is not the predicted class"
+    against = attribute(bumpy, torch.ones(1, 3, 8, 8), Target(0, versus=1), passed=steps.append)
+    assert against.sum().item() == pytest.approx(-Bumpy.HEIGHT, rel=0.01), "of any class, and of a difference"
+    assert sum(steps) > 50 + 100
+    steps.clear()
+    attribute(bumpy, torch.ones(1, 3, 8, 8), 1, passed=steps.append, **fixed_options("integrated-gradients"))
+    assert sum(steps) <= 54, "comparisons take the same number for all"
     few: list[int] = []
     attribute(mini, image, index, method="integrated-gradients", steps=20, passed=few.append)
     assert 20 <= sum(few) <= 24
@@ -536,6 +540,6 @@ def test_batches_fill_a_card(mini: Network, method: str, passes: int, monkeypatc
 
     monkeypatch.setattr(functional, "conv2d", counting)
     image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    attribute(mini, image, [CLASS], method=method)
+    attribute(mini, image, [CLASS], method=method, **fixed_options(method))
     assert 1 <= len(calls) <= passes
     assert max(calls) >= 48

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.transforms.functional import gaussian_blur
 
 from cnnviz.attribution.baselines import BLUR, baseline_for
@@ -22,6 +23,12 @@ def test_colours_are_the_same_everywhere(mini: Network) -> None:
     for name, values in (("black", torch.zeros(3)), ("white", torch.ones(3)), ("mean", mini.mean.flatten())):
         baseline, _ = baseline_for(mini, given, name)
         torch.testing.assert_close(baseline, values.view(1, 3, 1, 1).expand_as(given), rtol=0, atol=0)
+
+
+def test_an_unknown_mean_is_called_what_it_is(mini: Network) -> None:
+    unknown = wrap(nn.Sequential(nn.Conv2d(3, 2, 3)), name="net", input_size=(40, 60))
+    assert baseline_for(unknown, images(), "mean")[1] == "black"
+    assert baseline_for(mini, images(), "mean")[1] == "dataset mean colour"
 
 
 def test_a_blur_is_torchvisions_over_a_share_of_the_short_side(mini: Network) -> None:

@@ -72,7 +72,6 @@ def directly(module: nn.Module, method: str) -> Tensor:
         patches=partial(superpixels, shown[0]),
         layer=module.features[29],  # type: ignore[union-attr, index]
         batch=1 if method in ONE_BY_ONE else AT_ONCE,
-        predicted=lambda: False,
         options=settings_of(method, OPTIONS.get(method, {})),
     )
     return METHODS[method].run(case)

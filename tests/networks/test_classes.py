@@ -58,7 +58,8 @@ def test_unknown_classes_name_close_ones(mini: Network) -> None:
 
 
 def test_only_close_spellings_of_a_class_are_suggested(mini: Network) -> None:
-    with pytest.raises(UnknownNameError, match=r"no class 'volcano'. `cnnviz classes` lists its 200 classes.$"):
+    lists = "`cnnviz classes` for the same --model lists its 200 classes"
+    with pytest.raises(UnknownNameError, match=rf"no class 'volcano'. {lists}.$"):
         class_index(mini, "volcano")
     with pytest.raises(UnknownNameError, match=r"no class 'tiger'. `cnnviz classes`"):
         class_index(mini, "tiger")

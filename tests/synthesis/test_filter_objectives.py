@@ -16,6 +16,7 @@ from cnnviz.synthesis.judgement import references_for
 from cnnviz.synthesis.maximization import filter_job
 from cnnviz.synthesis.objectives import channel, mean_activation
 from cnnviz.synthesis.patterns import patterns
+from cnnviz.synthesis.results import Synthesis
 from cnnviz.synthesis.views import Viewer
 from tests.support.networks import SmallVGG
 
@@ -25,6 +26,11 @@ def filters(*kernels: Tensor, bias: float = 0.0) -> Network:
     module = nn.Sequential(nn.Conv2d(3, len(kernels), kernels[0].shape[1], padding=1), nn.ReLU())
     module[0].weight.data, module[0].bias.data = torch.stack(kernels), torch.full((len(kernels),), bias)
     return cnnviz.wrap(module, name="built", input_size=48)
+
+
+def lines_of(synthesis: Synthesis) -> str:
+    """The text of a sheet's header."""
+    return "\n".join(text.get_text() for text in synthesis.figure().axes[0].texts)
 
 
 def edge(angle: int) -> Tensor:
@@ -163,8 +169,18 @@ def test_an_image_that_a_pattern_beats_begins_from_it_and_says_so() -> None:
     scores = network.module(references.images)[:, 0, 1:-1, 1:-1].mean((1, 2))
     assert rows[0]["best reference's score"] == pytest.approx(scores.max().item(), rel=1e-5)
     assert rows[0]["best reference"] == references.names[int(scores.argmax())]
+    text = lines_of(slow)
+    assert f"0 (score {slow.scores[0]:.3g}; {rows[0]['best reference']}: {scores.max():.3g})" in text
     again = cnnviz.filter_images(network, "0", [0, 1], recipe="soft", steps=1, tries=2, batch=2)
     assert (again.scores > 4 * slow.scores).all()
+    assert "as it began" not in lines_of(slow)
+
+
+def test_an_image_that_no_step_improves_is_said_to_be_as_it_began() -> None:
+    """White is the best there is for a filter that adds up all colours."""
+    network = filters(torch.full((3, 3, 3), 0.1))
+    drawn = cnnviz.filter_images(network, "0", [0], recipe="early", steps=3, tries=1)
+    assert "as it began, for no step improved it: 0" in lines_of(drawn)
 
 
 def test_images_of_a_filter_that_responds_to_two_things_show_both() -> None:
