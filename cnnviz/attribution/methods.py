@@ -380,7 +380,7 @@ METHODS: dict[str, Method] = {
         "Score-CAM", "Wang et al. 2020", "hundreds of passes", score_cam, False, baseline=True, layer=True, cam=True
     ),
     "eigen-cam": Method(
-        "Eigen-CAM, of no class", "Muhammad and Yeasin 2020", "one pass", eigen_cam, False, layer=True, cam=True
+        "Eigen-CAM (of no class)", "Muhammad and Yeasin 2020", "one pass", eigen_cam, False, layer=True, cam=True
     ),
     "guided-grad-cam": Method(
         "guided Grad-CAM",

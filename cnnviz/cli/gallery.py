@@ -202,7 +202,7 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     ]
     print_table(["layer", "filters", "size", "steps", "TFLOP", "time"], cells, right=5)
     echo(
-        f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.0f} MB of images;"
+        f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.1f} MB of images;"
         f" about {_time(seconds)} on this machine, unless filters fail and are drawn again"
     )
 
