@@ -9,7 +9,7 @@ from cnnviz.cli.commands import command
 from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import Target, named
 from cnnviz.cli.progress import waiting
-from cnnviz.cli.terminal import echo, say_json
+from cnnviz.cli.terminal import counted, echo, say_json
 from cnnviz.cli.values import Finite
 
 
@@ -102,5 +102,5 @@ def evidence(
         for line in comparison.table().splitlines():
             echo(line)
         echo()
-        shown = f"{comparison.grids} grid{'s' if comparison.grids > 1 else ''} of {cells[0]} x {cells[1]} images"
+        shown = f"{counted(comparison.grids, 'grid')} of {cells[0]} x {cells[1]} images"
         echo(f"{file}: {shown}, {network.name}, {network.weights}")

@@ -11,7 +11,7 @@ from cnnviz.cli import completion, options
 from cnnviz.cli.commands import Group
 from cnnviz.cli.options import Chosen
 from cnnviz.cli.progress import bar, waiting
-from cnnviz.cli.terminal import echo, print_table, say_json
+from cnnviz.cli.terminal import counted, echo, print_table, say_json
 from cnnviz.cli.values import Finite, filters_or_all
 from cnnviz.errors import fault_of_machine
 
@@ -151,7 +151,8 @@ def build(
         rows = _rows(store)
         counts = {state: sum(row[state] for row in rows) for state in STATES}
         listed = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-        echo(f"{out}: {store.planned().count} filters, {listed}; `cnnviz gallery site {out}` makes pages of them")
+        held = counted(store.planned().count, "filter")
+        echo(f"{out}: {held}, {listed}; `cnnviz gallery site {out}` makes pages of them")
 
 
 @gallery.command()
@@ -202,7 +203,8 @@ def plan(request: "Request", chosen: Chosen, as_json: bool) -> None:
     ]
     print_table(["layer", "filters", "size", "steps", "TFLOP", "time"], cells, right=5)
     echo(
-        f"{whole.filters} filters, {whole.flops / 1e12:,.1f} TFLOP, at most {whole.pixels / 1e6:,.1f} MB of images;"
+        f"{counted(whole.filters, 'filter')}, {whole.flops / 1e12:,.1f} TFLOP,"
+        f" at most {whole.pixels / 1e6:,.1f} MB of images;"
         f" about {_time(seconds)} on this machine, unless filters fail and are drawn again"
     )
 
@@ -250,7 +252,7 @@ def examples(
     if not quiet:
         unusable = progress.done - progress.finished if progress else 0
         skipped = f", {unusable} could not be used" if unusable else ""
-        read = f"{progress.finished} images{skipped}" if progress else "nothing new"
+        read = f"{counted(progress.finished, 'image')}{skipped}" if progress else "nothing new"
         echo(f"{out}: examples from {folder.name}: {read}; `cnnviz gallery site {out}` shows them")
 
 
@@ -295,9 +297,10 @@ def verify(context: click.Context, out: Path, as_json: bool) -> None:
     else:
         for fault in faults:
             echo(f"{fault.kind}: {fault.file} ({fault.why})")
-        what = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}" if faults else "nothing is wrong"
+        what = counted(len(faults), "fault") if faults else "nothing is wrong"
         again = f"; `cnnviz gallery build {out}` and `examples` make it good" if faults else ""
-        echo(f"{out}: {planned.count} filters in {len(planned.layers)} layers, {what}{again}", err=bool(faults))
+        held = f"{counted(planned.count, 'filter')} in {counted(len(planned.layers), 'layer')}"
+        echo(f"{out}: {held}, {what}{again}", err=bool(faults))
     if faults:
         context.exit(1)
 

@@ -11,7 +11,7 @@ from cnnviz.cli import options
 from cnnviz.cli.commands import command
 from cnnviz.cli.options import Chosen
 from cnnviz.cli.output import named
-from cnnviz.cli.terminal import echo, print_table, say_json
+from cnnviz.cli.terminal import counted, echo, print_table, say_json
 
 if TYPE_CHECKING:
     from cnnviz.networks.layers import Layer
@@ -48,7 +48,7 @@ def layers(size: int | None, chosen: Chosen, as_json: bool) -> None:
     print_table([columns[index] for index in keep], [[row[index] for index in keep] for row in cells], right=4)
     rest = total - sum(row.parameters for row in table)
     outside = f", {rest:,} of them in no layer" if rest else ""
-    echo(f"{network.name} at {shown[0]} x {shown[1]}: {len(table)} layers, {total:,} parameters{outside}")
+    echo(f"{network.name} at {shown[0]} x {shown[1]}: {counted(len(table), 'layer')}, {total:,} parameters{outside}")
 
 
 @command()

@@ -25,6 +25,11 @@ def echo(line: str = "", *, err: bool = False) -> None:
     click.echo(printable(line), err=err)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 filter", "0 filters", "2 filters"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def say_json(value: object) -> None:
     """Print a value as JSON, characters that a terminal would obey as JSON writes them."""
     unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
