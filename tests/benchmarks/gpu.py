@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cnnviz
-from cnnviz.attribution.methods import METHODS
+from cnnviz.attribution.methods import METHODS, fixed_options
 from cnnviz.errors import CnnvizError
 from cnnviz.galleries.building import building
 from cnnviz.galleries.engines import InProcess
@@ -167,7 +167,7 @@ def deviations(bench: Bench) -> None:
     measured = {
         "feature maps, block5_conv3": lambda net: cnnviz.activations(net, image, ["features.30"])["features.30"]
     }
-    measured |= {name: (lambda net, name=name: cnnviz.attribute(net, image, [3], method=name)) for name in METHODS}
+    measured |= {name: (lambda net, name=name: attribution_by(net, image, name)) for name in METHODS}
     for name, numbers in measured.items():
         cells = []
         for here, there in pairs:
@@ -190,7 +190,7 @@ def repeatability(bench: Bench) -> None:
         for recipe in ("natural", "early", "pixel", "maco", "erhan")
     }
     calls["feature maps"] = lambda: cnnviz.feature_maps(mini, PHOTOGRAPH, "block5_conv3").maps
-    calls |= {name: (lambda name=name: cnnviz.attribute(mini, image, [3], method=name)) for name in METHODS}
+    calls |= {name: (lambda name=name: attribution_by(mini, image, name)) for name in METHODS}
     different = []
     for name, call in calls.items():
         try:
@@ -203,6 +203,11 @@ def repeatability(bench: Bench) -> None:
     )
 
 
+def attribution_by(network: Network, image: Tensor, method: str) -> Tensor:
+    """Of one class, with as many steps on every device."""
+    return cnnviz.attribute(network, image, [3], method=method, **fixed_options(method))
+
+
 def attribution(bench: Bench) -> None:
     """Seconds of a method on the device and on the processor."""
     own = cnnviz.load("vgg16-mini")
@@ -210,10 +215,10 @@ def attribution(bench: Bench) -> None:
     for name in ("integrated-gradients", "occlusion", "feature-ablation", "lime", "kernel-shap"):
         times = []
         for network in (own, own.to(bench.device)):
-            cnnviz.attribute(network, image, [3], method=name)
+            attribution_by(network, image, name)
             bench.wait()
             started = time.perf_counter()
-            cnnviz.attribute(network, image, [3], method=name)
+            attribution_by(network, image, name)
             bench.wait()
             times.append(time.perf_counter() - started)
         click.echo(f"{name:24} processor {times[0]:6.2f} s, {bench.device.type} {times[1]:6.2f} s")
