@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnviz.attribution.attribute import attribute, check_methods
+from cnnviz.attribution.attribute import check_methods
 from cnnviz.attribution.evidence import mean_of, sanity, unmoved
 from cnnviz.attribution.explainer import explainer
-from cnnviz.attribution.heatmaps import heat
-from cnnviz.attribution.methods import METHODS, fixed_options, methods_named
+from cnnviz.attribution.methods import METHODS, methods_named
 from cnnviz.attribution.pointing_game import (
     CELLS,
     CONFIDENCE,
     Cells,
     Example,
     check_cells,
+    compared_map,
     examples,
     grids_of,
     pointing_game,
@@ -297,7 +297,7 @@ def _randomized(
     network: Network, shown: Sequence[Example], names: Sequence[str], seed: int, watch: Watch | None
 ) -> dict[str, dict[str, Tensor]]:
     """By method and lowest random layer, a correlation for each image."""
-    again = [partial(_map, name, example, seed) for name in names for example in shown]
+    again = [partial(compared_map, name, example.image, example.index, seed) for name in names for example in shown]
     stages = sanity(network, [make(network) for make in again], again, seed, watch)
     by_method = {
         layer: torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float64).view(
@@ -307,10 +307,3 @@ def _randomized(
         if values
     }
     return {name: {layer: values[row] for layer, values in by_method.items()} for row, name in enumerate(names)}
-
-
-def _map(method: str, example: Example, seed: int, network: Network) -> Tensor:
-    """(H, W) of one example."""
-    image = example.image.to(network.device)
-    values = attribute(network, image, example.index, method=method, seed=seed, **fixed_options(method))
-    return heat(values, method, image.shape[2:])[0].cpu()

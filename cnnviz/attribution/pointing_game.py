@@ -113,6 +113,13 @@ def grids_of(examples: Iterable[Example], count: int) -> Iterator[Grid]:
             waiting = {index: own for index, own in waiting.items() if own}
 
 
+def compared_map(method: str, image: Tensor, index: int, seed: int, network: Network) -> Tensor:
+    """(H, W): a class's map for one image (1, C, H, W), with the same number of steps for every class and network."""
+    image = image.to(network.device)
+    values = attribute(network, image, index, method=method, seed=seed, **fixed_options(method))
+    return heat(values, method, image.shape[2:])[0].cpu()
+
+
 def pointing_game(
     network: Network,
     grids: Sequence[Grid],
@@ -147,9 +154,7 @@ def pointing_game(
         for place, name in enumerate(methods):
             if watch:
                 watch(f"a grid of images, {METHODS[name].title}", (number + place / len(methods)) / len(grids))
-            options = fixed_options(name)
-            values = attribute(network, image.to(network.device), grid[asked].index, method=name, seed=seed, **options)
-            positive = heat(values, name, image.shape[2:])[0].cpu().double().clamp(min=0)
+            positive = compared_map(name, image, grid[asked].index, seed, network).double().clamp(min=0)
             row, column = divmod(asked, cells[1])
             own = positive.tensor_split(cells[0], 0)[row].tensor_split(cells[1], 1)[column]
             shares[name].append((own.sum() / positive.sum()).item())

@@ -73,9 +73,9 @@ def _speed(network: Network, layer: LayerPlan) -> Speed:
         own = settings | {"batch": batch, "steps": max(int(settings["steps"]), WARM + TIMED)}
         job = filter_job(network, name, layer.filters[:batch], **own)
         steps = _seconds(network, job.unjudged())
-        forward, precise = (_seconds(network, _passes(job, dtype)) for dtype in (job.dtype, torch.float32))
+        passes = {dtype: _seconds(network, _passes(job, dtype)) for dtype in {job.dtype, torch.float32}}
         flops, references = batch * layer.flops, len(references_for(network.channels, job.size).names)
-        return Speed(flops / steps, flops / forward / 2, flops / precise / 2, references)
+        return Speed(flops / steps, flops / passes[job.dtype] / 2, flops / passes[torch.float32] / 2, references)
 
     return MemoryLimit().run(speed, int(settings["batch"]))
 

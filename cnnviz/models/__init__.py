@@ -95,8 +95,9 @@ def _refuse(name: str, own: Mapping[str, object]) -> None:
     Raises:
         ModelError: says what to do instead.
     """
-    if ":" not in name:
-        custom.check_named(name)
+    if ":" in name:
+        return
+    custom.check_named(name)
     given = [key for key, value in own.items() if value is not None]
-    if given and ":" not in name:
+    if given:
         raise ModelError(f"{name} brings its own {given[0].replace('_', ' ')}; it is for a network as file.py:factory.")
